@@ -6,3 +6,7 @@
 
 /// A shell command and the reason for it.
 pub type Command = (String, String);
+
+pub mod mapping;
+
+pub use mapping::{PortMapping, Protocol, PublishMode};
