@@ -1,0 +1,214 @@
+//! The table of commands: every form that docker has for one, its help line, its flags, and how they are read.
+//! Adding a command is one entry here and one variant of `Command`.
+
+use std::ffi::OsString;
+
+use clap::{ArgMatches, Args, FromArgMatches};
+
+use super::containers::{
+    ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, PortArgs, PsArgs, RmArgs, StopArgs, VersionArgs, WaitArgs,
+};
+use super::images::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
+use super::{Command, RunArgs, Stop};
+
+/// One command in all its forms.
+pub(super) struct Entry {
+    /// Its forms; the first is its name in messages. A form has one or two words.
+    pub names: &'static [&'static str],
+    /// What it does, for the list of commands.
+    pub about: &'static str,
+    /// What follows its name.
+    pub usage: &'static str,
+    /// How many arguments it takes, in docker's words (`requires at least 1 argument`).
+    pub arguments: &'static str,
+    /// Adds its flags to a parser.
+    pub define: fn(clap::Command) -> clap::Command,
+    /// Makes the command of what was parsed.
+    pub read: fn(&mut ArgMatches) -> Result<Command, clap::Error>,
+}
+
+impl Entry {
+    /// The name in messages.
+    pub fn name(&self) -> &'static str {
+        self.names.first().copied().unwrap_or_default()
+    }
+}
+
+/// One entry: the forms, the help line, the usage, the argument count, the flags' type, the variant.
+macro_rules! entry {
+    ($names:expr, $about:expr, $usage:expr, $arguments:expr, $args:ty, $make:expr) => {
+        Entry {
+            names: $names,
+            about: $about,
+            usage: $usage,
+            arguments: $arguments,
+            define: <$args>::augment_args,
+            read: |matches| <$args>::from_arg_matches_mut(matches).map($make),
+        }
+    };
+}
+
+const AT_LEAST_1: &str = "requires at least 1 argument";
+
+#[rustfmt::skip]
+pub(super) const COMMANDS: &[Entry] = &[
+    entry!(&["run", "container run"], "Create a container from an image and run a program in it",
+        "[OPTIONS] IMAGE [COMMAND] [ARG...]", AT_LEAST_1, RunArgs, |args| Command::Run(Box::new(args))),
+    entry!(&["exec", "container exec"], "Run a further program in a running container",
+        "[OPTIONS] CONTAINER COMMAND [ARG...]", "requires at least 2 arguments", ExecArgs, Command::Exec),
+    entry!(&["ps", "container ls", "container list", "container ps"], "List containers",
+        "[OPTIONS]", "accepts no arguments", PsArgs, Command::Ps),
+    entry!(&["inspect"], "Print everything known of containers or images",
+        "[OPTIONS] NAME|ID [NAME|ID...]", AT_LEAST_1, InspectArgs, Command::Inspect),
+    entry!(&["container inspect"], "Print everything known of containers",
+        "[OPTIONS] CONTAINER [CONTAINER...]", AT_LEAST_1, InspectArgs,
+        |args: InspectArgs| Command::Inspect(args.only(InspectKind::Container))),
+    entry!(&["image inspect"], "Print everything known of images",
+        "[OPTIONS] IMAGE [IMAGE...]", AT_LEAST_1, InspectArgs,
+        |args: InspectArgs| Command::Inspect(args.only(InspectKind::Image))),
+    entry!(&["logs", "container logs"], "Print what a container wrote",
+        "[OPTIONS] CONTAINER", "requires 1 argument", LogsArgs, Command::Logs),
+    entry!(&["stop", "container stop"], "Stop containers: the stop signal, then SIGKILL",
+        "[OPTIONS] CONTAINER [CONTAINER...]", AT_LEAST_1, StopArgs, Command::Stop),
+    entry!(&["kill", "container kill"], "Send a signal to containers",
+        "[OPTIONS] CONTAINER [CONTAINER...]", AT_LEAST_1, KillArgs, Command::Kill),
+    entry!(&["rm", "container rm", "container remove"], "Remove containers",
+        "[OPTIONS] CONTAINER [CONTAINER...]", AT_LEAST_1, RmArgs, Command::Rm),
+    entry!(&["wait", "container wait"], "Wait until containers stop, and print their exit codes",
+        "CONTAINER [CONTAINER...]", AT_LEAST_1, WaitArgs, Command::Wait),
+    entry!(&["port", "container port"], "Print where a container's ports are published",
+        "CONTAINER [PRIVATE_PORT[/PROTO]]", "requires at least 1 and at most 2 arguments", PortArgs, Command::Port),
+    entry!(&["load", "image load"], "Load images from an archive or an OCI layout",
+        "[OPTIONS]", "accepts no arguments", LoadArgs, Command::Load),
+    entry!(&["import", "image import"], "Make an image of a root file system",
+        "[OPTIONS] FILE|DIR|- [REPOSITORY[:TAG]]", AT_LEAST_1, ImportArgs, Command::Import),
+    entry!(&["images", "image ls", "image list"], "List images",
+        "[OPTIONS] [REPOSITORY[:TAG]]", "requires at most 1 argument", ImagesArgs, Command::Images),
+    entry!(&["tag", "image tag"], "Give an image a further name",
+        "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", "requires 2 arguments", TagArgs, Command::Tag),
+    entry!(&["rmi", "image rm", "image remove"], "Remove images",
+        "[OPTIONS] IMAGE [IMAGE...]", AT_LEAST_1, RmiArgs, Command::Rmi),
+    entry!(&["version"], "Print minidock's version",
+        "[OPTIONS]", "accepts no arguments", VersionArgs, Command::Version),
+];
+
+/// docker's commands that minidock doesn't have (yet), with what to do meanwhile. Both forms are meant.
+#[rustfmt::skip]
+const MISSING: &[(&str, &str)] = &[
+    ("attach", "read its output with 'minidock logs -f'"),
+    ("build", "build with another tool, and load the result with 'minidock load'"),
+    ("commit", "build with another tool, and load the result with 'minidock load'"),
+    ("cp", "mount a folder with -v"),
+    ("create", "use 'minidock run -d'"),
+    ("diff", "see GraphDriver.Data.UpperDir in 'minidock inspect'"),
+    ("events", "see 'minidock ps'"),
+    ("export", "see GraphDriver.Data in 'minidock inspect' for the folders"),
+    ("history", "see 'minidock image inspect'"),
+    ("info", "see 'minidock version'"),
+    ("login", "load images from archives with 'minidock load'"),
+    ("logout", "load images from archives with 'minidock load'"),
+    ("network", "use run's --network bridge, none, host, container:NAME or ns:PATH"),
+    ("pause", "stop it with 'minidock stop'"),
+    ("prune", "remove with 'minidock rm' or 'minidock rmi'"),
+    ("pull", "load images from archives with 'minidock load'"),
+    ("push", "minidock only loads images so far"),
+    ("rename", "give the name with 'minidock run --name'"),
+    ("restart", "run a new container with 'minidock run'"),
+    ("save", "keep the archive that was loaded"),
+    ("search", "load images from archives with 'minidock load'"),
+    ("start", "run a new container with 'minidock run'"),
+    ("stats", "read the cgroup's files"),
+    ("system", "see 'minidock ps -a' and 'minidock images'"),
+    ("top", "use 'minidock exec NAME ps'"),
+    ("unpause", "stop it with 'minidock stop'"),
+    ("update", "give the limits with 'minidock run'"),
+    ("volume", "mount a folder with run's -v"),
+];
+
+/// Words that group commands (`container ls`).
+const GROUPS: &[(&str, &str)] = &[("container", "Manage containers"), ("image", "Manage images")];
+
+/// Finds the command that `words` begin with; gives it and the words after it.
+pub(super) fn find(mut words: Vec<OsString>) -> Result<(&'static Entry, Vec<OsString>), Stop> {
+    let word = |at: usize| words.get(at).and_then(|word| word.to_str());
+    let Some(first) = words.first() else { return Err(Stop::Help(help())) };
+    let first = first.to_string_lossy().into_owned();
+    if first == "help" {
+        return Err(help_for(&words[1..]));
+    }
+    if !GROUPS.iter().any(|(group, _)| *group == first) {
+        return match entry(&first) {
+            Some(entry) => Ok((entry, words.split_off(1))),
+            None => Err(unknown(&first)),
+        };
+    }
+    let both = match word(1) {
+        None | Some("--help" | "-h" | "help") => return Err(Stop::Help(group_help(&first))),
+        Some(second) => format!("{first} {second}"),
+    };
+    match entry(&both) {
+        Some(entry) => Ok((entry, words.split_off(2))),
+        None => Err(unknown(&both)),
+    }
+}
+
+/// The entry that has this form.
+pub(super) fn entry(form: &str) -> Option<&'static Entry> {
+    COMMANDS.iter().find(|entry| entry.names.contains(&form))
+}
+
+fn unknown(form: &str) -> Stop {
+    let short = form.rsplit(' ').next().unwrap_or(form);
+    if let Some((_, meanwhile)) = MISSING.iter().find(|(name, _)| *name == form || *name == short) {
+        return Stop::arguments(format!("'{form}' is not available yet; {meanwhile}"), None);
+    }
+    let near = COMMANDS
+        .iter()
+        .flat_map(|entry| entry.names)
+        .filter(|name| name.contains(' ') == form.contains(' '))
+        .map(|name| (super::pflag::distance(form, name), name))
+        .filter(|(distance, _)| *distance <= 1 + short.len() / 4)
+        .min();
+    let hint = near.map(|(_, name)| format!("; did you mean '{name}'?")).unwrap_or_default();
+    Stop::arguments(format!("'{form}' is not a minidock command{hint}"), None)
+}
+
+fn help_for(words: &[OsString]) -> Stop {
+    if words.is_empty() {
+        return Stop::Help(help());
+    }
+    match find(words.to_vec()) {
+        Ok((entry, _)) => super::pflag::help(entry),
+        Err(stop) => stop,
+    }
+}
+
+/// The text of `minidock --help`.
+pub(super) fn help() -> String {
+    let mut text = String::from(
+        "Usage: minidock [OPTIONS] COMMAND\n\nA minimal but real container engine with networking built in\n\nCommands:\n",
+    );
+    for entry in COMMANDS.iter().filter(|entry| !entry.name().contains(' ')) {
+        text += &format!("  {:<10}{}\n", entry.name(), entry.about);
+    }
+    text += "\nManagement commands (docker's longer forms):\n";
+    for (group, about) in GROUPS {
+        text += &format!("  {group:<10}{about}\n");
+    }
+    text += "\nOptions:\n      --root DIR           Keep images and containers below DIR: a separate engine (also MINIDOCK_ROOT)\n      \
+             --firewall BACKEND   nftables or iptables (also MINIDOCK_FIREWALL)\n  \
+             -D, --debug              Say more about what goes wrong\n  \
+             -v, --version            Print the version\n      --help               Print this help\n\n\
+             Run 'minidock COMMAND --help' for the flags of a command.\n";
+    text
+}
+
+fn group_help(group: &str) -> String {
+    let mut text = format!("Usage: minidock {group} COMMAND\n\nCommands:\n");
+    for entry in COMMANDS {
+        for form in entry.names.iter().filter_map(|name| name.strip_prefix(group)?.strip_prefix(' ')).take(1) {
+            text += &format!("  {form:<10}{}\n", entry.about);
+        }
+    }
+    text
+}
