@@ -1,0 +1,374 @@
+//! Reserves host ports: the kernel is the allocator. A reserved port is a socket that is bound and not listening, so nobody
+//! else can have the number, a client gets RST, and the reservation ends with the process that holds it.
+//!
+//! TIME_WAIT makes this less simple than it sounds. Without SO_REUSEADDR, `bind` fails for a minute after an earlier server (or
+//! proxy) closed its connections; with it on both sides, two engines could bind the same port, since neither listens. So:
+//! 1. bind without SO_REUSEADDR: the usual case, and exclusive;
+//! 2. if that fails, bind with it (the kernel still refuses if anyone listens or has bound without it), as the holder of a lock
+//!    that other engines respect: an abstract unix socket, which belongs to the network namespace and dies with us. Then
+//!    switch SO_REUSEADDR off again: a server that got its `bind` through beside us fails in `listen`.
+
+pub mod holder;
+pub(crate) mod sock_diag;
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, ipproto, sockopt};
+
+use crate::Protocol;
+pub use holder::Holder;
+
+/// Why a port can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum PortError {
+    /// Somebody has it. The engine may know the container by the holder's pid.
+    #[error("cannot publish port {port}{}: in use by {}; choose another with -p", of(*.protocol, *.address), who(.holder))]
+    InUse {
+        /// The protocol wanted.
+        protocol: Protocol,
+        /// The host address wanted.
+        address: Ipv4Addr,
+        /// The port wanted; 0 when no random port was free.
+        port: u16,
+        /// The process, where it can be known.
+        holder: Option<Holder>,
+    },
+    /// The address is no address of this host.
+    #[error(
+        "cannot publish port {port} on {address}: this host has no such address; see them with `ip addr`"
+    )]
+    NoSuchAddress {
+        /// The host address wanted.
+        address: Ipv4Addr,
+        /// The port wanted.
+        port: u16,
+    },
+    /// The kernel doesn't speak the protocol.
+    #[error(
+        "cannot publish port {port}/{protocol}: this kernel has no {protocol} ({errno}); try `modprobe {protocol}`"
+    )]
+    NoProtocol {
+        /// The protocol wanted.
+        protocol: Protocol,
+        /// The port wanted.
+        port: u16,
+        /// What `socket` said.
+        errno: Errno,
+    },
+    /// Anything else: no permission, too many open files ...
+    #[error("cannot publish port {port}{}: {errno}", of(*.protocol, *.address))]
+    Other {
+        /// The protocol wanted.
+        protocol: Protocol,
+        /// The host address wanted.
+        address: Ipv4Addr,
+        /// The port wanted.
+        port: u16,
+        /// What `socket` or `bind` said.
+        errno: Errno,
+    },
+}
+
+fn of(protocol: Protocol, address: Ipv4Addr) -> String {
+    let protocol = if protocol == Protocol::Tcp {
+        String::new()
+    } else {
+        format!("/{protocol}")
+    };
+    let address = if address.is_unspecified() {
+        String::new()
+    } else {
+        format!(" on {address}")
+    };
+    protocol + &address
+}
+
+fn who(holder: &Option<Holder>) -> String {
+    holder
+        .as_ref()
+        .map_or_else(|| "another program".to_string(), Holder::to_string)
+}
+
+/// A host port that is ours while this value lives (or a copy of its socket in another process).
+#[derive(Debug)]
+pub struct ReservedPort {
+    protocol: Protocol,
+    address: SocketAddrV4,
+    socket: OwnedFd,
+    /// The lock of step 2, never read: its closing is the unlocking.
+    _lock: Option<OwnedFd>,
+}
+
+impl ReservedPort {
+    /// The port's number, never 0.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// The host address, `0.0.0.0` for any.
+    pub fn address(&self) -> Ipv4Addr {
+        *self.address.ip()
+    }
+
+    /// The transport protocol.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// The bound socket (CLOEXEC, non-blocking).
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Begins to take clients (TCP).
+    pub(crate) fn listen(&self) -> Result<(), Errno> {
+        // `listen` looks for conflicts once more, and a TIME_WAIT would be one. The accepted sockets inherit the option, and so do
+        // their TIME_WAITs: the next engine gets the port back at once. A listening socket is exclusive all the same.
+        sockopt::set_socket_reuseaddr(&self.socket, true)?;
+        net::listen(&self.socket, 4096)
+    }
+}
+
+/// Reserves a port in the current network namespace; `host_port` 0 takes a random free one.
+///
+/// # Errors
+/// [`PortError`]: in use (with the holder), no such address, no such protocol.
+pub fn reserve(
+    protocol: Protocol,
+    host_address: Ipv4Addr,
+    host_port: u16,
+) -> Result<ReservedPort, PortError> {
+    let wanted = SocketAddrV4::new(host_address, host_port);
+    let failed = |errno| match errno {
+        Errno::ADDRINUSE => PortError::InUse {
+            protocol,
+            address: host_address,
+            port: host_port,
+            holder: (host_port != 0)
+                .then(|| holder::find(protocol, host_address, host_port))
+                .flatten(),
+        },
+        Errno::ADDRNOTAVAIL => PortError::NoSuchAddress {
+            address: host_address,
+            port: host_port,
+        },
+        errno => PortError::Other {
+            protocol,
+            address: host_address,
+            port: host_port,
+            errno,
+        },
+    };
+    let socket = socket(protocol).map_err(|errno| match errno {
+        Errno::PROTONOSUPPORT | Errno::SOCKTNOSUPPORT => PortError::NoProtocol {
+            protocol,
+            port: host_port,
+            errno,
+        },
+        errno => failed(errno),
+    })?;
+    let lock = match net::bind(&socket, &wanted) {
+        Ok(()) => None,
+        Err(Errno::ADDRINUSE) if protocol == Protocol::Tcp && host_port != 0 => {
+            Some(bind_over_time_wait(&socket, wanted).map_err(failed)?)
+        }
+        Err(errno) => return Err(failed(errno)),
+    };
+    if protocol == Protocol::Udp {
+        // Where DNAT serves, a stray datagram to this socket would lie in it for ever: let it hold next to nothing.
+        sockopt::set_socket_recv_buffer_size(&socket, 0).map_err(failed)?;
+    }
+    let bound = net::getsockname(&socket)
+        .and_then(SocketAddrV4::try_from)
+        .map_err(failed)?;
+    Ok(ReservedPort {
+        protocol,
+        address: bound,
+        socket,
+        _lock: lock,
+    })
+}
+
+fn socket(protocol: Protocol) -> Result<OwnedFd, Errno> {
+    let (kind, number) = match protocol {
+        Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),
+        Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
+        Protocol::Sctp => (SocketType::STREAM, ipproto::SCTP),
+    };
+    net::socket_with(
+        AddressFamily::INET,
+        kind,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        Some(number),
+    )
+}
+
+/// Step 2 of the module's comment. Returns the lock, which must live as long as the socket.
+fn bind_over_time_wait(socket: &OwnedFd, wanted: SocketAddrV4) -> Result<OwnedFd, Errno> {
+    let lock = net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    // By port alone, whatever the address: "any" and a specific address exclude each other too.
+    let name = format!("minidock/port/tcp/{}", wanted.port());
+    net::bind(&lock, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
+    sockopt::set_socket_reuseaddr(socket, true)?;
+    net::bind(socket, &wanted)?;
+    sockopt::set_socket_reuseaddr(socket, false)?;
+    Ok(lock)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+
+    const ANY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
+    const LOCAL: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
+    fn own_pid() -> u32 {
+        std::process::id()
+    }
+
+    #[test]
+    fn a_reserved_port_answers_rst_and_is_free_again_when_dropped() {
+        let reserved = reserve(Protocol::Tcp, ANY, 0).unwrap();
+        assert_ne!(reserved.port(), 0);
+        let refused = TcpStream::connect((LOCAL, reserved.port())).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+        let port = reserved.port();
+        drop(reserved);
+        assert_eq!(reserve(Protocol::Tcp, ANY, port).unwrap().port(), port);
+    }
+
+    #[test]
+    fn the_same_port_cannot_be_reserved_twice() {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let first = reserve(protocol, ANY, 0).unwrap();
+            for address in [ANY, LOCAL] {
+                match reserve(protocol, address, first.port()) {
+                    Err(PortError::InUse { port, .. }) => assert_eq!(port, first.port()),
+                    other => panic!("{protocol} {address}: {other:?}"),
+                }
+            }
+        }
+        // Two specific addresses are two ports.
+        let first = reserve(Protocol::Tcp, Ipv4Addr::new(127, 0, 0, 4), 0).unwrap();
+        reserve(Protocol::Tcp, Ipv4Addr::new(127, 0, 0, 5), first.port()).unwrap();
+    }
+
+    /// Leaves a TIME_WAIT at a port of this host: the side that closes first has it.
+    fn time_wait() -> u16 {
+        let listener = TcpListener::bind((LOCAL, 0)).unwrap(); // std sets SO_REUSEADDR, as servers do
+        let port = listener.local_addr().unwrap().port();
+        let mut client = TcpStream::connect((LOCAL, port)).unwrap();
+        drop(listener.accept().unwrap());
+        assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
+        port
+    }
+
+    #[test]
+    fn a_port_in_time_wait_can_be_reserved_but_only_once() {
+        let port = time_wait();
+        let plain = socket(Protocol::Tcp).unwrap();
+        assert_eq!(
+            net::bind(&plain, &SocketAddrV4::new(ANY, port)),
+            Err(Errno::ADDRINUSE),
+            "the test needs a TIME_WAIT"
+        );
+        let first = reserve(Protocol::Tcp, ANY, port).unwrap();
+        for address in [ANY, LOCAL] {
+            assert!(
+                matches!(
+                    reserve(Protocol::Tcp, address, port),
+                    Err(PortError::InUse { .. })
+                ),
+                "second engine on {address}"
+            );
+        }
+        // A server may get past bind beside us, but never to listening.
+        TcpListener::bind((LOCAL, port)).unwrap_err();
+        TcpListener::bind((ANY, port)).unwrap_err();
+        // Nor does its try take the port away from us.
+        first.listen().unwrap();
+        TcpStream::connect((LOCAL, port)).unwrap();
+    }
+
+    #[test]
+    fn a_port_that_was_proxied_is_free_at_once_for_the_next_engine() {
+        let first = reserve(Protocol::Tcp, LOCAL, 0).unwrap();
+        first.listen().unwrap();
+        let mut client = TcpStream::connect((LOCAL, first.port())).unwrap();
+        let port = first.port();
+        drop(net::accept(first.fd()).unwrap()); // the proxy closes first: TIME_WAIT is here
+        assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
+        drop((client, first));
+        reserve(Protocol::Tcp, LOCAL, port).unwrap();
+    }
+
+    #[test]
+    fn the_holder_is_named() {
+        let listener = TcpListener::bind((LOCAL, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let error = reserve(Protocol::Tcp, ANY, port).unwrap_err();
+        let text = error.to_string();
+        let PortError::InUse {
+            holder: Some(holder),
+            ..
+        } = error
+        else {
+            panic!("{text}")
+        };
+        assert_eq!(holder.pid, own_pid());
+        assert!(
+            text.starts_with(&format!("cannot publish port {port}: in use by "))
+                && text.ends_with("; choose another with -p"),
+            "{text}"
+        );
+
+        let udp = UdpSocket::bind((LOCAL, 0)).unwrap();
+        let port = udp.local_addr().unwrap().port();
+        let text = reserve(Protocol::Udp, LOCAL, port).unwrap_err().to_string();
+        assert!(
+            text.contains(&format!("{port}/udp on 127.0.0.1: in use by "))
+                && text.contains(&format!("(pid {})", own_pid())),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_reserving_engine_is_named_where_the_kernel_shows_idle_sockets() {
+        let first = reserve(Protocol::Tcp, LOCAL, 0).unwrap();
+        let query = sock_diag::open().unwrap();
+        let shown = sock_diag::sockets_at(
+            &query,
+            Protocol::Tcp,
+            first.port(),
+            1 << sock_diag::state::BOUND_INACTIVE,
+        )
+        .unwrap();
+        let Err(PortError::InUse { holder, .. }) = reserve(Protocol::Tcp, LOCAL, first.port())
+        else {
+            panic!()
+        };
+        assert_eq!(holder.map(|h| h.pid), (!shown.is_empty()).then(own_pid));
+    }
+
+    #[test]
+    fn wrong_addresses_and_missing_protocols_are_told_apart() {
+        let error = reserve(Protocol::Tcp, Ipv4Addr::new(192, 0, 2, 1), 0).unwrap_err();
+        assert!(matches!(error, PortError::NoSuchAddress { .. }), "{error}");
+        match reserve(Protocol::Sctp, LOCAL, 0) {
+            Ok(reserved) => assert_ne!(reserved.port(), 0),
+            Err(error) => assert!(
+                error.to_string().contains("this kernel has no sctp"),
+                "{error}"
+            ),
+        }
+    }
+}
