@@ -101,7 +101,10 @@ pub(super) fn read(mounts: &[Mount]) -> Result<Cgroup, String> {
                     .any(|name| words.contains(&name.as_str()))
             }
         });
-        let Some(group) = group else { continue };
+        // A mount from outside of our cgroup namespace (root `/..`) shows somebody else's files, not ours.
+        let Some(group) = group.filter(|_| !mount.root.starts_with("/..")) else {
+            continue;
+        };
         v1 |= !is_v2;
         v2 |= is_v2;
         let folder = folder(mount, &group.path);
@@ -148,7 +151,7 @@ fn folder(mount: &Mount, path: &str) -> String {
         mount.target.trim_end_matches('/'),
         below.trim_end_matches('/')
     );
-    // A path like `/../x` (we are outside of our own cgroup namespace's root), or one that the mount doesn't have.
+    // A path like `/../x` (we were moved out of our own namespace's root), or one that the mount doesn't have.
     if below.contains("/..") || !std::path::Path::new(&folder).is_dir() {
         mount.target.clone()
     } else {

@@ -25,11 +25,12 @@ pub(super) fn render(view: &View) -> String {
     namespaces(&mut out, view);
     rights(&mut out, view);
     environment(&mut out, view);
+    out.push_str("</div>\n");
     mounts(&mut out, view);
     files(&mut out, view);
     let _ = write!(
         out,
-        "</div>\n<footer>minidock {} · {} · {} · the same for scripts: <a href=\"/json\">/json</a></footer>\n</main>\n",
+        "<footer>minidock {} · {} · {} · the same for scripts: <a href=\"/json\">/json</a></footer>\n</main>\n",
         escape(view.minidock_version),
         escape(&view.kernel),
         escape(&view.architecture)
@@ -101,11 +102,14 @@ fn way(out: &mut String, view: &View) {
 }
 
 /// A card. `why` is a sentence of ours and may hold markup.
-fn card(out: &mut String, title: &str, why: &str, wide: bool, body: &str) {
-    let class = if wide { " class=wide" } else { "" };
+fn card(out: &mut String, title: &str, why: &str, body: &str) {
     let _ = write!(
         out,
-        "<section{class}>\n<h2>{title}</h2>\n<p class=why>{why}</p>\n{body}</section>\n"
+        "<section>
+<h2>{title}</h2>
+<p class=why>{why}</p>
+{body}</section>
+"
     );
 }
 
@@ -131,7 +135,7 @@ fn facts(rows: &[(&str, String)]) -> String {
     out
 }
 
-/// A table with a head; the cells are plain text. The first column is kept on one line.
+/// A table with a head; the cells are plain text. The first column is kept on one line; lines within a cell are kept.
 fn table(columns: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut out = String::from("<div class=scroll><table><thead><tr>");
     columns
@@ -141,12 +145,12 @@ fn table(columns: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     for row in rows {
         out.push_str("<tr>");
         for (number, cell) in row.iter().enumerate() {
-            let _ = write!(
-                out,
-                "<td class=\"mono{}\">{}",
-                if number == 0 { " keep" } else { "" },
-                escape(cell)
-            );
+            let class = if number == 0 {
+                "mono keep"
+            } else {
+                "mono lines"
+            };
+            let _ = write!(out, "<td class=\"{class}\">{}", escape(cell));
         }
         out.push('\n');
     }
@@ -215,7 +219,6 @@ fn process(out: &mut String, view: &View) {
         out,
         "Process",
         "In its pid namespace the first program is PID 1, and it sees only what was started in there.",
-        false,
         &body,
     );
 }
@@ -229,7 +232,6 @@ fn limits(out: &mut String, view: &View) {
         out,
         "Limits",
         "What the control groups allow, as <code>/sys/fs/cgroup</code> shows it in the container.",
-        false,
         &body,
     );
 }
@@ -238,7 +240,7 @@ fn limit_rows(limits: &Limits) -> String {
     let set = |text: String| format!("<span class=set>{}</span>", escape(&text));
     let none = || "<span class=none>no limit</span>".to_string();
     let used = |used: Option<String>| {
-        used.map(|used| format!(" <span class=none>{} used</span>", escape(&used)))
+        used.map(|used| format!(" <span class=none>· {} used</span>", escape(&used)))
             .unwrap_or_default()
     };
     let mut rows = vec![
@@ -289,17 +291,29 @@ fn limit_rows(limits: &Limits) -> String {
     facts(&rows)
 }
 
+/// One row for each group, however many controllers are in it.
 fn membership(cgroup: &Cgroup) -> String {
-    let rows = cgroup.membership.iter().map(|group| {
-        let controllers = if group.controllers.is_empty() {
-            "cgroup v2".to_string()
-        } else {
-            group.controllers.join(", ")
+    let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
+    for group in &cgroup.membership {
+        let known = match groups.iter().position(|(path, _)| *path == group.path) {
+            Some(known) => known,
+            None => {
+                groups.push((&group.path, Vec::new()));
+                groups.len() - 1
+            }
         };
-        vec![controllers, group.path.clone()]
-    });
+        match group.controllers.is_empty() {
+            true => groups[known].1.push("cgroup v2"),
+            false => groups[known]
+                .1
+                .extend(group.controllers.iter().map(String::as_str)),
+        }
+    }
+    let rows = groups
+        .into_iter()
+        .map(|(path, names)| vec![path.to_string(), names.join(", ")]);
     format!("<p class=why>Layout: {}</p>\n", escape(cgroup.layout))
-        + &table(&["controllers", "group"], rows)
+        + &table(&["group", "in the hierarchies of"], rows)
 }
 
 fn network(out: &mut String, view: &View) {
@@ -344,7 +358,6 @@ fn network(out: &mut String, view: &View) {
         out,
         "Network",
         "One end of a veth pair is in here, the other end on the host’s bridge: <code>ip addr</code>, <code>ip route</code>.",
-        false,
         &body,
     );
 }
@@ -378,7 +391,6 @@ fn namespaces(out: &mut String, view: &View) {
         out,
         "Namespaces",
         "Compare with <code>ls -l /proc/self/ns</code> on the host: equal numbers are shared.",
-        false,
         &body,
     );
 }
@@ -392,7 +404,6 @@ fn rights(out: &mut String, view: &View) {
         out,
         "Rights",
         "Root in a container is not root: these are the capabilities that are left of 41.",
-        false,
         &body,
     );
 }
@@ -435,7 +446,6 @@ fn environment(out: &mut String, view: &View) {
         out,
         "Environment",
         "Names only: the values may be secrets.",
-        false,
         &body,
     );
 }
@@ -464,7 +474,6 @@ fn mounts(out: &mut String, view: &View) {
         out,
         "Mounts",
         "The container’s own tree, after <code>pivot_root</code>: <code>cat /proc/self/mountinfo</code>.",
-        true,
         &body,
     );
 }
@@ -492,7 +501,6 @@ fn files(out: &mut String, view: &View) {
         out,
         "Names",
         "Who is called what, and who is asked for the rest.",
-        true,
         &body,
     );
 }
