@@ -24,6 +24,7 @@ use netsetup::Backend;
 pub use containers::{
     ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, PortArgs, PsArgs, RmArgs, StopArgs, VersionArgs, WaitArgs,
 };
+pub(crate) use pflag::{boolean, distance};
 pub use images::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
 pub use run::RunArgs;
 pub use stop::Stop;

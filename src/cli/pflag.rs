@@ -108,7 +108,7 @@ fn as_pflag(arg: Arg) -> Arg {
 }
 
 /// What Go's `strconv.ParseBool` takes.
-pub(super) fn boolean(text: &str) -> Result<bool, String> {
+pub(crate) fn boolean(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
@@ -220,7 +220,7 @@ fn unknown_flag(flag: &str) -> String {
 }
 
 /// Edit distance (Levenshtein), for the near miss of a command's name.
-pub(super) fn distance(left: &str, right: &str) -> usize {
+pub(crate) fn distance(left: &str, right: &str) -> usize {
     // Bounded: nobody mistypes a command by more than a few dozen letters, and the input may be anything.
     let (left, right): (Vec<char>, Vec<char>) = (left.chars().take(32).collect(), right.chars().take(32).collect());
     let mut row: Vec<usize> = (0..=right.len()).collect();

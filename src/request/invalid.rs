@@ -1,0 +1,46 @@
+//! Why a request is refused, in the user's words.
+
+use std::fmt;
+
+/// A request that can't be meant: what, on what, why, and the way out, on one or two lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invalid {
+    /// The whole text, without a program name in front.
+    pub message: String,
+    /// The exit code: 125, or 1 where docker's client counts its arguments.
+    pub code: u8,
+}
+
+impl Invalid {
+    /// A flag's value is wrong. `flag` as docker names it: `-m, --memory`.
+    pub fn value(flag: &str, value: impl AsRef<std::ffi::OsStr>, why: impl fmt::Display) -> Invalid {
+        Invalid::new(format!("invalid argument {:?} for \"{flag}\" flag: {why}", short(value.as_ref())))
+    }
+
+    /// Flags that can't go together, or anything else.
+    pub fn new(message: impl Into<String>) -> Invalid {
+        Invalid { message: message.into(), code: 125 }
+    }
+
+    /// Too few arguments.
+    pub fn arguments(message: impl Into<String>) -> Invalid {
+        Invalid { message: message.into(), code: 1 }
+    }
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+/// Values may be 128 KiB long; a message may not.
+fn short(value: &std::ffi::OsStr) -> String {
+    let text = value.to_string_lossy();
+    match text.char_indices().nth(120) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.into_owned(),
+    }
+}
