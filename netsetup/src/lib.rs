@@ -4,9 +4,32 @@
 //! images, containers or the engine. Planning is pure: description + [`Facts`] → [`Op`]s. An op is applied in slices,
 //! explained as the command a person would type, and names its [`Residue`], from which it can be undone after a crash.
 
-/// A shell command and the reason for it.
+/// A shell command and the reason for it. The command may span several lines.
 pub type Command = (String, String);
 
+mod error;
+mod facts;
+pub mod firewall;
+mod host;
+pub mod lease;
+pub mod link;
 pub mod mapping;
+mod netlink;
+pub mod netns;
+mod network;
+mod op;
+mod plan;
+pub mod port;
+pub mod proxy;
+pub mod sysctl;
+mod undo;
 
+pub use error::{Error, Result};
+pub use facts::{Address, Bridge, Facts, bridge_addresses_in_use, egress_mtu};
+pub use host::Host;
 pub use mapping::{PortMapping, Protocol, PublishMode};
+pub use netns::NewNetns;
+pub use network::{Backend, Endpoint, Network};
+pub use op::{Live, Op, apply};
+pub use plan::{plan_endpoint, plan_network};
+pub use undo::{Links, Residue, Undone, undo, undo_with};

@@ -1,0 +1,289 @@
+//! What this host already has of a network. Reading changes nothing.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+
+use crate::host::Host;
+use crate::netlink::{Answer, Batch, Netlink, attribute, attributes, text_of, u16_at, u32_at};
+use crate::{Network, Result, firewall, link, sysctl};
+
+const DEFAULT_MTU: u32 = 1500;
+const DUMP: u16 = libc::NLM_F_DUMP as u16;
+
+/// What is already there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// The link with the bridge's name.
+    pub bridge: Option<Bridge>,
+    /// All IPv4 addresses of this host.
+    pub addresses: Vec<Address>,
+    /// net.ipv4.ip_forward
+    pub ip_forward: bool,
+    /// route_localnet of the bridge, when it is there.
+    pub route_localnet: bool,
+    /// br_netfilter shows bridged packets to the firewall (net.bridge.bridge-nf-call-iptables).
+    pub bridge_netfilter: bool,
+    /// MTU of the default route's device, in bytes.
+    pub egress_mtu: u32,
+    /// What the firewall holds.
+    pub firewall: firewall::Facts,
+}
+
+/// A link that bears the bridge's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bridge {
+    /// Its index.
+    pub index: u32,
+    /// What it is: `bridge`, or something else that is in the way.
+    pub kind: String,
+    /// Whether it is switched on.
+    pub up: bool,
+    /// In bytes.
+    pub mtu: u32,
+    /// Its addresses and their prefix lengths, the first one first.
+    pub addresses: Vec<(Ipv4Addr, u8)>,
+}
+
+/// An address of this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// The link's index.
+    pub index: u32,
+    /// The link's name, as far as the kernel tells it.
+    pub link: String,
+    /// The address.
+    pub address: Ipv4Addr,
+    /// The subnet's length in bits.
+    pub prefix_len: u8,
+}
+
+impl Facts {
+    /// Reads all of it; well under 0.3 ms with nftables, ~6 ms with iptables (a process).
+    pub fn read(host: &mut Host, network: &Network) -> Result<Facts> {
+        let found = link::get(host.route()?, &network.bridge)?;
+        let addresses = addresses(host.route()?)?;
+        if let Some(found) = &found {
+            host.remember_bridge(&network.bridge, found.index);
+        } else {
+            host.forget_bridge();
+        }
+        let on = |key: &str| sysctl::read(key).map(|value| value.is_some_and(|value| value != "0"));
+        Ok(Facts {
+            ip_forward: on("net/ipv4/ip_forward")?,
+            route_localnet: found.is_some() && on(&route_localnet_key(&network.bridge))?,
+            bridge_netfilter: on("net/bridge/bridge-nf-call-iptables")?,
+            egress_mtu: egress_mtu(host),
+            firewall: firewall::Facts::read(host, network)?,
+            bridge: found.map(|found| Bridge {
+                index: found.index,
+                kind: found.kind,
+                up: found.up,
+                mtu: found.mtu,
+                addresses: addresses
+                    .iter()
+                    .filter(|one| one.index == found.index)
+                    .map(|one| (one.address, one.prefix_len))
+                    .collect(),
+            }),
+            addresses,
+        })
+    }
+
+    /// The network as this host has it: a bridge that is there keeps its address, which is the containers' gateway.
+    /// Its MTU is kept too.
+    pub fn adopt(&self, network: &Network) -> Network {
+        let mut network = network.clone();
+        if let Some(bridge) = self
+            .bridge
+            .as_ref()
+            .filter(|bridge| bridge.kind == "bridge")
+        {
+            let usable = |(_, prefix_len): &&(Ipv4Addr, u8)| *prefix_len <= 30;
+            if !bridge
+                .addresses
+                .iter()
+                .any(|(address, _)| *address == network.gateway)
+                && let Some((address, prefix_len)) = bridge.addresses.iter().find(usable)
+            {
+                (network.gateway, network.prefix_len) = (*address, *prefix_len);
+            } else if let Some((_, prefix_len)) = bridge
+                .addresses
+                .iter()
+                .find(|(address, _)| *address == network.gateway)
+            {
+                network.prefix_len = *prefix_len;
+            }
+            network.mtu = bridge.mtu;
+        }
+        network
+    }
+}
+
+pub(crate) fn route_localnet_key(bridge: &str) -> String {
+    format!("net/ipv4/conf/{bridge}/route_localnet")
+}
+
+/// MTU of the default route's device in bytes, 1500 when there is none.
+pub fn egress_mtu(host: &mut Host) -> u32 {
+    let device = |netlink: &mut Netlink| -> Option<u32> {
+        // One lookup, as `ip route get`: the routes may be many. A public address stands for the outside.
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
+        message.header.destination_prefix_length = 32;
+        message.attributes = vec![RouteAttribute::Destination(RouteAddress::Inet(
+            Ipv4Addr::new(8, 8, 8, 8),
+        ))];
+        let mut batch = Batch::default();
+        batch.push_route(RouteNetlinkMessage::GetRoute(message), 0);
+        let (answers, _) = netlink.exchange(&batch).ok()?;
+        let answer = answers
+            .iter()
+            .find(|answer| answer.kind == libc::RTM_NEWROUTE)?;
+        attribute(answer.payload.get(12..)?, libc::RTA_OIF).map(|value| u32_at(value, 0))
+    };
+    let mtu = |host: &mut Host| -> Option<u32> {
+        let netlink = host.route().ok()?;
+        let index = device(netlink)?;
+        Some(link::get_index(netlink, index).ok()??.mtu)
+    };
+    // lo's 65536 would be the answer of a host that routes everything to itself.
+    mtu(host)
+        .filter(|mtu| (68..=65535).contains(mtu))
+        .unwrap_or(DEFAULT_MTU)
+}
+
+/// Addresses of containers (or machines) on the bridge that the kernel has seen there: its neighbours, as far as their
+/// MAC is still behind a port of the bridge. (Entries of dead containers linger for minutes, but their ports are gone.)
+pub fn bridge_addresses_in_use(host: &mut Host, bridge: &str) -> Result<BTreeSet<Ipv4Addr>> {
+    let netlink = host.route()?;
+    let Some(found) = link::get(netlink, bridge)? else {
+        return Ok(BTreeSet::new());
+    };
+    let neighbours = neighbours(netlink, AddressFamily::Inet, found.index)?;
+    if neighbours.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let behind_ports: BTreeSet<Vec<u8>> =
+        self::neighbours(netlink, AddressFamily::Bridge, found.index)?
+            .into_iter()
+            .map(|one| one.mac)
+            .collect();
+    let alive = |one: &Neighbour| match one.state {
+        NUD_PERMANENT | NUD_REACHABLE | NUD_DELAY | NUD_PROBE => true,
+        NUD_STALE => behind_ports.contains(&one.mac),
+        _ => false,
+    };
+    Ok(neighbours
+        .iter()
+        .filter(|one| alive(one))
+        .filter_map(|one| one.address)
+        .collect())
+}
+
+/// include/uapi/linux/neighbour.h
+const NUD_REACHABLE: u16 = 0x02;
+const NUD_STALE: u16 = 0x04;
+const NUD_DELAY: u16 = 0x08;
+const NUD_PROBE: u16 = 0x10;
+const NUD_PERMANENT: u16 = 0x80;
+const NDA_DST: u16 = 1;
+const NDA_LLADDR: u16 = 2;
+const NDA_MASTER: u16 = 9;
+
+struct Neighbour {
+    state: u16,
+    address: Option<Ipv4Addr>,
+    mac: Vec<u8>,
+}
+
+/// The ARP entries of a link, or (family bridge) the forwarding entries of a bridge's ports.
+fn neighbours(netlink: &mut Netlink, family: AddressFamily, index: u32) -> Result<Vec<Neighbour>> {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family;
+    let bridge = family == AddressFamily::Bridge;
+    message.attributes = vec![if bridge {
+        NeighbourAttribute::Controller(index)
+    } else {
+        NeighbourAttribute::IfIndex(index)
+    }];
+    let answers = dump(
+        netlink,
+        RouteNetlinkMessage::GetNeighbour(message),
+        "list the bridge's neighbours",
+    )?;
+    let ours = |answer: &&Answer| {
+        let body = answer.payload.get(12..).unwrap_or_default();
+        if bridge {
+            attribute(body, NDA_MASTER).is_some_and(|value| u32_at(value, 0) == index)
+        } else {
+            u32_at(&answer.payload, 4) == index
+        }
+    };
+    let read = |answer: &Answer| {
+        let body = answer.payload.get(12..).unwrap_or_default();
+        Neighbour {
+            state: u16_at(&answer.payload, 8),
+            address: attribute(body, NDA_DST).and_then(ipv4),
+            mac: attribute(body, NDA_LLADDR).unwrap_or_default().to_vec(),
+        }
+    };
+    Ok(answers
+        .iter()
+        .filter(|answer| answer.kind == libc::RTM_NEWNEIGH)
+        .filter(ours)
+        .map(read)
+        .collect())
+}
+
+fn addresses(netlink: &mut Netlink) -> Result<Vec<Address>> {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet;
+    let answers = dump(
+        netlink,
+        RouteNetlinkMessage::GetAddress(message),
+        "list the host's addresses",
+    )?;
+    let read = |answer: &Answer| {
+        let mut found = Address {
+            index: u32_at(&answer.payload, 4),
+            link: String::new(),
+            address: Ipv4Addr::UNSPECIFIED,
+            prefix_len: *answer.payload.get(1)?,
+        };
+        for (kind, value) in attributes(answer.payload.get(8..)?) {
+            match kind {
+                libc::IFA_LOCAL => found.address = ipv4(value)?,
+                libc::IFA_LABEL => found.link = text_of(value),
+                _ => {}
+            }
+        }
+        Some(found)
+    };
+    Ok(answers
+        .iter()
+        .filter(|answer| answer.kind == libc::RTM_NEWADDR)
+        .filter_map(read)
+        .collect())
+}
+
+fn dump(netlink: &mut Netlink, message: RouteNetlinkMessage, what: &str) -> Result<Vec<Answer>> {
+    let mut batch = Batch::default();
+    batch.push_route(message, DUMP);
+    let (answers, failures) = netlink
+        .exchange(&batch)
+        .map_err(|failure| failure.into_error(what))?;
+    match failures.into_iter().next() {
+        None => Ok(answers),
+        Some(failure) => Err(failure.into_error(what)),
+    }
+}
+
+fn ipv4(bytes: &[u8]) -> Option<Ipv4Addr> {
+    <[u8; 4]>::try_from(bytes).ok().map(Ipv4Addr::from)
+}

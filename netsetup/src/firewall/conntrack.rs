@@ -1,0 +1,219 @@
+//! Flows that the kernel remembers. A UDP client that keeps sending from one port stays with the translation of its
+//! first packet: the flows of a mapping are forgotten when it comes and when it goes.
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use super::encode::{bytes, header, nested};
+use crate::host::Host;
+use crate::netlink::{Batch, Netlink, attribute};
+use crate::{Command, PortMapping, Protocol};
+
+/// Operations on the connection table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Op {
+    /// Forgets the flows to a host port. It leaves nothing behind, and a failure is none: the flows end by themselves.
+    Forget {
+        /// The published port.
+        mapping: PortMapping,
+        /// The container's address.
+        address: Ipv4Addr,
+    },
+}
+
+impl Op {
+    pub(crate) fn explain(&self) -> Vec<Command> {
+        let Op::Forget { mapping, .. } = self;
+        let at = if mapping.host_address.is_unspecified() {
+            String::new()
+        } else {
+            format!(" --orig-dst {}", mapping.host_address)
+        };
+        vec![(
+            format!(
+                "conntrack -D -p {}{at} --orig-port-dst {} || true",
+                mapping.protocol, mapping.host_port
+            ),
+            "flows from before the mapping would go on to where they went".to_owned(),
+        )]
+    }
+
+    pub(crate) fn apply(&self, host: &mut Host) {
+        let Op::Forget { mapping, address } = self;
+        forget(
+            host,
+            mapping.protocol,
+            mapping.host_address,
+            mapping.host_port,
+            *address,
+        );
+    }
+}
+
+/// Addresses and ports of one direction of a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tuple {
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    source_port: u16,
+    destination_port: u16,
+}
+
+/// include/uapi/linux/netfilter/nfnetlink_conntrack.h
+const CTA_TUPLE_ORIG: u16 = 1;
+const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_TUPLE_IP: u16 = 1;
+const CTA_TUPLE_PROTO: u16 = 2;
+const CTA_FILTER: u16 = 25;
+const SUBSYSTEM: u16 = 1 << 8;
+const GET: u16 = 1;
+const DELETE: u16 = 2;
+const AF_INET: u8 = libc::AF_INET as u8;
+
+/// Deletes the flows to the host port, best effort.
+pub(crate) fn forget(
+    host: &mut Host,
+    protocol: Protocol,
+    host_address: Ipv4Addr,
+    host_port: u16,
+    address: Ipv4Addr,
+) {
+    let Ok(netlink) = host.netfilter() else {
+        return;
+    };
+    let mut deletes = Batch::default();
+    for (tuple, orig, reply) in flows_to(netlink, protocol, host_port) {
+        if concerned(&orig, &reply, host_address, host_port, address) {
+            deletes.push(SUBSYSTEM | DELETE, 0, |out| {
+                header(out, AF_INET, 0);
+                bytes(out, CTA_TUPLE_ORIG | 0x8000, &tuple);
+            });
+        }
+    }
+    if !deletes.is_empty() {
+        let _ = netlink.send(&deletes); // a flow that ended meanwhile is no matter
+    }
+}
+
+/// Whether the flow goes to the mapping's host address and is either translated to the container, to a container that was
+/// there before, or not at all. A flow that is only masqueraded passes by this host to another's port.
+fn concerned(
+    orig: &Tuple,
+    reply: &Tuple,
+    host_address: Ipv4Addr,
+    host_port: u16,
+    address: Ipv4Addr,
+) -> bool {
+    let here = orig.destination_port == host_port
+        && (host_address.is_unspecified() || orig.destination == host_address);
+    let redirected = reply.source != orig.destination || reply.source_port != orig.destination_port;
+    let masqueraded = reply.destination != orig.source;
+    here && (redirected || !masqueraded || reply.source == address)
+}
+
+/// The flows with this protocol and destination port: the raw tuple, and both directions. The kernel filters them since
+/// 5.8 (CTA_FILTER), before that it sends all.
+fn flows_to(netlink: &mut Netlink, protocol: Protocol, port: u16) -> Vec<(Vec<u8>, Tuple, Tuple)> {
+    // net/netfilter/nf_internals.h: CTA_FILTER_F_CTA_PROTO_NUM, CTA_FILTER_F_CTA_PROTO_DST_PORT
+    const BY_PROTOCOL_AND_PORT: u32 = 1 << 3 | 1 << 5;
+    let mut batch = Batch::default();
+    batch.push(SUBSYSTEM | GET, libc::NLM_F_DUMP as u16, |out| {
+        header(out, AF_INET, 0);
+        nested(out, CTA_TUPLE_ORIG, |out| {
+            nested(out, CTA_TUPLE_PROTO, |out| {
+                bytes(out, 1, &[protocol.number()]);
+                bytes(out, 3, &port.to_be_bytes());
+            });
+        });
+        nested(out, CTA_FILTER, |out| {
+            // The only numbers of netfilter in host byte order.
+            bytes(out, 1, &BY_PROTOCOL_AND_PORT.to_ne_bytes());
+            bytes(out, 2, &0_u32.to_ne_bytes());
+        });
+    });
+    let Ok((answers, _)) = netlink.exchange(&batch) else {
+        return Vec::new();
+    };
+    let read = |payload: &[u8]| {
+        let body = payload.get(4..)?;
+        let raw = attribute(body, CTA_TUPLE_ORIG)?;
+        let (orig, number) = tuple(raw)?;
+        let (reply, _) = tuple(attribute(body, CTA_TUPLE_REPLY)?)?;
+        (number == protocol.number() && orig.destination_port == port)
+            .then(|| (raw.to_vec(), orig, reply))
+    };
+    answers
+        .iter()
+        .filter_map(|answer| read(&answer.payload))
+        .collect()
+}
+
+fn tuple(bytes: &[u8]) -> Option<(Tuple, u8)> {
+    let (ip, proto) = (
+        attribute(bytes, CTA_TUPLE_IP)?,
+        attribute(bytes, CTA_TUPLE_PROTO)?,
+    );
+    let address = |kind| {
+        attribute(ip, kind)?
+            .try_into()
+            .ok()
+            .map(|octets: [u8; 4]| Ipv4Addr::from(octets))
+    };
+    let port = |kind| {
+        attribute(proto, kind)?
+            .try_into()
+            .ok()
+            .map(u16::from_be_bytes)
+    };
+    let tuple = Tuple {
+        source: address(1)?,
+        destination: address(2)?,
+        source_port: port(2)?,
+        destination_port: port(3)?,
+    };
+    Some((tuple, *attribute(proto, 1)?.first()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_flows_of_the_mapping_are_forgotten() {
+        let tuple = |source: &str, source_port, destination: &str, destination_port| Tuple {
+            source: source.parse().unwrap(),
+            destination: destination.parse().unwrap(),
+            source_port,
+            destination_port,
+        };
+        let container = "172.17.0.2".parse().unwrap();
+        let any = Ipv4Addr::UNSPECIFIED;
+        let orig = tuple("10.0.0.2", 5000, "10.0.0.1", 53);
+        let plain = tuple("10.0.0.1", 53, "10.0.0.2", 5000);
+        let ours = tuple("172.17.0.2", 53, "10.0.0.2", 5000);
+        let stale = tuple("172.17.0.9", 53, "10.0.0.2", 5000);
+        assert!(
+            concerned(&orig, &plain, any, 53, container),
+            "from before the mapping"
+        );
+        assert!(
+            concerned(&orig, &ours, any, 53, container),
+            "of the mapping"
+        );
+        assert!(
+            concerned(&orig, &stale, any, 53, container),
+            "of a mapping before"
+        );
+        assert!(
+            !concerned(&orig, &ours, "10.0.0.9".parse().unwrap(), 53, container),
+            "to another address"
+        );
+        let passing = tuple("172.17.0.3", 5000, "8.8.8.8", 53);
+        let masqueraded = tuple("8.8.8.8", 53, "10.0.0.1", 5000);
+        assert!(
+            !concerned(&passing, &masqueraded, any, 53, container),
+            "a container's own question to a server"
+        );
+    }
+}

@@ -1,0 +1,465 @@
+//! nf_tables messages: the few expressions, sets and elements that the table needs, as bytes.
+//!
+//! Numbers and layouts: include/uapi/linux/netfilter/nf_tables.h; user data: include/udata.h of libnftnl.
+
+use std::net::Ipv4Addr;
+
+use crate::netlink::Batch;
+
+pub(super) const NEWTABLE: u16 = 0;
+pub(super) const GETTABLE: u16 = 1;
+pub(super) const DELTABLE: u16 = 2;
+pub(super) const NEWCHAIN: u16 = 3;
+pub(super) const GETCHAIN: u16 = 4;
+pub(super) const NEWRULE: u16 = 6;
+pub(super) const DELRULE: u16 = 8;
+pub(super) const NEWSET: u16 = 9;
+pub(super) const NEWSETELEM: u16 = 12;
+pub(super) const GETSETELEM: u16 = 13;
+pub(super) const DELSETELEM: u16 = 14;
+
+const SUBSYSTEM: u16 = 10; // NFNL_SUBSYS_NFTABLES
+const BATCH_BEGIN: u16 = 16;
+const BATCH_END: u16 = 17;
+const NFPROTO_IPV4: u8 = 2;
+const NESTED: u16 = 0x8000;
+
+/// Registers of 16 bytes; those of 4 bytes start at 8: register 1 is 8-11, so 9 is its second word.
+pub(super) const REG_1: u32 = 1;
+pub(super) const REG_1_SECOND_WORD: u32 = 9;
+pub(super) const REG_1_THIRD_WORD: u32 = 10;
+pub(super) const REG_2: u32 = 2;
+const REG_VERDICT: u32 = 0;
+
+/// One expression of a rule.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Expression {
+    /// A property of the packet: NFT_META_*.
+    Meta { key: u32, register: u32 },
+    /// Bytes of the packet, counted from NFT_PAYLOAD_*.
+    Payload {
+        base: u32,
+        offset: u32,
+        length: u32,
+        register: u32,
+    },
+    /// Goes on when register 1 equals the value.
+    Equal(&'static [u8]),
+    /// Goes on when register 1 differs from the value.
+    Differ(&'static [u8]),
+    /// Register 1 and-ed with a mask, in host byte order.
+    Mask(u32),
+    /// A property of the connection: NFT_CT_*, into register 1.
+    Ct { key: u32 },
+    /// The type of the destination's route, into register 1.
+    FibDestinationType,
+    /// Goes on when register 1 (and following) is in the set, or when it isn't.
+    InSet { set: &'static str, inverted: bool },
+    /// Looks register 1 (and following) up in the map, the found data into register 1.
+    Map { map: &'static str },
+    /// Rewrites the destination to the address in register 1, the port in its second word.
+    Dnat,
+    /// Rewrites the source to the outgoing link's address.
+    Masquerade,
+    /// Accepts the packet as far as this table goes.
+    Accept,
+    /// Drops the packet.
+    Drop,
+    /// Goes to a chain and comes back.
+    Jump(&'static str),
+}
+
+pub(super) mod meta {
+    pub const IIFNAME: u32 = 6;
+    pub const OIFNAME: u32 = 7;
+    pub const L4PROTO: u32 = 16;
+}
+
+pub(super) mod payload {
+    pub const NETWORK: u32 = 1;
+    pub const TRANSPORT: u32 = 2;
+}
+
+pub(super) mod ct {
+    pub const STATE: u32 = 0;
+    pub const STATUS: u32 = 2;
+}
+
+/// A value's type in a set's key or data: nft's name, number, length in bytes, byte order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Type {
+    Protocol,
+    Address,
+    Port,
+    Link,
+}
+
+impl Type {
+    pub fn name(self) -> &'static str {
+        match self {
+            Type::Protocol => "inet_proto",
+            Type::Address => "ipv4_addr",
+            Type::Port => "inet_service",
+            Type::Link => "ifname",
+        }
+    }
+
+    /// enum datatypes in nft's datatype.h, and the length.
+    fn number_and_length(self) -> (u32, u32) {
+        match self {
+            Type::Address => (7, 4),
+            Type::Protocol => (12, 1),
+            Type::Port => (13, 2),
+            Type::Link => (41, 16),
+        }
+    }
+}
+
+/// The number and length of several types in a row: six bits each, padded to words.
+fn concatenated(types: &[Type]) -> (u32, u32) {
+    match types {
+        [one] => one.number_and_length(),
+        types => types.iter().fold((0, 0), |(number, length), one| {
+            let (its_number, its_length) = one.number_and_length();
+            (
+                number << 6 | its_number,
+                length + its_length.next_multiple_of(4),
+            )
+        }),
+    }
+}
+
+/// nft notes the byte order of a set's key in its user data, and needs it to print a link's name.
+fn byte_order(types: &[Type]) -> u32 {
+    match types {
+        [Type::Link] => 1, // the host's
+        [_] => 2,          // the network's
+        _ => 0,            // each its own
+    }
+}
+
+/// A link's name as the kernel compares it: 16 bytes.
+pub(super) fn link_name(name: &str) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    let length = name.len().min(15);
+    bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
+    bytes
+}
+
+/// A key or data of several values, each padded to a word.
+pub(super) fn words(parts: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for part in parts {
+        bytes.extend_from_slice(part);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+    }
+    bytes
+}
+
+/// One element of a set or map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Element {
+    pub set: &'static str,
+    pub key: Vec<u8>,
+    pub data: Option<Vec<u8>>,
+    /// The first key after an interval.
+    pub interval_end: bool,
+    pub comment: Option<String>,
+}
+
+/// Messages about one table, for a batch.
+pub(super) struct Table<'a> {
+    pub batch: &'a mut Batch,
+    pub name: &'a str,
+}
+
+impl Table<'_> {
+    /// Starts a transaction.
+    pub fn begin(&mut self) {
+        self.batch
+            .push(BATCH_BEGIN, 0, |out| header(out, 0, SUBSYSTEM));
+    }
+
+    /// Ends the transaction: without it the kernel only checks.
+    pub fn end(&mut self) {
+        self.batch
+            .push(BATCH_END, 0, |out| header(out, 0, SUBSYSTEM));
+    }
+
+    /// A message whose first attribute is the table's name (number 1 in every kind of message).
+    fn push(&mut self, kind: u16, flags: u16, body: impl FnOnce(&mut Vec<u8>)) -> usize {
+        let name = self.name;
+        self.batch.push(SUBSYSTEM << 8 | kind, flags, |out| {
+            header(out, NFPROTO_IPV4, 0);
+            text(out, 1, name);
+            body(out);
+        })
+    }
+
+    pub fn table(&mut self, kind: u16, flags: u16) -> usize {
+        self.push(kind, flags, |_| {})
+    }
+
+    /// A chain without a hook (when asking for one, too).
+    pub fn chain(&mut self, kind: u16, flags: u16, name: &str) -> usize {
+        self.push(kind, flags, |out| text(out, 3, name))
+    }
+
+    /// A chain that the kernel calls: `kind` is `filter` or `nat`.
+    pub fn base_chain(
+        &mut self,
+        flags: u16,
+        name: &str,
+        kind: &str,
+        hook: u32,
+        priority: i32,
+    ) -> usize {
+        const NF_ACCEPT: u32 = 1;
+        self.push(NEWCHAIN, flags, |out| {
+            text(out, 3, name);
+            text(out, 7, kind);
+            number(out, 5, NF_ACCEPT);
+            nested(out, 4, |out| {
+                number(out, 1, hook);
+                number(out, 2, priority as u32);
+            });
+        })
+    }
+
+    /// A set, or a map when it has data types.
+    pub fn set(
+        &mut self,
+        flags: u16,
+        id: u32,
+        name: &str,
+        key: &[Type],
+        data: &[Type],
+        interval: bool,
+    ) -> usize {
+        const INTERVAL: u32 = 4;
+        const MAP: u32 = 8;
+        self.push(NEWSET, flags, |out| {
+            text(out, 2, name);
+            number(
+                out,
+                3,
+                if interval { INTERVAL } else { 0 } | if data.is_empty() { 0 } else { MAP },
+            );
+            let (key_type, key_length) = concatenated(key);
+            number(out, 4, key_type);
+            number(out, 5, key_length);
+            let mut user_data = vec![0, 4];
+            user_data.extend_from_slice(&byte_order(key).to_ne_bytes());
+            if !data.is_empty() {
+                let (data_type, data_length) = concatenated(data);
+                number(out, 6, data_type);
+                number(out, 7, data_length);
+                user_data.extend_from_slice(&[1, 4]);
+                user_data.extend_from_slice(&byte_order(data).to_ne_bytes());
+            }
+            number(out, 10, id);
+            bytes(out, 13, &user_data);
+        })
+    }
+
+    /// Appends a rule.
+    pub fn rule(&mut self, chain: &str, expressions: &[Expression], comment: &str) -> usize {
+        let flags = (libc::NLM_F_CREATE | libc::NLM_F_APPEND) as u16;
+        self.push(NEWRULE, flags, |out| {
+            text(out, 2, chain);
+            nested(out, 4, |out| {
+                expressions
+                    .iter()
+                    .for_each(|expression| expression.write(out))
+            });
+            bytes(out, 7, &comment_data(comment));
+        })
+    }
+
+    /// Removes every rule of every chain of the table.
+    pub fn flush(&mut self) -> usize {
+        self.push(DELRULE, 0, |_| {})
+    }
+
+    pub fn element(&mut self, kind: u16, flags: u16, element: &Element) -> usize {
+        const INTERVAL_END: u32 = 1;
+        self.push(kind, flags, |out| {
+            text(out, 2, element.set);
+            nested(out, 3, |out| {
+                nested(out, 1, |out| {
+                    if element.interval_end {
+                        number(out, 3, INTERVAL_END);
+                    }
+                    nested(out, 1, |out| bytes(out, 1, &element.key));
+                    if let (Some(data), NEWSETELEM) = (&element.data, kind) {
+                        nested(out, 2, |out| bytes(out, 1, data));
+                    }
+                    if let (Some(comment), NEWSETELEM) = (&element.comment, kind) {
+                        bytes(out, 6, &comment_data(comment));
+                    }
+                });
+            });
+        })
+    }
+
+    /// Asks for all elements of a set.
+    pub fn elements(&mut self, set: &str) -> usize {
+        self.push(GETSETELEM, libc::NLM_F_DUMP as u16, |out| text(out, 2, set))
+    }
+}
+
+impl Expression {
+    fn write(self, out: &mut Vec<u8>) {
+        nested(out, 1, |out| {
+            text(out, 1, self.name());
+            nested(out, 2, |out| self.attributes(out));
+        });
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Expression::Meta { .. } => "meta",
+            Expression::Payload { .. } => "payload",
+            Expression::Equal(_) | Expression::Differ(_) => "cmp",
+            Expression::Mask(_) => "bitwise",
+            Expression::Ct { .. } => "ct",
+            Expression::FibDestinationType => "fib",
+            Expression::InSet { .. } | Expression::Map { .. } => "lookup",
+            Expression::Dnat => "nat",
+            Expression::Masquerade => "masq",
+            Expression::Accept | Expression::Drop | Expression::Jump(_) => "immediate",
+        }
+    }
+
+    fn attributes(self, out: &mut Vec<u8>) {
+        match self {
+            Expression::Meta { key, register } => {
+                number(out, 2, key);
+                number(out, 1, register);
+            }
+            Expression::Payload {
+                base,
+                offset,
+                length,
+                register,
+            } => {
+                for (kind, value) in [(1, register), (2, base), (3, offset), (4, length)] {
+                    number(out, kind, value);
+                }
+            }
+            Expression::Equal(value) => compare(out, 0, value),
+            Expression::Differ(value) => compare(out, 1, value),
+            Expression::Mask(mask) => {
+                for (kind, value) in [(1, REG_1), (2, REG_1), (3, 4)] {
+                    number(out, kind, value);
+                }
+                nested(out, 4, |out| bytes(out, 1, &mask.to_ne_bytes()));
+                nested(out, 5, |out| bytes(out, 1, &[0; 4]));
+            }
+            Expression::Ct { key } => {
+                number(out, 2, key);
+                number(out, 1, REG_1);
+            }
+            Expression::FibDestinationType => {
+                const RESULT_ADDRTYPE: u32 = 3;
+                const F_DADDR: u32 = 2;
+                for (kind, value) in [(1, REG_1), (2, RESULT_ADDRTYPE), (3, F_DADDR)] {
+                    number(out, kind, value);
+                }
+            }
+            Expression::InSet { set, inverted } => {
+                number(out, 2, REG_1);
+                text(out, 1, set);
+                number(out, 5, u32::from(inverted));
+            }
+            Expression::Map { map } => {
+                number(out, 2, REG_1);
+                number(out, 3, REG_1);
+                text(out, 1, map);
+            }
+            Expression::Dnat => {
+                const NFT_NAT_DNAT: u32 = 1;
+                for (kind, value) in [
+                    (1, NFT_NAT_DNAT),
+                    (2, u32::from(NFPROTO_IPV4)),
+                    (3, REG_1),
+                    (5, REG_1_SECOND_WORD),
+                ] {
+                    number(out, kind, value);
+                }
+            }
+            Expression::Masquerade => {}
+            Expression::Accept => verdict(out, 1, None),
+            Expression::Drop => verdict(out, 0, None),
+            Expression::Jump(chain) => verdict(out, -3, Some(chain)),
+        }
+    }
+}
+
+fn compare(out: &mut Vec<u8>, operator: u32, value: &[u8]) {
+    number(out, 1, REG_1);
+    number(out, 2, operator);
+    nested(out, 3, |out| bytes(out, 1, value));
+}
+
+fn verdict(out: &mut Vec<u8>, code: i32, chain: Option<&str>) {
+    number(out, 1, REG_VERDICT);
+    nested(out, 2, |out| {
+        nested(out, 2, |out| {
+            number(out, 1, code as u32);
+            if let Some(chain) = chain {
+                text(out, 2, chain);
+            }
+        });
+    });
+}
+
+/// A comment in user data: type 0, length, text with its NUL. nft prints at most 127 bytes.
+fn comment_data(comment: &str) -> Vec<u8> {
+    let comment = &comment.as_bytes()[..comment.len().min(127)];
+    let mut data = vec![0, comment.len() as u8 + 1];
+    data.extend_from_slice(comment);
+    data.push(0);
+    data
+}
+
+/// struct nfgenmsg
+pub(super) fn header(out: &mut Vec<u8>, family: u8, resource: u16) {
+    out.extend_from_slice(&[family, 0]);
+    out.extend_from_slice(&resource.to_be_bytes());
+}
+
+/// An attribute with these bytes.
+pub(super) fn bytes(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    out.extend_from_slice(&((4 + value.len()) as u16).to_ne_bytes());
+    out.extend_from_slice(&kind.to_ne_bytes());
+    out.extend_from_slice(value);
+    out.resize(out.len().next_multiple_of(4), 0);
+}
+
+/// A string with its NUL.
+fn text(out: &mut Vec<u8>, kind: u16, value: &str) {
+    let mut with_nul = value.as_bytes().to_vec();
+    with_nul.push(0);
+    bytes(out, kind, &with_nul);
+}
+
+/// A number in network byte order, as all of netfilter's are.
+pub(super) fn number(out: &mut Vec<u8>, kind: u16, value: u32) {
+    bytes(out, kind, &value.to_be_bytes());
+}
+
+/// An attribute that holds attributes.
+pub(super) fn nested(out: &mut Vec<u8>, kind: u16, body: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.extend_from_slice(&[0, 0]);
+    out.extend_from_slice(&(kind | NESTED).to_ne_bytes());
+    body(out);
+    let length = (out.len() - start) as u16;
+    out[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+}
+
+/// An address and a port, the data of the port maps.
+pub(super) fn destination(address: Ipv4Addr, port: u16) -> Vec<u8> {
+    words(&[&address.octets(), &port.to_be_bytes()])
+}

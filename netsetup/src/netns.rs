@@ -1,0 +1,169 @@
+//! Network namespaces: a new one for a container, and its name for `ip netns`.
+//!
+//! The namespace itself is never journaled: it goes when the last process and the last fd that hold it are gone.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::sched::{CloneFlags, setns, unshare};
+use serde::{Deserialize, Serialize};
+
+use crate::netlink::Netlink;
+use crate::undo::{Residue, Undone};
+use crate::{Command, Error, Result, link};
+
+/// Where iproute2 looks for named namespaces (`/var/run` is `/run`).
+const NAMES: &str = "/run/netns";
+
+/// A fresh network namespace, made before the container's process joins it, with a netlink socket inside.
+pub struct NewNetns {
+    fd: OwnedFd,
+    /// The namespace in which the caller lives.
+    outside: OwnedFd,
+    pub(crate) route: Netlink,
+    /// Links that were made in here: name and index.
+    pub(crate) links: Vec<(String, u32)>,
+    /// An index that no link in here has.
+    pub(crate) free_index: u32,
+}
+
+impl NewNetns {
+    /// Makes a namespace; the caller is back in its own when this returns. Only for a single-threaded caller.
+    pub fn create() -> Result<NewNetns> {
+        let own = || {
+            rustix::fs::open(
+                "/proc/thread-self/ns/net",
+                rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,
+                rustix::fs::Mode::empty(),
+            )
+        };
+        let outside =
+            own().map_err(|error| Error::system("open /proc/thread-self/ns/net", error))?;
+        unshare(CloneFlags::CLONE_NEWNET)
+            .map_err(|error| Error::system("make a network namespace", error))?;
+        let inside = own()
+            .map_err(|error| Error::system("open /proc/thread-self/ns/net", error))
+            .and_then(|fd| Ok((fd, Netlink::route()?)));
+        setns(&outside, CloneFlags::CLONE_NEWNET)
+            .map_err(|error| Error::system("return to the host's network namespace", error))?;
+        let (fd, mut route) = inside?;
+        // Some hosts put tunnel devices into each new namespace, so the first index after lo may be taken.
+        let free_index = link::highest_index(&mut route)? + 1;
+        Ok(NewNetns {
+            fd,
+            outside,
+            route,
+            links: Vec::new(),
+            free_index,
+        })
+    }
+
+    /// The namespace, for setns(2).
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    pub(crate) fn outside(&self) -> BorrowedFd<'_> {
+        self.outside.as_fd()
+    }
+}
+
+/// Operations on namespaces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Op {
+    /// Makes the namespace of the container's PID 1 visible to `ip netns` under this name.
+    Name {
+        /// The container's name.
+        name: String,
+    },
+}
+
+impl Op {
+    pub(crate) fn residue(&self, init_pid: Option<u32>) -> Option<Residue> {
+        let Op::Name { name } = self;
+        Some(Residue::NetnsName {
+            name: name.clone(),
+            pid: init_pid?,
+        })
+    }
+
+    pub(crate) fn explain(&self) -> Vec<Command> {
+        let Op::Name { name } = self;
+        vec![
+            (
+                "mkdir -p /var/run/netns".to_owned(),
+                "where ip netns looks for names".to_owned(),
+            ),
+            (
+                format!("ln -s /proc/$pid/ns/net /var/run/netns/{name}"),
+                format!("ip netns exec {name} … finds the container's network namespace"),
+            ),
+        ]
+    }
+
+    pub(crate) fn apply(&self, init_pid: Option<u32>) -> Result<()> {
+        let Op::Name { name } = self;
+        let what = || format!("name the network namespace in {NAMES}/{name}");
+        let Some(pid) = init_pid else {
+            return Err(Error::system(
+                what(),
+                io::Error::other("the container has no process yet"),
+            ));
+        };
+        let (path, target) = (path_of(name)?, target_of(pid));
+        let link = || std::os::unix::fs::symlink(&target, &path);
+        match link() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir_all(NAMES)
+                    .map_err(|error| Error::system(format!("create {NAMES}"), error))?;
+                link().map_err(|error| Error::system(what(), error))
+            }
+            result => result.map_err(|error| Error::system(what(), error)),
+        }
+    }
+}
+
+/// Removes the name when it still is this process's.
+pub(crate) fn undo(name: &str, pid: u32) -> Result<Undone> {
+    let path = path_of(name)?;
+    match fs::read_link(&path) {
+        Ok(target) if target == Path::new(&target_of(pid)) => {}
+        Ok(target) => {
+            return Ok(Undone::NotOurs(format!(
+                "{} leads to {}",
+                path.display(),
+                target.display()
+            )));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Undone::NotThere),
+        // EINVAL: not a symbolic link but a bind mount, which is what `ip netns add` makes.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            return Ok(Undone::NotOurs(format!(
+                "{} was made by `ip netns add`",
+                path.display()
+            )));
+        }
+        Err(error) => return Err(Error::system(format!("read {}", path.display()), error)),
+    }
+    match fs::remove_file(&path) {
+        Ok(()) => Ok(Undone::Removed),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Undone::NotThere),
+        Err(error) => Err(Error::system(format!("remove {}", path.display()), error)),
+    }
+}
+
+fn target_of(pid: u32) -> String {
+    format!("/proc/{pid}/ns/net")
+}
+
+/// Names come from a journal too, so each is checked here: one plain file name.
+fn path_of(name: &str) -> Result<PathBuf> {
+    if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) || name.len() > 255 {
+        return Err(Error::Refused(format!(
+            "{name:?} can't be the name of a network namespace"
+        )));
+    }
+    Ok(Path::new(NAMES).join(name))
+}

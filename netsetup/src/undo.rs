@@ -1,0 +1,269 @@
+//! Undo: residues of a journal, removed in the order given. Not there is success, another's is left alone, and an error
+//! doesn't stop the rest.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::firewall::{conntrack, iptables, nftables};
+use crate::host::Host;
+use crate::{Protocol, Result, link, netns, sysctl};
+
+/// What stays on the host when every process is dead, with what undo needs to find it and to know it as its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Residue {
+    /// The host's end of a container's veth pair.
+    Link {
+        /// Its name, made from the container's id.
+        name: String,
+        /// The container's name, the owner's mark.
+        alias: String,
+    },
+    /// A bridge.
+    Bridge {
+        /// Its name.
+        name: String,
+    },
+    /// An address given to a bridge that was there before.
+    BridgeAddress {
+        /// The bridge's name.
+        bridge: String,
+        /// The address.
+        address: Ipv4Addr,
+        /// The subnet's length in bits.
+        prefix_len: u8,
+    },
+    /// An nftables table.
+    NftTable {
+        /// `ip`.
+        family: String,
+        /// Its name.
+        name: String,
+    },
+    /// Elements of sets and maps of an nftables table.
+    NftElements {
+        /// `ip`.
+        family: String,
+        /// The table's name.
+        table: String,
+        /// The elements.
+        elements: Vec<nftables::Element>,
+    },
+    /// A rule of iptables.
+    IptablesRule {
+        /// filter, nat or raw.
+        table: String,
+        /// Its chain.
+        chain: String,
+        /// The words after the chain, as `iptables-save` prints them.
+        rule: Vec<String>,
+    },
+    /// A chain of iptables.
+    IptablesChain {
+        /// filter, nat or raw.
+        table: String,
+        /// Its name.
+        chain: String,
+    },
+    /// A namespace's name for `ip netns`.
+    NetnsName {
+        /// The container's name.
+        name: String,
+        /// PID 1 of the container as the host saw it.
+        pid: u32,
+    },
+    /// A kernel setting.
+    Sysctl {
+        /// Path below /proc/sys.
+        key: String,
+        /// The value to bring back.
+        old: String,
+        /// The value that was written.
+        new: String,
+    },
+}
+
+/// What became of a residue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Undone {
+    /// Removed now.
+    Removed,
+    /// It was gone already, or had never come.
+    NotThere,
+    /// It isn't what was made, or others use it: left alone. Says why.
+    NotOurs(String),
+}
+
+/// How long undo waits for links that are about to vanish by themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Links {
+    /// The link's namespace may still be dying: look for at most this many milliseconds whether it went by itself (which
+    /// costs nothing), then remove it (which waits 14-28 ms in the kernel).
+    WaitMs(u32),
+    /// Don't wait: leave to the kernel what is about to vanish. Only after the container's processes are dead.
+    Leave,
+}
+
+/// A dead namespace's links are gone 16-25 ms later; on a loaded machine the workqueue takes longer.
+const WAIT_MS: u32 = 200;
+
+/// Undoes the residues in this order; one result each. Waits for dying links (see [`Links::WaitMs`]).
+pub fn undo(residues: &[Residue], host: &mut Host) -> Vec<Result<Undone>> {
+    undo_with(residues, host, Links::WaitMs(WAIT_MS))
+}
+
+/// As [`undo`], with a choice for links.
+pub fn undo_with(residues: &[Residue], host: &mut Host, links: Links) -> Vec<Result<Undone>> {
+    let is_iptables = |residue: &Residue| {
+        matches!(
+            residue,
+            Residue::IptablesRule { .. } | Residue::IptablesChain { .. }
+        )
+    };
+    let mut results = Vec::with_capacity(residues.len());
+    for chunk in residues.chunk_by(|one, next| is_iptables(one) && is_iptables(next)) {
+        if is_iptables(&chunk[0]) {
+            results.extend(iptables::undo(&chunk.iter().collect::<Vec<_>>()));
+            for (host_address, host_port, address) in chunk.iter().filter_map(iptables::udp_port) {
+                conntrack::forget(host, Protocol::Udp, host_address, host_port, address);
+            }
+        } else {
+            results.extend(chunk.iter().map(|residue| undo_one(residue, host, links)));
+        }
+    }
+    results
+}
+
+fn undo_one(residue: &Residue, host: &mut Host, links: Links) -> Result<Undone> {
+    match residue {
+        Residue::Link { name, alias } => undo_link(name, alias, host, links),
+        Residue::Bridge { name } => undo_bridge(name, host, links),
+        Residue::BridgeAddress {
+            bridge,
+            address,
+            prefix_len,
+        } => undo_address(bridge, *address, *prefix_len, host),
+        Residue::NftTable { name, .. } => nftables::undo_table(host.netfilter()?, name),
+        Residue::NftElements {
+            table, elements, ..
+        } => {
+            let result = nftables::undo_elements(host.netfilter()?, table, elements);
+            for element in elements {
+                if let nftables::Element::Port {
+                    protocol: Protocol::Udp,
+                    host_address,
+                    host_port,
+                    address,
+                    ..
+                } = element
+                {
+                    conntrack::forget(host, Protocol::Udp, *host_address, *host_port, *address);
+                }
+            }
+            result
+        }
+        Residue::IptablesRule { .. } | Residue::IptablesChain { .. } => iptables::undo(&[residue])
+            .pop()
+            .unwrap_or(Ok(Undone::NotThere)),
+        Residue::NetnsName { name, pid } => netns::undo(name, *pid),
+        Residue::Sysctl { key, old, new } => sysctl::undo(key, old, new),
+    }
+}
+
+/// No RTM_DELLINK for the normal end of a container: its namespace's death removes the link, and the call waits.
+fn undo_link(name: &str, alias: &str, host: &mut Host, links: Links) -> Result<Undone> {
+    let Some(found) = link::get(host.route()?, name)? else {
+        return Ok(Undone::NotThere);
+    };
+    // Without an alias it was cut off between its birth and its second message; the name is made from our id.
+    if found.kind != "veth" || !(found.alias == alias || found.alias.is_empty()) {
+        return Ok(Undone::NotOurs(format!(
+            "the link {name} is {} {:?}",
+            found.kind, found.alias
+        )));
+    }
+    let wait_ms = match links {
+        Links::WaitMs(wait_ms) => wait_ms,
+        Links::Leave => return Ok(Undone::Removed),
+    };
+    let gone = wait_until(wait_ms, || {
+        Ok(link::get_index(host.route()?, found.index)?.is_none_or(|now| now.name != found.name))
+    })?;
+    if gone {
+        return Ok(Undone::Removed);
+    }
+    delete_link(name, found.index, host)
+}
+
+fn undo_bridge(name: &str, host: &mut Host, links: Links) -> Result<Undone> {
+    let Some(found) = link::get(host.route()?, name)? else {
+        return Ok(Undone::NotThere);
+    };
+    if found.kind != "bridge" {
+        return Ok(Undone::NotOurs(format!(
+            "the link {name} is a {}",
+            found.kind
+        )));
+    }
+    let wait_ms = if let Links::WaitMs(wait_ms) = links {
+        wait_ms
+    } else {
+        0
+    };
+    let free = wait_until(wait_ms, || {
+        Ok(link::list(host.route()?, found.index)?.is_empty())
+    })?;
+    if !free {
+        let ports: Vec<String> = link::list(host.route()?, found.index)?
+            .into_iter()
+            .map(|port| port.name)
+            .collect();
+        return Ok(Undone::NotOurs(format!(
+            "the bridge {name} still has {}",
+            ports.join(", ")
+        )));
+    }
+    host.forget_bridge();
+    delete_link(name, found.index, host)
+}
+
+fn undo_address(
+    bridge: &str,
+    address: Ipv4Addr,
+    prefix_len: u8,
+    host: &mut Host,
+) -> Result<Undone> {
+    let Some(found) = link::get(host.route()?, bridge)? else {
+        return Ok(Undone::NotThere);
+    };
+    match link::delete_address(host.route()?, found.index, address, prefix_len) {
+        Ok(()) => Ok(Undone::Removed),
+        Err(failure) if failure.errno == libc::EADDRNOTAVAIL => Ok(Undone::NotThere),
+        Err(failure) => Err(failure.into_error(format!(
+            "take {address}/{prefix_len} from the bridge {bridge}"
+        ))),
+    }
+}
+
+fn delete_link(name: &str, index: u32, host: &mut Host) -> Result<Undone> {
+    match link::delete(host.route()?, index) {
+        Ok(()) => Ok(Undone::Removed),
+        Err(failure) if failure.errno == libc::ENODEV => Ok(Undone::NotThere),
+        Err(failure) => Err(failure.into_error(format!("remove the link {name}"))),
+    }
+}
+
+/// Asks again every 2 ms until it is so (true) or the time is over (false).
+fn wait_until(wait_ms: u32, mut done: impl FnMut() -> Result<bool>) -> Result<bool> {
+    let end = Instant::now() + Duration::from_millis(u64::from(wait_ms));
+    loop {
+        if done()? {
+            return Ok(true);
+        }
+        if Instant::now() >= end {
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
