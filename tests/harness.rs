@@ -32,7 +32,6 @@ fn the_outside_and_the_host_reach_each_other() {
 
 #[test]
 fn each_kind_of_residue_is_seen() {
-    let base = |host: &TestHost| host.root.join("run/containers");
     let cases: &[(&str, &str, &str)] = &[
         (
             "+ link: veth1 ",
@@ -87,9 +86,9 @@ fn each_kind_of_residue_is_seen() {
         ),
         ("+ temporary file: x", "touch $TMPDIR/x", "rm $TMPDIR/x"),
         (
-            "+ file: run/names/web",
-            "mkdir -p $MINIDOCK_ROOT/run/names; touch $MINIDOCK_ROOT/run/names/web",
-            "rm $MINIDOCK_ROOT/run/names/web",
+            "+ file: names/web",
+            "mkdir -p $MINIDOCK_ROOT/names; touch $MINIDOCK_ROOT/names/web",
+            "rm $MINIDOCK_ROOT/names/web",
         ),
         (
             "+ process: ",
@@ -109,7 +108,6 @@ fn each_kind_of_residue_is_seen() {
         let left = host.leftovers(Duration::from_secs(2));
         assert!(left.is_empty(), "after '{take_away}': {left:?}");
     }
-    assert!(!base(&host).exists());
     host.finish();
 }
 

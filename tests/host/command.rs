@@ -67,6 +67,13 @@ impl Output {
         self
     }
 
+    /// Fails the test unless the exit code is one of these.
+    #[track_caller]
+    pub fn exits_any(self, codes: &[i32]) -> Output {
+        assert!(codes.contains(&self.code()), "exit code {} and none of {codes:?}:\n{}", self.code(), self.describe());
+        self
+    }
+
     /// Fails the test unless standard error has all of these words.
     #[track_caller]
     pub fn says(self, words: &[&str]) -> Output {

@@ -10,6 +10,7 @@
 )]
 
 pub mod command;
+pub mod groups;
 pub mod images;
 pub mod namespaces;
 pub mod net;
@@ -282,13 +283,18 @@ impl TestHost {
         self.finished = true;
     }
 
+    /// Ends a host that was changed by hand: what is left isn't the engine's.
+    pub fn discard(mut self) {
+        self.finished = true;
+    }
+
     /// Everything that explains a failure: the commands so far and the journals.
     pub fn story(&self) -> String {
         let mut text = format!("---- test host {} ----\n", self.base.display());
         for line in self.history.borrow().iter() {
             text.push_str(line);
         }
-        for journal in residue::files_named(&self.root.join("run"), "journal") {
+        for journal in residue::files_named(&self.root, "journal") {
             let content = std::fs::read(&journal).unwrap_or_default();
             text.push_str(&format!(
                 "---- {} ----\n{}\n",

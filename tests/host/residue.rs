@@ -73,10 +73,11 @@ pub fn network_journal(root: &Path) -> String {
 /// Whether a line is a shared object of the network that its journal lists.
 fn excused(section: &str, line: &str, journal: &str) -> bool {
     let listed = |word: &str| journal.contains(word);
+    let lists_a = |kind: &str| journal.to_lowercase().replace('_', "").contains(kind);
     match section {
         "link" | "address" | "route" => line.contains("docker0") && listed("docker0"),
-        "nft" => line.contains(r#""minidock""#) && listed("NftTable") && !names_a_container(line),
-        "iptables" => listed("Iptables") && !names_a_container(line),
+        "nft" => line.contains(r#""minidock""#) && lists_a("nfttable") && !names_a_container(line),
+        "iptables" => lists_a("iptables") && !names_a_container(line),
         "sysctl" => line
             .split(' ')
             .next()
@@ -293,19 +294,13 @@ fn engine_files(root: &Path) -> BTreeSet<String> {
             .display()
             .to_string();
         let last = name.rsplit('/').next().unwrap_or_default();
-        let of_a_container = name.starts_with("run/")
-            || name.starts_with("containers/")
-            || name.starts_with("volumes/");
-        let half_made = last.starts_with("tmp")
-            || last.starts_with(".tmp")
-            || last.ends_with(".tmp")
-            || name.contains("/tmp/");
-        let shared =
-            name.starts_with("run/network/") && (last == "journal" || last.starts_with("last"));
+        let folder_of = |parent: &str| name.strip_prefix(parent).is_some_and(|rest| rest.starts_with('/'));
+        let of_a_container = ["containers", "names", "run"].iter().any(|parent| folder_of(parent));
+        let half_made = last.starts_with("tmp") || last.starts_with(".tmp") || last.ends_with(".tmp") || name.contains("/tmp/");
+        let shared = folder_of("run/network") && (is_folder || last == "journal" || last.starts_with("last"));
         let lock = last == "lock" || last.ends_with(".lock");
-        let parent_of_containers = is_folder && !name.split('/').any(is_id);
-        if (of_a_container && !parent_of_containers || half_made && !is_folder) && !shared && !lock
-        {
+        let empty_parent = is_folder && name.split('/').count() <= 2 && folder_of("run");
+        if (of_a_container || half_made && !is_folder) && !shared && !lock && !empty_parent {
             files.insert(name);
         }
     });
@@ -330,7 +325,8 @@ fn walk(folder: &Path, visit: &mut dyn FnMut(&Path, bool)) {
     }
 }
 
-fn names_in(folder: &Path) -> BTreeSet<String> {
+/// The names in a folder; none when it isn't there.
+pub fn names_in(folder: &Path) -> BTreeSet<String> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     entries
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
@@ -440,11 +436,7 @@ fn live_ids() -> BTreeSet<String> {
         .filter(|name| name.starts_with(BASE_PREFIX))
     {
         let root = std::env::temp_dir().join(host).join("root");
-        walk(&root.join("run"), &mut |path, is_folder| {
-            if is_folder && let Some(name) = path.file_name().and_then(|name| name.to_str()) {
-                ids.insert(name.to_string());
-            }
-        });
+        ids.extend(names_in(&root.join("containers")));
     }
     ids
 }
