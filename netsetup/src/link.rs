@@ -309,7 +309,8 @@ fn apply_on_host(op: &Op, host: &mut Host) -> Result<()> {
 
 fn apply_inside(ops: &[Op], host: &mut Host, netns: &mut NewNetns) -> Result<()> {
     let (mut inside, mut outside) = (Batch::default(), Batch::default());
-    let mut veths = Vec::new();
+    // Whose each message is.
+    let (mut inside_ops, mut outside_ops) = (Vec::new(), Vec::new());
     for op in ops {
         match op {
             Op::Veth {
@@ -324,7 +325,7 @@ fn apply_inside(ops: &[Op], host: &mut Host, netns: &mut NewNetns) -> Result<()>
                 let index = netns.free_index;
                 netns.free_index += 1;
                 netns.links.push((link.clone(), index));
-                let mut peer = up_message();
+                let mut peer = LinkMessage::default();
                 peer.header.index = index;
                 peer.attributes = vec![
                     LinkAttribute::IfName(link.clone()),
@@ -343,12 +344,15 @@ fn apply_inside(ops: &[Op], host: &mut Host, netns: &mut NewNetns) -> Result<()>
                     ]),
                 ];
                 inside.push_route(RouteNetlinkMessage::NewLink(message), NEW);
+                // The peer can't be born up: veth_open() wants the other end, which isn't tied to it yet.
+                let mut up = up_message();
+                up.header.index = index;
+                inside.push_route(RouteNetlinkMessage::SetLink(up), ACK);
                 // Neither can be said when the link is made (rtnl_create_link ignores IFLA_IFALIAS).
                 outside.push_route(
                     RouteNetlinkMessage::NewLink(dressing(name, alias, *hairpin)),
                     ACK,
                 );
-                veths.push(op);
             }
             Op::Address {
                 link,
@@ -371,21 +375,23 @@ fn apply_inside(ops: &[Op], host: &mut Host, netns: &mut NewNetns) -> Result<()>
                 inside.push_route(RouteNetlinkMessage::SetLink(message), ACK);
             }
         }
+        inside_ops.resize(inside.len(), op);
+        outside_ops.resize(outside.len(), op);
     }
     netns
         .route
         .send(&inside)
-        .map_err(|failure| failed(ops.iter().collect(), failure))?;
-    if !outside.is_empty() {
+        .map_err(|failure| failed(&inside_ops, failure))?;
+    if outside.len() > 0 {
         host.route()?
             .send(&outside)
-            .map_err(|failure| failed(veths, failure))?;
+            .map_err(|failure| failed(&outside_ops, failure))?;
     }
     Ok(())
 }
 
-/// The error of the op whose message (one each) was refused.
-fn failed(ops: Vec<&Op>, failure: Failure) -> Error {
+/// The error of the op whose message was refused.
+fn failed(ops: &[&Op], failure: Failure) -> Error {
     match failure.index.and_then(|index| ops.get(index)) {
         Some(op) => op.error(failure),
         None => failure.into_error("set up the container's links"),

@@ -204,8 +204,9 @@ impl Batch {
         })
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
+    /// The number of messages.
+    pub fn len(&self) -> usize {
+        self.count
     }
 
     fn numbered(&self, first: u32) -> Vec<u8> {

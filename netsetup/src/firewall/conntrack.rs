@@ -91,7 +91,7 @@ pub(crate) fn forget(
             });
         }
     }
-    if !deletes.is_empty() {
+    if deletes.len() > 0 {
         let _ = netlink.send(&deletes); // a flow that ended meanwhile is no matter
     }
 }
