@@ -297,7 +297,7 @@ fn engine_files(root: &Path) -> BTreeSet<String> {
         let folder_of = |parent: &str| name.strip_prefix(parent).is_some_and(|rest| rest.starts_with('/'));
         let of_a_container = ["containers", "names", "run"].iter().any(|parent| folder_of(parent));
         let half_made = last.starts_with("tmp") || last.starts_with(".tmp") || last.ends_with(".tmp") || name.contains("/tmp/");
-        let shared = folder_of("run/network") && (is_folder || last == "journal" || last.starts_with("last"));
+        let shared = folder_of("run/network") && (is_folder || last == "journal" || last.trim_start_matches('.') == "last");
         let lock = last == "lock" || last.ends_with(".lock");
         let empty_parent = is_folder && name.split('/').count() <= 2 && folder_of("run");
         if (of_a_container || half_made && !is_folder) && !shared && !lock && !empty_parent {
