@@ -80,6 +80,17 @@ impl Config {
         }
     }
 
+    /// The same for a document from outside: refuses also what only [`Config::json`] couldn't read (JSON deeper than
+    /// 128, in a field that nobody needs).
+    pub(crate) fn check(raw: Vec<u8>) -> Result<Config, String> {
+        match serde_json::from_slice::<Value>(&raw) {
+            // serde would take a list for a struct.
+            Ok(Value::Object(_)) => Config::parse(raw),
+            Ok(_) => Err("not an image configuration: not an object".into()),
+            Err(error) => Err(format!("not an image configuration: {error}")),
+        }
+    }
+
     /// The document's bytes; their digest is the image's id.
     pub fn raw(&self) -> &[u8] {
         &self.raw

@@ -606,7 +606,7 @@ mod tests {
         extra.read_pax(&record).unwrap();
         assert_eq!(extra.xattrs, [(b"security.x".to_vec(), value.to_vec())]);
         for bad in [
-            &b"9 path=a\n"[..],
+            &b"8 path=a\n"[..],
             b"4 a\n",
             b"-9 path=a\n",
             b"99999999999999999999999 p=a\n",

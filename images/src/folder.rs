@@ -207,7 +207,7 @@ impl<'a> FolderTar<'a> {
         record(
             &mut pax,
             b"mtime",
-            seconds(stat.st_mtime as i64, stat.st_mtime_nsec as i64).as_bytes(),
+            seconds(stat.st_mtime, stat.st_mtime_nsec as i64).as_bytes(),
         );
         for (name, value) in xattrs {
             record(

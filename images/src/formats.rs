@@ -308,7 +308,7 @@ impl Reader<'_> {
         names: Vec<Reference>,
         manifest: Option<Vec<u8>>,
     ) -> Result<Found> {
-        let config = Config::parse(raw).map_err(|why| self.archive.refused(entry, why))?;
+        let config = Config::check(raw).map_err(|why| self.archive.refused(entry, why))?;
         if config.os() != "linux" {
             return Err(self.archive.refused(
                 entry,

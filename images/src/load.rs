@@ -396,7 +396,7 @@ pub(crate) fn prepare(
     names: Vec<Reference>,
 ) -> Result<Option<Prepared>> {
     // The legacy form's document has been made by us from theirs: what we store must be readable.
-    Config::parse(raw.clone()).map_err(|why| Error::Refused {
+    Config::check(raw.clone()).map_err(|why| Error::Refused {
         archive: String::new(),
         entry: None,
         why,
