@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::firewall::{conntrack, iptables, nftables};
+use crate::firewall::{conntrack, iptables, nftables, table};
 use crate::host::Host;
 use crate::{Protocol, Result, link, netns, sysctl};
 
@@ -144,11 +144,11 @@ fn undo_one(residue: &Residue, host: &mut Host, links: Links) -> Result<Undone> 
             address,
             prefix_len,
         } => undo_address(bridge, *address, *prefix_len, host),
-        Residue::NftTable { name, .. } => nftables::undo_table(host.netfilter()?, name),
+        Residue::NftTable { name, .. } => table::undo_table(host.netfilter()?, name),
         Residue::NftElements {
             table, elements, ..
         } => {
-            let result = nftables::undo_elements(host.netfilter()?, table, elements);
+            let result = table::undo_elements(host.netfilter()?, table, elements);
             for element in elements {
                 if let nftables::Element::Port {
                     protocol: Protocol::Udp,

@@ -6,6 +6,8 @@ pub mod conntrack;
 mod encode;
 pub mod iptables;
 pub mod nftables;
+mod ruleset;
+pub(crate) mod table;
 
 use serde::{Deserialize, Serialize};
 

@@ -3,324 +3,18 @@
 //! A published port is one element of a map, so the cost of a packet doesn't grow with the ports, and the kernel itself
 //! refuses a second mapping of the same port. Networks are elements of sets: adding one adds no rule.
 
-use std::fmt::Write;
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use super::encode::{self, Expression, Table, Type, ct, meta, payload};
+use super::encode::{self, Table};
+use super::ruleset::{FAMILY, script, write_table};
+pub use super::table::{Facts, TableState};
 use crate::link::quoted;
-use crate::netlink::{Answer, Batch, Failure, Netlink, attribute, attributes};
+use crate::netlink::{Batch, Failure, Netlink};
 use crate::network::mask;
-use crate::undo::{Residue, Undone};
+use crate::undo::Residue;
 use crate::{Command, Error, Network, PortMapping, Protocol, Result};
-
-const FAMILY: &str = "ip";
-
-struct Set {
-    name: &'static str,
-    key: &'static [Type],
-    data: &'static [Type],
-    interval: bool,
-}
-
-const SETS: [Set; 5] = [
-    Set {
-        name: "bridges",
-        key: &[Type::Link],
-        data: &[],
-        interval: false,
-    },
-    Set {
-        name: "subnets",
-        key: &[Type::Address],
-        data: &[],
-        interval: true,
-    },
-    Set {
-        name: "same_bridge",
-        key: &[Type::Link, Type::Link],
-        data: &[],
-        interval: false,
-    },
-    Set {
-        name: "ports",
-        key: &[Type::Protocol, Type::Port],
-        data: &[Type::Address, Type::Port],
-        interval: false,
-    },
-    Set {
-        name: "ports_at",
-        key: &[Type::Protocol, Type::Address, Type::Port],
-        data: &[Type::Address, Type::Port],
-        interval: false,
-    },
-];
-
-struct Chain {
-    name: &'static str,
-    /// Type, hook's name and number (NF_INET_*), priority as nft writes it and as a number.
-    hook: Option<(&'static str, &'static str, u32, &'static str, i32)>,
-    rules: &'static [Rule],
-}
-
-struct Rule {
-    text: &'static str,
-    comment: &'static str,
-    expressions: &'static [Expression],
-}
-
-const LO: &[u8] = b"lo\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
-const IIFNAME: Expression = Expression::Meta {
-    key: meta::IIFNAME,
-    register: encode::REG_1,
-};
-const OIFNAME: Expression = Expression::Meta {
-    key: meta::OIFNAME,
-    register: encode::REG_1,
-};
-const SOURCE: Expression = Expression::Payload {
-    base: payload::NETWORK,
-    offset: 12,
-    length: 4,
-    register: encode::REG_1,
-};
-const L4PROTO: Expression = Expression::Meta {
-    key: meta::L4PROTO,
-    register: encode::REG_1,
-};
-/// The first byte suffices for 127.0.0.0/8.
-const SOURCE_NET: Expression = Expression::Payload {
-    base: payload::NETWORK,
-    offset: 12,
-    length: 1,
-    register: encode::REG_1,
-};
-const DESTINATION_NET: Expression = Expression::Payload {
-    base: payload::NETWORK,
-    offset: 16,
-    length: 1,
-    register: encode::REG_1,
-};
-const LOOPBACK_NET: &[u8] = &[127];
-const RTN_LOCAL: &[u8] = &2_u32.to_ne_bytes();
-const ZERO: &[u8] = &[0; 4];
-/// IP_CT_ESTABLISHED and IP_CT_RELATED as NF_CT_STATE_BIT()s.
-const ESTABLISHED_RELATED: u32 = 2 | 4;
-const IPS_DST_NAT: u32 = 1 << 5;
-
-/// The whole table. Each chain is created in this order, with these rules.
-const CHAINS: [Chain; 6] = [
-    Chain {
-        name: "guard",
-        hook: Some(("filter", "prerouting", 0, "raw", -300)),
-        rules: &[
-            Rule {
-                text: "iifname != \"lo\" ip daddr 127.0.0.0/8 drop",
-                comment: "localhost is for this host alone, whatever route_localnet says",
-                expressions: &[
-                    IIFNAME,
-                    Expression::Differ(LO),
-                    DESTINATION_NET,
-                    Expression::Equal(LOOPBACK_NET),
-                    Expression::Drop,
-                ],
-            },
-            Rule {
-                text: "iifname != \"lo\" ip saddr 127.0.0.0/8 drop",
-                comment: "nobody else may pose as localhost",
-                expressions: &[
-                    IIFNAME,
-                    Expression::Differ(LO),
-                    SOURCE_NET,
-                    Expression::Equal(LOOPBACK_NET),
-                    Expression::Drop,
-                ],
-            },
-        ],
-    },
-    Chain {
-        name: "prerouting",
-        hook: Some(("nat", "prerouting", 0, "dstnat", -100)),
-        rules: &[Rule {
-            text: "ip daddr != 127.0.0.0/8 fib daddr type local jump publish",
-            comment: "from other hosts and containers to this host",
-            expressions: &[
-                DESTINATION_NET,
-                Expression::Differ(LOOPBACK_NET),
-                Expression::FibDestinationType,
-                Expression::Equal(RTN_LOCAL),
-                Expression::Jump("publish"),
-            ],
-        }],
-    },
-    Chain {
-        name: "output",
-        hook: Some(("nat", "output", 3, "-100", -100)),
-        rules: &[Rule {
-            text: "fib daddr type local jump publish",
-            comment: "from this host to itself",
-            expressions: &[
-                Expression::FibDestinationType,
-                Expression::Equal(RTN_LOCAL),
-                Expression::Jump("publish"),
-            ],
-        }],
-    },
-    Chain {
-        name: "publish",
-        hook: None,
-        rules: &[
-            Rule {
-                text: "dnat ip to meta l4proto . ip daddr . th dport map @ports_at",
-                comment: "ports published on one address",
-                expressions: &[
-                    L4PROTO,
-                    Expression::Payload {
-                        base: payload::NETWORK,
-                        offset: 16,
-                        length: 4,
-                        register: encode::REG_1_SECOND_WORD,
-                    },
-                    Expression::Payload {
-                        base: payload::TRANSPORT,
-                        offset: 2,
-                        length: 2,
-                        register: encode::REG_1_THIRD_WORD,
-                    },
-                    Expression::Map { map: "ports_at" },
-                    Expression::Dnat,
-                ],
-            },
-            Rule {
-                text: "dnat ip to meta l4proto . th dport map @ports",
-                comment: "ports published on every address",
-                expressions: &[
-                    L4PROTO,
-                    Expression::Payload {
-                        base: payload::TRANSPORT,
-                        offset: 2,
-                        length: 2,
-                        register: encode::REG_1_SECOND_WORD,
-                    },
-                    Expression::Map { map: "ports" },
-                    Expression::Dnat,
-                ],
-            },
-        ],
-    },
-    Chain {
-        name: "forward",
-        hook: Some(("filter", "forward", 2, "filter", 0)),
-        rules: &[
-            Rule {
-                text: "oifname != @bridges accept",
-                comment: "only what goes to containers is judged here",
-                expressions: &[
-                    OIFNAME,
-                    Expression::InSet {
-                        set: "bridges",
-                        inverted: true,
-                    },
-                    Expression::Accept,
-                ],
-            },
-            Rule {
-                text: "ct state established,related accept",
-                comment: "answers to containers",
-                expressions: &[
-                    Expression::Ct { key: ct::STATE },
-                    Expression::Mask(ESTABLISHED_RELATED),
-                    Expression::Differ(ZERO),
-                    Expression::Accept,
-                ],
-            },
-            Rule {
-                text: "ct status dnat accept",
-                comment: "published ports",
-                expressions: &[
-                    Expression::Ct { key: ct::STATUS },
-                    Expression::Mask(IPS_DST_NAT),
-                    Expression::Differ(ZERO),
-                    Expression::Accept,
-                ],
-            },
-            Rule {
-                text: "iifname . oifname @same_bridge accept",
-                comment: "containers of one network",
-                expressions: &[
-                    IIFNAME,
-                    Expression::Meta {
-                        key: meta::OIFNAME,
-                        register: encode::REG_2,
-                    },
-                    Expression::InSet {
-                        set: "same_bridge",
-                        inverted: false,
-                    },
-                    Expression::Accept,
-                ],
-            },
-            Rule {
-                text: "drop",
-                comment: "no other way in, such as a route to the subnet by this host",
-                expressions: &[Expression::Drop],
-            },
-        ],
-    },
-    Chain {
-        name: "postrouting",
-        hook: Some(("nat", "postrouting", 4, "srcnat", 100)),
-        rules: &[
-            Rule {
-                text: "ip saddr @subnets oifname != @bridges masquerade",
-                comment: "containers leave with this host's address",
-                expressions: &[
-                    SOURCE,
-                    Expression::InSet {
-                        set: "subnets",
-                        inverted: false,
-                    },
-                    OIFNAME,
-                    Expression::InSet {
-                        set: "bridges",
-                        inverted: true,
-                    },
-                    Expression::Masquerade,
-                ],
-            },
-            Rule {
-                text: "ip saddr @subnets ct status dnat masquerade",
-                comment: "containers to published ports: the answer must come back this way",
-                expressions: &[
-                    SOURCE,
-                    Expression::InSet {
-                        set: "subnets",
-                        inverted: false,
-                    },
-                    Expression::Ct { key: ct::STATUS },
-                    Expression::Mask(IPS_DST_NAT),
-                    Expression::Differ(ZERO),
-                    Expression::Masquerade,
-                ],
-            },
-            Rule {
-                text: "ip saddr 127.0.0.0/8 oifname @bridges masquerade",
-                comment: "localhost to published ports: no container can answer to 127.0.0.1",
-                expressions: &[
-                    SOURCE_NET,
-                    Expression::Equal(LOOPBACK_NET),
-                    OIFNAME,
-                    Expression::InSet {
-                        set: "bridges",
-                        inverted: false,
-                    },
-                    Expression::Masquerade,
-                ],
-            },
-        ],
-    },
-];
 
 /// Operations on the table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -338,10 +32,8 @@ pub enum Op {
         table: String,
         /// The network's bridge.
         bridge: String,
-        /// The subnet's first address.
-        subnet: Ipv4Addr,
-        /// The subnet's length in bits.
-        prefix_len: u8,
+        /// What the table lacks of it.
+        elements: Vec<Element>,
     },
     /// Leads host ports to a container.
     Publish {
@@ -404,7 +96,7 @@ impl Element {
     }
 
     /// The element as nft writes it.
-    fn text(&self, comment: Option<&str>) -> String {
+    pub(super) fn text(&self, comment: Option<&str>) -> String {
         match self {
             Element::Bridge { name } => format!("\"{name}\""),
             Element::Subnet {
@@ -433,7 +125,7 @@ impl Element {
     }
 
     /// The element, and the end of its interval.
-    fn encoded(&self, comment: Option<&str>) -> Vec<encode::Element> {
+    pub(super) fn encoded(&self, comment: Option<&str>) -> Vec<encode::Element> {
         let plain = |key: Vec<u8>| encode::Element {
             set: self.set(),
             key,
@@ -502,23 +194,7 @@ impl Op {
     fn elements(&self) -> Vec<Element> {
         match self {
             Op::Table { .. } => Vec::new(),
-            Op::Network {
-                bridge,
-                subnet,
-                prefix_len,
-                ..
-            } => vec![
-                Element::Bridge {
-                    name: bridge.clone(),
-                },
-                Element::Subnet {
-                    address: *subnet,
-                    prefix_len: *prefix_len,
-                },
-                Element::SameBridge {
-                    name: bridge.clone(),
-                },
-            ],
+            Op::Network { elements, .. } => elements.clone(),
             Op::Publish { ports, address, .. } => ports
                 .iter()
                 .map(|mapping| port_element(mapping, *address))
@@ -612,56 +288,11 @@ fn harmless(comment: &str) -> String {
         .collect()
 }
 
-/// The table as a script for `nft -f`.
-fn script(table: &str, repair: bool) -> String {
-    let types = |types: &[Type]| {
-        types
-            .iter()
-            .map(|one| one.name())
-            .collect::<Vec<_>>()
-            .join(" . ")
-    };
-    let mut text = String::new();
-    if repair {
-        let _ = writeln!(text, "flush table {FAMILY} {table}");
-    }
-    let _ = writeln!(text, "table {FAMILY} {table} {{");
-    for set in &SETS {
-        let (word, data) = if set.data.is_empty() {
-            ("set", String::new())
-        } else {
-            ("map", format!(" : {}", types(set.data)))
-        };
-        let flags = if set.interval { "; flags interval" } else { "" };
-        let _ = writeln!(
-            text,
-            "\t{word} {} {{ type {}{data}{flags}; }}",
-            set.name,
-            types(set.key)
-        );
-    }
-    for chain in &CHAINS {
-        let _ = writeln!(text, "\tchain {} {{", chain.name);
-        if let Some((kind, hook, _, priority, _)) = chain.hook {
-            let _ = writeln!(
-                text,
-                "\t\ttype {kind} hook {hook} priority {priority}; policy accept;"
-            );
-        }
-        for rule in chain.rules {
-            let _ = writeln!(text, "\t\t{} comment \"{}\"", rule.text, rule.comment);
-        }
-        text.push_str("\t}\n");
-    }
-    text.push_str("}\n");
-    text
-}
-
 /// Applies the ops as one transaction: all or nothing.
 pub(crate) fn apply(ops: &[&Op], netlink: &mut Netlink) -> Result<()> {
     const EXCL: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
     let mut batch = Batch::default();
-    let mut sources: Vec<(usize, Error)> = Vec::new(); // which error a message's refusal becomes
+    let mut sources: Vec<(usize, &Op, Element)> = Vec::new(); // what each message came from
     let mut table = Table {
         batch: &mut batch,
         name: "",
@@ -689,44 +320,23 @@ pub(crate) fn apply(ops: &[&Op], netlink: &mut Netlink) -> Result<()> {
                 for element in op.elements() {
                     for encoded in element.encoded(comment.as_deref()) {
                         let index = table.element(encode::NEWSETELEM, EXCL, &encoded);
-                        sources.push((index, taken(name, op, &element)));
+                        sources.push((index, op, element.clone()));
                     }
                 }
             }
         }
     }
     table.end();
-    netlink
-        .send(&batch)
-        .map_err(|failure| explain_failure(failure, sources, ops))
-}
-
-fn write_table(table: &mut Table, flags: u16) {
-    table.table(encode::NEWTABLE, flags);
-    for chain in &CHAINS {
-        match chain.hook {
-            Some((kind, _, hook, _, priority)) => {
-                table.base_chain(flags, chain.name, kind, hook, priority)
-            }
-            None => table.chain(encode::NEWCHAIN, flags, chain.name),
-        };
-    }
-    for (id, set) in SETS.iter().enumerate() {
-        table.set(
-            flags,
-            id as u32 + 1,
-            set.name,
-            set.key,
-            set.data,
-            set.interval,
-        );
-    }
-    table.flush();
-    for chain in &CHAINS {
-        for rule in chain.rules {
-            table.rule(chain.name, rule.expressions, rule.comment);
+    let name = table.name.to_owned();
+    netlink.send(&batch).map_err(|failure| {
+        let source = sources
+            .iter()
+            .find(|(index, _, _)| Some(*index) == failure.index);
+        match source {
+            Some((_, op, element)) if failure.errno == libc::EEXIST => taken(&name, op, element),
+            _ => explain_failure(failure, &name),
         }
-    }
+    })
 }
 
 /// The error for an element that is there already.
@@ -758,23 +368,9 @@ fn taken(table: &str, op: &Op, element: &Element) -> Error {
     }
 }
 
-fn explain_failure(failure: Failure, sources: Vec<(usize, Error)>, ops: &[&Op]) -> Error {
-    if failure.errno == libc::EEXIST
-        && let Some((_, error)) = sources
-            .into_iter()
-            .find(|(index, _)| Some(*index) == failure.index)
-    {
-        return error;
-    }
-    let name = ops.iter().map(|op| match op {
-        Op::Table { table, .. } | Op::Network { table, .. } | Op::Publish { table, .. } => {
-            table.as_str()
-        }
-    });
-    let mut error = failure.into_error(format!(
-        "write the nftables table {FAMILY} {}",
-        name.last().unwrap_or_default()
-    ));
+/// An error about the table, with a hint where one helps.
+pub(super) fn explain_failure(failure: Failure, table: &str) -> Error {
+    let mut error = failure.into_error(format!("write the nftables table {FAMILY} {table}"));
     if let Error::System { source, detail, .. } = &mut error {
         let hint = match source.raw_os_error() {
             Some(libc::ENOENT) => Some(
@@ -793,100 +389,6 @@ fn explain_failure(failure: Failure, sources: Vec<(usize, Error)>, ops: &[&Op]) 
     error
 }
 
-/// How much of the table is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TableState {
-    /// Nothing.
-    Missing,
-    /// The table, but not all of its chains and rules: somebody has flushed it.
-    Broken,
-    /// Everything.
-    Whole,
-}
-
-/// What of the table is there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Facts {
-    /// The table, its chains and rules.
-    pub table: TableState,
-    /// Whether the table knows the network.
-    pub network: bool,
-}
-
-impl Facts {
-    /// One sendmsg with a question for the table, each chain and each element of the network: cheaper than to list the
-    /// rules, and enough, since a chain tells how many rules it has.
-    pub(crate) fn read(netlink: &mut Netlink, network: &Network) -> Result<Facts> {
-        const NFTA_TABLE_USE: u16 = 3;
-        const NFTA_CHAIN_USE: u16 = 6;
-        let mut batch = Batch::default();
-        let mut table = Table {
-            batch: &mut batch,
-            name: &network.table,
-        };
-        table.table(encode::GETTABLE, 0);
-        for chain in &CHAINS {
-            table.chain(encode::GETCHAIN, 0, chain.name);
-        }
-        let elements: Vec<Element> = network_op(network).elements();
-        for element in &elements {
-            element.encoded(None).iter().take(1).for_each(|encoded| {
-                table.element(encode::GETSETELEM, 0, encoded);
-            });
-        }
-        let (answers, failures) = netlink
-            .exchange(&batch)
-            .map_err(|failure| failure.into_error("read the nftables table"))?;
-        if let Some(failure) = failures
-            .into_iter()
-            .find(|failure| failure.errno != libc::ENOENT)
-        {
-            return Err(explain_failure(
-                failure,
-                Vec::new(),
-                &[&Op::Table {
-                    table: network.table.clone(),
-                    repair: false,
-                }],
-            ));
-        }
-        let answer = |index: usize| answers.iter().find(|answer| answer.index == index);
-        let used = |answer: &Answer, kind: u16| {
-            answer
-                .payload
-                .get(4..)
-                .and_then(|body| attribute(body, kind))
-                .and_then(|value| value.try_into().ok())
-                .map_or(0, u32::from_be_bytes)
-        };
-        let whole_chain = |(index, chain): (usize, &Chain)| {
-            let jumps = CHAINS
-                .iter()
-                .flat_map(|chain| chain.rules)
-                .flat_map(|rule| rule.expressions);
-            let jumps = jumps.filter(|expression| matches!(expression, Expression::Jump(target) if *target == chain.name)).count();
-            answer(index + 1).is_some_and(|answer| {
-                used(answer, NFTA_CHAIN_USE) as usize == chain.rules.len() + jumps
-            })
-        };
-        let state = match answer(0) {
-            None => TableState::Missing,
-            Some(table)
-                if used(table, NFTA_TABLE_USE) as usize >= CHAINS.len() + SETS.len()
-                    && CHAINS.iter().enumerate().all(whole_chain) =>
-            {
-                TableState::Whole
-            }
-            Some(_) => TableState::Broken,
-        };
-        let network = (0..elements.len()).all(|index| answer(1 + CHAINS.len() + index).is_some());
-        Ok(Facts {
-            table: state,
-            network,
-        })
-    }
-}
-
 /// What is missing of the table for this network.
 pub(crate) fn plan_network(network: &Network, facts: &Facts) -> Vec<Op> {
     let table = |repair| Op::Table {
@@ -899,159 +401,26 @@ pub(crate) fn plan_network(network: &Network, facts: &Facts) -> Vec<Op> {
         TableState::Broken => ops.push(table(true)),
         TableState::Whole => {}
     }
-    if !facts.network {
-        ops.push(network_op(network));
+    if !facts.missing.is_empty() {
+        ops.push(Op::Network {
+            table: network.table.clone(),
+            bridge: network.bridge.clone(),
+            elements: facts.missing.clone(),
+        });
     }
     ops
 }
 
-fn network_op(network: &Network) -> Op {
-    let (subnet, prefix_len) = network.subnet();
-    Op::Network {
-        table: network.table.clone(),
-        bridge: network.bridge.clone(),
-        subnet,
-        prefix_len,
-    }
-}
-
-/// Removes the table, unless another network still is in it.
-pub(crate) fn undo_table(netlink: &mut Netlink, name: &str) -> Result<Undone> {
-    let mut batch = Batch::default();
-    Table {
-        batch: &mut batch,
-        name,
-    }
-    .elements("bridges");
-    let what = || format!("remove the nftables table {FAMILY} {name}");
-    let (answers, failures) = netlink
-        .exchange(&batch)
-        .map_err(|failure| failure.into_error(what()))?;
-    match failures.into_iter().next() {
-        Some(failure) if failure.errno != libc::ENOENT => return Err(failure.into_error(what())),
-        _ => {}
-    }
-    let bridges: Vec<String> = answers
-        .iter()
-        .flat_map(elements_of)
-        .map(|(key, _)| crate::netlink::text_of(&key))
-        .collect();
-    if !bridges.is_empty() {
-        return Ok(Undone::NotOurs(format!(
-            "the nftables table {FAMILY} {name} still serves {}",
-            bridges.join(", ")
-        )));
-    }
-    let mut batch = Batch::default();
-    let mut table = Table {
-        batch: &mut batch,
-        name,
-    };
-    table.begin();
-    table.table(encode::DELTABLE, 0);
-    table.end();
-    match netlink.send(&batch) {
-        Ok(()) => Ok(Undone::Removed),
-        Err(failure) if failure.errno == libc::ENOENT => Ok(Undone::NotThere),
-        Err(failure) => Err(failure.into_error(what())),
-    }
-}
-
-/// Removes those of the elements that are there and still ours: one question, one transaction for all.
-pub(crate) fn undo_elements(
-    netlink: &mut Netlink,
-    name: &str,
-    elements: &[Element],
-) -> Result<Undone> {
-    let what = || format!("remove elements from the nftables table {FAMILY} {name}");
-    let mut question = Batch::default();
-    let mut table = Table {
-        batch: &mut question,
-        name,
-    };
-    let encoded: Vec<Vec<encode::Element>> = elements
-        .iter()
-        .map(|element| element.encoded(None))
-        .collect();
-    encoded
-        .iter()
-        .flat_map(|parts| parts.first())
-        .for_each(|start| {
-            table.element(encode::GETSETELEM, 0, start);
-        });
-    let (answers, failures) = netlink
-        .exchange(&question)
-        .map_err(|failure| failure.into_error(what()))?;
-    if let Some(failure) = failures
-        .into_iter()
-        .find(|failure| failure.errno != libc::ENOENT)
-    {
-        return Err(failure.into_error(what()));
-    }
-
-    let (mut ours, mut others) = (Vec::new(), Vec::new());
-    for (index, element) in elements.iter().enumerate() {
-        let Some(answer) = answers.iter().find(|answer| answer.index == index) else {
-            continue;
-        };
-        let found = elements_of(answer).next().map(|(_, data)| data);
-        let wanted = encoded[index].first().and_then(|start| start.data.clone());
-        match found {
-            Some(data) if wanted.is_some() && data != wanted => others.push(element.text(None)),
-            _ => ours.extend(&encoded[index]),
-        }
-    }
-    if !ours.is_empty() {
-        delete(netlink, name, &ours).map_err(|failure| failure.into_error(what()))?;
-    }
-    Ok(match (others.is_empty(), ours.is_empty()) {
-        (false, _) => Undone::NotOurs(format!(
-            "the nftables table {FAMILY} {name} leads elsewhere: {}",
-            others.join(", ")
-        )),
-        (true, true) => Undone::NotThere,
-        (true, false) => Undone::Removed,
-    })
-}
-
-/// Deletes in one transaction; one by one when a part was gone already.
-fn delete(
-    netlink: &mut Netlink,
-    name: &str,
-    elements: &[&encode::Element],
-) -> std::result::Result<(), Failure> {
-    let mut batch = Batch::default();
-    let mut table = Table {
-        batch: &mut batch,
-        name,
-    };
-    table.begin();
-    for element in elements {
-        table.element(encode::DELSETELEM, 0, element);
-    }
-    table.end();
-    match netlink.send(&batch) {
-        Err(failure) if failure.errno == libc::ENOENT && elements.len() > 1 => elements
-            .iter()
-            .try_for_each(|element| delete(netlink, name, &[element])),
-        Err(failure) if failure.errno == libc::ENOENT => Ok(()),
-        result => result,
-    }
-}
-
-/// Key and data of each element in an NFT_MSG_NEWSETELEM.
-fn elements_of(answer: &Answer) -> impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)> {
-    const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
-    let list = answer
-        .payload
-        .get(4..)
-        .and_then(|body| attribute(body, NFTA_SET_ELEM_LIST_ELEMENTS))
-        .unwrap_or_default();
-    let value = |element: &[u8], kind| {
-        attribute(element, kind)
-            .and_then(|nested| attribute(nested, 1))
-            .map(<[u8]>::to_vec)
-    };
-    attributes(list)
-        .map(move |(_, element)| (value(element, 1).unwrap_or_default(), value(element, 2)))
+/// What the table holds of a network.
+pub(super) fn network_elements(network: &Network) -> Vec<Element> {
+    let (address, prefix_len) = network.subnet();
+    let name = &network.bridge;
+    vec![
+        Element::Bridge { name: name.clone() },
+        Element::Subnet {
+            address,
+            prefix_len,
+        },
+        Element::SameBridge { name: name.clone() },
+    ]
 }
