@@ -1,0 +1,20 @@
+//! What minidock prints: Go templates, docker's tables, and the documents of `inspect`.
+//!
+//! Input is plain data (views), output is a `String`: no file, no clock, no environment.
+
+pub mod document;
+mod functions;
+pub mod human;
+pub mod images;
+pub mod inspect;
+pub mod port;
+pub mod ps;
+mod rows;
+mod table;
+pub mod template;
+pub mod version;
+pub mod view;
+
+pub use document::Document;
+pub use template::{FormatError, Template};
+pub use view::{ConfigView, ContainerView, MountView, NetworkView, OverlayView, StateView, Status};

@@ -1,0 +1,174 @@
+//! What is known of a container, as plain data for `ps` and `inspect`. The engine fills it in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use netsetup::{PortMapping, Protocol};
+
+use super::human::Nanoseconds;
+use crate::request::RunRequest;
+
+/// A container.
+#[derive(Debug, Clone)]
+pub struct ContainerView<'a> {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Without a slash.
+    pub name: String,
+    /// When it was made.
+    pub created: Nanoseconds,
+    /// The program's path as it was started, entrypoint included.
+    pub path: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// What it does.
+    pub state: StateView,
+    /// `sha256:…`; empty for a root folder without image.
+    pub image_id: String,
+    /// The name it was started by.
+    pub image_name: String,
+    /// What the user asked for.
+    pub request: &'a RunRequest,
+    /// What came of request and image together.
+    pub config: ConfigView,
+    /// Its addresses.
+    pub network: NetworkView,
+    /// Its mounts as they were made; tmpfs are not listed, as docker has it.
+    pub mounts: Vec<MountView>,
+    /// The layers; `None` for a root folder.
+    pub overlay: Option<OverlayView>,
+    /// json-file log; empty without.
+    pub log_path: PathBuf,
+    /// The files that are mounted over those of the image.
+    pub hostname_path: PathBuf,
+    /// As above.
+    pub hosts_path: PathBuf,
+    /// As above.
+    pub resolv_conf_path: PathBuf,
+}
+
+/// Where a container is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Status {
+    /// Made, never started.
+    #[default]
+    Created,
+    /// Its first process lives.
+    Running,
+    /// Its processes are frozen.
+    Paused,
+    /// Being removed.
+    Removing,
+    /// Its first process has ended.
+    Exited,
+    /// Its removal failed halfway.
+    Dead,
+}
+
+impl Status {
+    /// docker's word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Paused => "paused",
+            Status::Removing => "removing",
+            Status::Exited => "exited",
+            Status::Dead => "dead",
+        }
+    }
+}
+
+/// The state of its first process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StateView {
+    /// Where it is in its life.
+    pub status: Status,
+    /// In the host's pid namespace; 0 when it doesn't run.
+    pub pid: u32,
+    /// Of the last run.
+    pub exit_code: i32,
+    /// Why it couldn't start.
+    pub error: String,
+    /// Whether the kernel killed it for memory.
+    pub oom_killed: bool,
+    /// Start of the last run.
+    pub started: Option<Nanoseconds>,
+    /// End of the last run.
+    pub finished: Option<Nanoseconds>,
+}
+
+/// The configuration in force.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConfigView {
+    /// Host name inside.
+    pub hostname: String,
+    /// User as set by flag or image.
+    pub user: String,
+    /// `NAME=VALUE` each.
+    pub env: Vec<String>,
+    /// CMD in force.
+    pub cmd: Vec<String>,
+    /// ENTRYPOINT in force.
+    pub entrypoint: Vec<String>,
+    /// Working directory.
+    pub working_dir: String,
+    /// VOLUME of the image and anonymous volumes.
+    pub volumes: Vec<String>,
+    /// Of image and flags.
+    pub labels: BTreeMap<String, String>,
+    /// Such as `SIGTERM`; empty: the default.
+    pub stop_signal: String,
+    /// EXPOSE of the image, `--expose` and `-p`.
+    pub exposed: BTreeSet<(u16, Protocol)>,
+}
+
+/// Addresses and ports in force.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NetworkView {
+    /// Published ports; empty when it doesn't run.
+    pub ports: Vec<PortMapping>,
+    /// On the bridge; `None` in other modes and when it doesn't run.
+    pub address: Option<Ipv4Addr>,
+    /// Of the bridge's network.
+    pub prefix_len: u8,
+    /// The bridge's address.
+    pub gateway: Option<Ipv4Addr>,
+    /// Of eth0.
+    pub mac: Option<[u8; 6]>,
+    /// The name for `ip netns`: /run/netns/NAME.
+    pub sandbox_key: PathBuf,
+}
+
+/// A mount.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MountView {
+    /// `bind` or `volume`
+    pub kind: String,
+    /// Of a volume.
+    pub name: String,
+    /// On the host.
+    pub source: PathBuf,
+    /// In the container.
+    pub destination: PathBuf,
+    /// Options as typed after the colon.
+    pub mode: String,
+    /// Only to read.
+    pub read_only: bool,
+    /// Such as `rprivate`; empty for volumes.
+    pub propagation: String,
+}
+
+/// The folders of the root file system.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OverlayView {
+    /// Lowest first, as `images` has them; printed topmost first, as overlayfs and docker have them.
+    pub lower: Vec<PathBuf>,
+    /// The container's own changes.
+    pub upper: PathBuf,
+    /// overlayfs's own.
+    pub work: PathBuf,
+    /// Where it is mounted, in the container's mount namespace only.
+    pub merged: PathBuf,
+}
