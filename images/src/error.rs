@@ -60,6 +60,12 @@ pub enum Error {
         /// The reason.
         why: String,
     },
+    /// The archive holds no image; perhaps it's a root file system.
+    #[error("refused {archive}: it has no manifest.json, index.json or repositories: not an image; if it is a root file system, use import")]
+    NotAnImage {
+        /// The archive as the user named it.
+        archive: String,
+    },
     /// No space, or the quota is used up. The store is as it was.
     #[error("no space left for {what} below {}; free some space, or use another root with MINIDOCK_ROOT", path.display())]
     NoSpace {

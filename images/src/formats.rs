@@ -56,13 +56,7 @@ pub(crate) fn read(archive: &Archive, limits: &Limits) -> Result<Vec<Found>> {
     } else if let Some(blob) = archive.get("repositories")? {
         reader.repositories(&blob)?
     } else {
-        let why = "it has no manifest.json, index.json or repositories: not an image; \
-                   if it is a root file system, use import";
-        return Err(crate::Error::Refused {
-            archive: archive.name.clone(),
-            entry: None,
-            why: why.into(),
-        });
+        return Err(crate::Error::NotAnImage { archive: archive.name.clone() });
     };
     if found.is_empty() {
         return Err(crate::Error::Refused {

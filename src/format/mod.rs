@@ -16,5 +16,5 @@ pub mod version;
 pub mod view;
 
 pub use document::Document;
-pub use template::{FormatError, Template};
+pub use template::FormatError;
 pub use view::{ConfigView, ContainerView, MountView, NetworkView, OverlayView, StateView, Status};

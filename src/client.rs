@@ -1,0 +1,378 @@
+//! The foreground client: carries bytes, signals and the terminal between the user and a container's monitor.
+//!
+//! One poll loop, no thread. The user's own descriptors stay in the mode that they have (another process may share them):
+//! they're written only when poll(2) says so, and pipes by at most a page, which then can't block.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use anyhow::{Context, Result};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::terminal::{self, Saved};
+use crate::wire;
+
+/// Stop reading from the monitor while this much waits for a slow reader.
+const HIGH_WATER: usize = 256 << 10;
+/// A write of at most PIPE_BUF bytes to a pipe that poll(2) calls writable doesn't block (pipe(7)).
+const PIPE_CHUNK: usize = 4096;
+
+/// What a client is to do.
+pub struct Client {
+    /// To the monitor.
+    pub monitor: UnixStream,
+    /// Where standard input's bytes go (`-i` without `-t`): the writing end of the container's stdin, our own pipe.
+    pub stdin_pipe: Option<OwnedFd>,
+    /// A terminal is attached (`-t`).
+    pub terminal: bool,
+    /// Typed bytes go to the terminal (`-i` with `-t`).
+    pub interactive: bool,
+    /// Return as soon as the program runs (`-d`).
+    pub detach: bool,
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// The program runs, and the client is to leave (`-d`, or the detach keys).
+    Detached,
+    /// The program's exit code.
+    Exit(i32),
+    /// The start failed.
+    Failed {
+        /// The exit code: 125, 126, 127.
+        code: i32,
+        /// What to print.
+        message: String,
+    },
+    /// The reader of our standard output has gone.
+    BrokenPipe,
+}
+
+struct Output {
+    fd: OwnedFd,
+    waiting: Vec<u8>,
+    is_pipe: bool,
+    broken: bool,
+}
+
+impl Output {
+    fn new(fd: BorrowedFd<'_>) -> Result<Output> {
+        let is_pipe = rustix::fs::fstat(fd)
+            .is_ok_and(|stat| !rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file());
+        Ok(Output { fd: fd.try_clone_to_owned()?, waiting: vec![], is_pipe, broken: false })
+    }
+
+    fn write_some(&mut self) {
+        let limit = if self.is_pipe { PIPE_CHUNK } else { HIGH_WATER };
+        let chunk = &self.waiting[..self.waiting.len().min(limit)];
+        match rustix::io::write(&self.fd, chunk) {
+            Ok(written) => drop(self.waiting.drain(..written)),
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+            Err(_) => {
+                self.broken = true;
+                self.waiting.clear();
+            }
+        }
+    }
+}
+
+/// The signals that a foreground client passes on, blocked before the monitor is forked so that none is lost.
+pub fn forwarded_signals() -> SigSet {
+    let mut set = SigSet::empty();
+    for signal in [
+        Signal::SIGINT,
+        Signal::SIGTERM,
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+        Signal::SIGALRM,
+        Signal::SIGCONT,
+        Signal::SIGWINCH,
+    ] {
+        set.add(signal);
+    }
+    set
+}
+
+/// Runs until the container has ended, or the client may leave it.
+pub fn run(client: Client) -> Result<Ended> {
+    let saved = if client.terminal { Saved::new(io::stdin().as_fd())? } else { None };
+    let result = Loop::new(client)?.run(saved.as_ref());
+    if let Some(saved) = saved {
+        saved.restore();
+    }
+    result
+}
+
+struct Loop {
+    client: Client,
+    signals: SignalFd,
+    stdout: Output,
+    stderr: Output,
+    received: Vec<u8>,
+    to_monitor: Vec<u8>,
+    to_stdin: Vec<u8>,
+    stdin_open: bool,
+    detach_keys: DetachKeys,
+    ended: Option<Ended>,
+}
+
+impl Loop {
+    fn new(client: Client) -> Result<Loop> {
+        let signals = SignalFd::with_flags(&forwarded_signals(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            .context("cannot watch for signals")?;
+        client.monitor.set_nonblocking(true)?;
+        if let Some(pipe) = &client.stdin_pipe {
+            rustix::io::ioctl_fionbio(pipe, true)?;
+        }
+        let stdin_open = client.stdin_pipe.is_some() || client.interactive;
+        Ok(Loop {
+            client,
+            signals,
+            stdout: Output::new(io::stdout().as_fd())?,
+            stderr: Output::new(io::stderr().as_fd())?,
+            received: vec![],
+            to_monitor: vec![],
+            to_stdin: vec![],
+            stdin_open,
+            detach_keys: DetachKeys::default(),
+            ended: None,
+        })
+    }
+
+    fn run(mut self, saved: Option<&Saved>) -> Result<Ended> {
+        loop {
+            if let Some(ended) = self.ended.take_if(|_| self.stdout.waiting.is_empty() && self.stderr.waiting.is_empty())
+            {
+                return Ok(ended);
+            }
+            if self.stdout.broken {
+                return Ok(Ended::BrokenPipe);
+            }
+            self.step(saved)?;
+        }
+    }
+
+    fn step(&mut self, saved: Option<&Saved>) -> Result<()> {
+        let stdin = io::stdin();
+        let room = self.stdout.waiting.len() < HIGH_WATER && self.stderr.waiting.len() < HIGH_WATER;
+        let mut monitor_events = PollFlags::empty();
+        monitor_events.set(PollFlags::IN, room && self.ended.is_none());
+        monitor_events.set(PollFlags::OUT, !self.to_monitor.is_empty());
+        let wants_input = self.stdin_open && self.to_stdin.is_empty() && self.to_monitor.len() < HIGH_WATER;
+        let mut fds = vec![PollFd::new(&self.client.monitor, monitor_events), PollFd::new(&self.signals, PollFlags::IN)];
+        let place = |fds: &mut Vec<PollFd<'_>>| fds.len() - 1;
+        let (mut at_stdin, mut at_pipe, mut at_out, mut at_err) = (None, None, None, None);
+        if wants_input {
+            fds.push(PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::IN));
+            at_stdin = Some(place(&mut fds));
+        }
+        if let Some(pipe) = &self.client.stdin_pipe {
+            // With nothing to write, only the reader's going away is of interest.
+            let events = if self.to_stdin.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
+            fds.push(PollFd::new(pipe, events));
+            at_pipe = Some(place(&mut fds));
+        }
+        if !self.stdout.waiting.is_empty() {
+            fds.push(PollFd::new(&self.stdout.fd, PollFlags::OUT));
+            at_out = Some(place(&mut fds));
+        }
+        if !self.stderr.waiting.is_empty() {
+            fds.push(PollFd::new(&self.stderr.fd, PollFlags::OUT));
+            at_err = Some(place(&mut fds));
+        }
+        match poll(&mut fds, None) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => return Ok(()),
+            Err(error) => return Err(error).context("cannot wait for the container"),
+        }
+        let ready = |at: Option<usize>| at.is_some_and(|at| !fds[at].revents().is_empty());
+        let monitor = fds[0].revents();
+        let signalled = !fds[1].revents().is_empty();
+        let (stdin_ready, pipe_ready) = (ready(at_stdin), ready(at_pipe));
+        let pipe_gone = at_pipe.is_some_and(|at| fds[at].revents().contains(PollFlags::ERR));
+        let (out_ready, err_ready) = (ready(at_out), ready(at_err));
+        drop(fds);
+
+        if signalled {
+            self.take_signals(&stdin)?;
+        }
+        if out_ready {
+            self.stdout.write_some();
+        }
+        if err_ready {
+            self.stderr.write_some();
+        }
+        if stdin_ready {
+            self.read_stdin(&stdin);
+        }
+        if pipe_ready && !self.to_stdin.is_empty() {
+            self.write_stdin();
+        }
+        if pipe_gone || (!self.stdin_open && self.to_stdin.is_empty()) {
+            self.client.stdin_pipe = None; // the program sees the end of its input
+            self.stdin_open &= self.client.interactive;
+        }
+        if monitor.contains(PollFlags::OUT) {
+            self.write_monitor();
+        }
+        if monitor.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) && room {
+            self.read_monitor(saved)?;
+        }
+        Ok(())
+    }
+
+    fn read_monitor(&mut self, saved: Option<&Saved>) -> Result<()> {
+        let mut chunk = [0u8; 64 << 10];
+        let end = match rustix::io::read(&self.client.monitor, &mut chunk) {
+            Ok(0) => true,
+            Ok(count) => {
+                self.received.extend_from_slice(&chunk[..count]);
+                false
+            }
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => false,
+            Err(_) => true,
+        };
+        let Loop { received, stdout, stderr, ended, client, to_monitor, .. } = self;
+        let mut started = false;
+        wire::drain(received, |kind, content| match kind {
+            wire::STDOUT => stdout.waiting.extend_from_slice(content),
+            wire::STDERR | wire::NOTE => stderr.waiting.extend_from_slice(content),
+            wire::STARTED => started = true,
+            wire::EXIT => *ended = Some(Ended::Exit(wire::number(content))),
+            wire::FAILED => {
+                let message = String::from_utf8_lossy(content.get(4..).unwrap_or_default()).into_owned();
+                *ended = Some(Ended::Failed { code: wire::number(content), message });
+            }
+            _ => {}
+        })
+        .map_err(|what| anyhow::anyhow!("the container's monitor sent {what}"))?;
+        if started {
+            if client.detach {
+                *ended = Some(Ended::Detached);
+            } else if let Some(saved) = saved {
+                saved.make_raw()?;
+                push_size(to_monitor);
+            }
+        }
+        if end && self.ended.is_none() {
+            // Only a kill of the monitor ends it without a word, and its death kills the container.
+            self.stderr.waiting.extend_from_slice(b"minidock: the container's monitor was killed, and the container with it\n");
+            self.ended = Some(Ended::Exit(137));
+        }
+        Ok(())
+    }
+
+    fn take_signals(&mut self, stdin: &io::Stdin) -> Result<()> {
+        while let Some(info) = self.signals.read_signal().context("cannot read a signal")? {
+            let number = info.ssi_signo as i32;
+            if number == Signal::SIGWINCH as i32 {
+                if self.client.terminal && rustix::termios::isatty(stdin) {
+                    push_size(&mut self.to_monitor);
+                }
+            } else {
+                wire::push(&mut self.to_monitor, wire::SIGNAL, &number.to_le_bytes());
+            }
+        }
+        Ok(())
+    }
+
+    fn read_stdin(&mut self, stdin: &io::Stdin) {
+        let mut chunk = [0u8; 16 << 10];
+        let count = match rustix::io::read(stdin, &mut chunk) {
+            Ok(count) => count,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return,
+            Err(_) => 0,
+        };
+        if count == 0 {
+            self.stdin_open = false;
+        } else if self.client.interactive {
+            let (pass, detach) = self.detach_keys.feed(&chunk[..count]);
+            wire::push(&mut self.to_monitor, wire::INPUT, &pass);
+            if detach {
+                wire::push(&mut self.to_monitor, wire::DETACH, &[]);
+                self.write_monitor();
+                self.ended = Some(Ended::Detached);
+            }
+        } else {
+            self.to_stdin.extend_from_slice(&chunk[..count]);
+        }
+    }
+
+    fn write_stdin(&mut self) {
+        let Some(pipe) = &self.client.stdin_pipe else { return };
+        match rustix::io::write(pipe, &self.to_stdin) {
+            Ok(written) => drop(self.to_stdin.drain(..written)),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            Err(_) => {
+                self.to_stdin.clear();
+                self.stdin_open = false;
+            }
+        }
+    }
+
+    fn write_monitor(&mut self) {
+        if let Ok(written) = rustix::io::write(&self.client.monitor, &self.to_monitor) {
+            self.to_monitor.drain(..written);
+        }
+    }
+}
+
+fn push_size(out: &mut Vec<u8>) {
+    let (rows, columns) = terminal::size(io::stdin().as_fd());
+    let mut content = rows.to_le_bytes().to_vec();
+    content.extend_from_slice(&columns.to_le_bytes());
+    wire::push(out, wire::RESIZE, &content);
+}
+
+/// docker's default detach keys: ctrl-p, ctrl-q. A ctrl-p that isn't followed by ctrl-q is passed on.
+#[derive(Default)]
+struct DetachKeys {
+    pending: bool,
+}
+
+impl DetachKeys {
+    const FIRST: u8 = 0x10;
+    const SECOND: u8 = 0x11;
+
+    /// Gives back the bytes to pass on, and whether the keys are complete.
+    fn feed(&mut self, typed: &[u8]) -> (Vec<u8>, bool) {
+        let mut pass = Vec::with_capacity(typed.len() + 1);
+        for &byte in typed {
+            if self.pending {
+                self.pending = false;
+                if byte == Self::SECOND {
+                    return (pass, true);
+                }
+                pass.push(Self::FIRST);
+            }
+            if byte == Self::FIRST {
+                self.pending = true;
+            } else {
+                pass.push(byte);
+            }
+        }
+        (pass, false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn detach_keys_are_found_over_reads_and_a_lone_ctrl_p_is_passed_on() {
+        let mut keys = DetachKeys::default();
+        assert_eq!(keys.feed(b"ab\x10"), (b"ab".to_vec(), false));
+        assert_eq!(keys.feed(b"\x11x"), (vec![], true));
+        let mut keys = DetachKeys::default();
+        assert_eq!(keys.feed(b"\x10\x10\x11"), (b"\x10".to_vec(), true));
+        let mut keys = DetachKeys::default();
+        assert_eq!(keys.feed(b"\x10c"), (b"\x10c".to_vec(), false));
+    }
+}

@@ -1,0 +1,200 @@
+//! `exec`: a further program in a running container, with a relay of its own.
+//!
+//! The relay is a fork of this process, as a container's monitor is; when the client is killed, the program is too.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+use anyhow::{Context, Result, anyhow, bail};
+use oci_spec::runtime::{LinuxCapabilities, Process, Spec};
+use runtime::Seccomp;
+use runtime::exec::{Target, spawn};
+use runtime::init::{Running, Stdio};
+
+use crate::cli::ExecArgs;
+use crate::client::{self, Client, Ended};
+use crate::containers;
+use crate::error::Failure;
+use crate::monitor::relay::{self, Relay};
+use crate::monitor::send;
+use crate::plan::paths::ContainerFolder;
+use crate::request::security::Seccomp as WantedSeccomp;
+use crate::request::{ExecRequest, RunRequest, Surroundings, environment};
+use crate::roots::Roots;
+use crate::state::State;
+use crate::streams::{self, Streams};
+use crate::sys::{self, Fork};
+use crate::terminal::{self, Saved};
+use crate::view;
+use crate::wire;
+
+/// Runs a program in a container; the exit code is the program's.
+pub fn exec(roots: &Roots, args: &ExecArgs) -> Result<u8> {
+    let request = ExecRequest::gather(args, &Surroundings::real())?;
+    request.check_terminal(rustix::termios::isatty(io::stdin()))?;
+    let state = containers::find_running(roots, &request.container)?;
+    let run_request = view::request(&state)?;
+    let path = ContainerFolder::new(&roots.container(&state.id)).config();
+    let spec: Spec = serde_json::from_slice(&std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?)
+        .with_context(|| format!("{} is damaged", path.display()))?;
+    let program = Program { process: process(&request, &run_request, &spec)?, spec, state, request, run_request };
+    match client::run(fork_relay(program)?)? {
+        Ended::Detached => Ok(0),
+        Ended::Exit(code) => Ok(code as u8),
+        Ended::Failed { code, message } => {
+            eprintln!("OCI runtime exec failed: {message}");
+            Ok(code as u8)
+        }
+        Ended::BrokenPipe => Ok(128 + libc::SIGPIPE as u8),
+    }
+}
+
+struct Program {
+    state: State,
+    spec: Spec,
+    request: ExecRequest,
+    run_request: RunRequest,
+    process: Process,
+}
+
+/// The container's own process with what `exec` says differently.
+fn process(request: &ExecRequest, run: &RunRequest, spec: &Spec) -> Result<Process> {
+    let mut process = spec.process().clone().ok_or_else(|| anyhow!("the container's configuration has no process"))?;
+    let utf8 = |words: Vec<std::ffi::OsString>| -> Result<Vec<String>> {
+        words.into_iter().map(|word| word.into_string().map_err(|word| anyhow!("not UTF-8 text: {}", word.display()))).collect()
+    };
+    let mut base: Vec<std::ffi::OsString> = process.env().iter().flatten().map(Into::into).collect();
+    if request.terminal && !run.terminal {
+        base.push("TERM=xterm".into());
+    }
+    process
+        .set_args(Some(utf8(request.command.clone())?))
+        .set_env(Some(utf8(environment::merge(base, &request.environment))?))
+        .set_terminal(Some(request.terminal));
+    if let Some(folder) = &request.working_dir {
+        process.set_cwd(folder.clone());
+    }
+    if request.privileged {
+        let all = runtime::capabilities::Set::all(runtime::capabilities::last_cap()).to_oci();
+        let mut capabilities = LinuxCapabilities::default();
+        capabilities
+            .set_bounding(Some(all.clone()))
+            .set_permitted(Some(all.clone()))
+            .set_effective(Some(all))
+            .set_inheritable(None)
+            .set_ambient(None);
+        process.set_capabilities(Some(capabilities));
+    }
+    Ok(process)
+}
+
+fn fork_relay(program: Program) -> Result<Client> {
+    let (ours, relays) = UnixStream::pair().context("cannot make the socket to the relay")?;
+    let request = &program.request;
+    let (detach, interactive, with_terminal) = (request.detach, request.interactive, request.terminal);
+    let (stdin, stdin_pipe) = match interactive && !with_terminal && !detach {
+        true => {
+            let (reader, writer) = streams::pipe()?;
+            (Some(reader), Some(writer))
+        }
+        false => (None, None),
+    };
+    let saved = match with_terminal && !detach {
+        true => Saved::new(io::stdin().as_fd())?,
+        false => None,
+    };
+    let size = terminal::size(io::stdin().as_fd());
+    let blocked = client::forwarded_signals();
+    blocked.thread_block().context("cannot block signals")?;
+    match sys::fork().context("cannot fork the relay")? {
+        Fork::Child => {
+            drop((ours, stdin_pipe));
+            let _ = blocked.thread_unblock();
+            let _ = rustix::process::setsid();
+            sys::exit_now(relay(&program, relays, stdin, saved, size))
+        }
+        Fork::Parent => {
+            drop((relays, stdin));
+            Ok(Client {
+                monitor: ours,
+                stdin_pipe,
+                terminal: with_terminal && !detach,
+                interactive: with_terminal && interactive && !detach,
+                detach,
+            })
+        }
+    }
+}
+
+fn relay(
+    program: &Program,
+    client: UnixStream,
+    stdin: Option<std::os::fd::OwnedFd>,
+    terminal: Option<Saved>,
+    size: (u16, u16),
+) -> i32 {
+    let (running, outputs) = match streams::leave_stdio().and_then(|()| start(program, stdin, size)) {
+        Ok(started) => started,
+        Err(error) => {
+            let failure = Failure::from(error);
+            // docker: 126 and 127 for the program, 1 where the container can't be entered.
+            let code = if failure.code == crate::error::ENGINE_FAILED { 1 } else { failure.code };
+            let mut content = i32::from(code).to_le_bytes().to_vec();
+            content.extend_from_slice(failure.message.as_bytes());
+            send(&client, wire::FAILED, &content);
+            return 1;
+        }
+    };
+    send(&client, wire::STARTED, &[]);
+    let detach = program.request.detach;
+    let mut relay = Relay {
+        pidfd: running.pidfd,
+        outputs,
+        terminal: running.terminal,
+        stdin: None,
+        client: (!detach).then_some(client),
+        client_terminal: terminal,
+        proxies: vec![],
+        log: None,
+        to_client: vec![],
+        wait_for_output: false,
+    };
+    let ended = relay.run(|_| ()).unwrap_or(relay::Ended { code: 255, killed: false });
+    wire::push(&mut relay.to_client, wire::EXIT, &ended.code.to_le_bytes());
+    relay.flush_client();
+    0
+}
+
+fn start(
+    program: &Program,
+    stdin: Option<std::os::fd::OwnedFd>,
+    size: (u16, u16),
+) -> Result<(Running, [Option<std::os::fd::OwnedFd>; 2])> {
+    let (state, run) = (&program.state, &program.run_request);
+    let Some(process) = state.process else { bail!("container {} is not running", state.name) };
+    let seccomp = match &run.security.seccomp {
+        _ if program.request.privileged => Seccomp::Unconfined,
+        WantedSeccomp::File { .. } => Seccomp::FromSpec,
+        WantedSeccomp::Default if !run.security.privileged => Seccomp::Default,
+        _ => Seccomp::Unconfined,
+    };
+    let user = program.request.user.as_deref().or(Some(state.config.user.as_str()).filter(|user| !user.is_empty()));
+    let target = Target {
+        pid: process.pid,
+        starttime: process.start_ticks,
+        id: &state.id,
+        spec: &program.spec,
+        seccomp,
+        user,
+        group_add: &run.groups,
+        die_with_caller: !program.request.detach,
+    };
+    let (stdio, outputs) = if program.request.terminal {
+        (Stdio::Terminal { rows: size.0, columns: size.1 }, [None, None])
+    } else {
+        let Streams { inside: [stdin, stdout, stderr], outputs: [out, err] } = Streams::new(stdin)?;
+        (Stdio::Pipes { stdin, stdout, stderr }, [Some(out), Some(err)])
+    };
+    Ok((spawn(target, &program.process, stdio)?, outputs))
+}

@@ -1,0 +1,154 @@
+//! `load`, `import`, `images`, `tag`, `rmi`: the commands about images.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use images::{ImageId, ImportOptions, Input, LoadOptions, Loaded, Reference, Removed, Store};
+
+use super::each;
+use crate::cli::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
+use crate::containers;
+use crate::format::{self, images::ImageLine};
+use crate::journal;
+use crate::roots::Roots;
+use crate::state::State;
+use crate::view;
+
+/// Loads images from an archive, a layout or standard input.
+pub fn load(roots: &Roots, args: &LoadArgs) -> Result<u8> {
+    let input = match &args.input {
+        Some(path) => input_of(path),
+        None => Input::Stdin,
+    };
+    let store = Store::open(&roots.root)?;
+    for loaded in store.load(input, &LoadOptions::default())? {
+        if !args.quiet {
+            for (name, old) in &loaded.moved {
+                println!("The image {name} already exists, renaming the old one with ID {old} to empty string");
+            }
+        }
+        for name in &loaded.names {
+            println!("Loaded image: {name}");
+        }
+        if loaded.names.is_empty() {
+            println!("Loaded image ID: {}", loaded.id);
+        }
+    }
+    Ok(0)
+}
+
+fn input_of(path: &Path) -> Input {
+    if path == Path::new("-") {
+        Input::Stdin
+    } else if path.is_dir() {
+        Input::Dir(path.to_path_buf())
+    } else {
+        Input::File(path.to_path_buf())
+    }
+}
+
+/// Makes an image of a root file system.
+pub fn import(roots: &Roots, args: &ImportArgs) -> Result<u8> {
+    let name = args.name.as_deref().map(Reference::parse).transpose()?;
+    let options =
+        ImportOptions { load: LoadOptions::default(), changes: args.change.clone(), message: args.message.clone() };
+    let loaded = Store::open(&roots.root)?.import(input_of(&args.source), name.as_ref(), &options)?;
+    println!("{}", loaded.id);
+    Ok(0)
+}
+
+/// What `run ./FILE` gets: an archive of images, or a root file system.
+pub fn load_or_import(store: &Store, path: &Path) -> Result<Vec<Loaded>> {
+    let options = LoadOptions { names: false, ..LoadOptions::default() };
+    match store.load(input_of(path), &options) {
+        Err(images::Error::NotAnImage { .. }) => {
+            let options = ImportOptions { load: options, ..ImportOptions::default() };
+            Ok(vec![store.import(input_of(path), None, &options)?])
+        }
+        other => Ok(other?),
+    }
+}
+
+/// Lists images: a line a name.
+pub fn images(roots: &Roots, args: &ImagesArgs) -> Result<u8> {
+    let wanted = args.repository.as_deref().map(Reference::parse).transpose()?;
+    let with_tag = args.repository.as_deref().is_some_and(|text| text.rsplit('/').next().unwrap_or(text).contains(':'));
+    let mut lines = Vec::new();
+    for image in Store::open(&roots.root)?.images()? {
+        let line = |repository: Option<String>, tag: Option<String>| ImageLine {
+            id: image.id.to_string(),
+            repository,
+            tag,
+            created: view::nanoseconds(&image.created),
+            size_bytes: image.size_bytes,
+        };
+        for name in &image.names {
+            let fits = wanted.as_ref().is_none_or(|wanted| {
+                wanted.repository() == name.repository() && (!with_tag || wanted.tag() == name.tag())
+            });
+            if fits {
+                lines.push(line(Some(name.repository()), name.tag().map(str::to_string)));
+            }
+        }
+        if image.names.is_empty() && wanted.is_none() {
+            lines.push(line(None, None));
+        }
+    }
+    lines.sort_by(|a, b| b.created.cmp(&a.created));
+    print!("{}", format::images::print(&lines, args.format.as_deref(), args.quiet, args.no_trunc, view::now())?);
+    Ok(0)
+}
+
+/// Gives an image a further name.
+pub fn tag(roots: &Roots, args: &TagArgs) -> Result<u8> {
+    let target = Reference::parse(&args.target)?;
+    Store::open(&roots.root)?.tag(&args.source, &target)?;
+    Ok(0)
+}
+
+/// Removes names and images.
+pub fn rmi(roots: &Roots, args: &RmiArgs) -> Result<u8> {
+    let store = Store::open(&roots.root)?;
+    each(&args.images, |name| {
+        for removed in store.remove(name, args.force, &|id| users(roots, id))? {
+            match removed {
+                Removed::Untagged(name) => println!("Untagged: {name}"),
+                Removed::Deleted(id) => println!("Deleted: {id}"),
+                Removed::DeletedLayer(id) => println!("Deleted: {id}"),
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The containers that stand on an image: their journals name it from the first moment on.
+fn users(roots: &Roots, id: &ImageId) -> Vec<String> {
+    let wanted = id.to_string();
+    let uses = |container: &String| {
+        let folder = roots.container(container);
+        let contents = journal::read(&folder.join("journal")).ok()?;
+        let image = contents.header?.image?;
+        let name = State::read(&folder).ok().flatten().map(|state| format!(" ({})", state.name)).unwrap_or_default();
+        (image == wanted).then(|| format!("container {}{name}", crate::recover::short(container)))
+    };
+    containers::ids(roots).iter().filter_map(uses).collect()
+}
+
+/// Everything known of an image, as `inspect` prints it.
+pub fn document(store: &Store, name: &str) -> Result<format::Document> {
+    let image = store.find(name)?;
+    let config = &image.config;
+    let json = config.json();
+    Ok(format::images::inspect(&format::images::ImageView {
+        id: image.id.to_string(),
+        names: store.names_of(image.id).context("cannot list the image's names")?.iter().map(|name| name.to_string()).collect(),
+        created: config.created().to_string(),
+        author: config.author().to_string(),
+        architecture: config.architecture().to_string(),
+        os: config.os().to_string(),
+        config: json.get("config").and_then(|config| config.as_object().cloned()).unwrap_or_default(),
+        size_bytes: image.size_bytes,
+        diff_ids: config.diff_ids().iter().map(|id| id.to_string()).collect(),
+        layers: image.layers.clone(),
+    }))
+}

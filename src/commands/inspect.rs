@@ -1,0 +1,76 @@
+//! `inspect` and `version`.
+
+use anyhow::Result;
+use ::images::Store;
+
+use super::{Engine, images};
+use crate::cli::{InspectArgs, InspectKind, VersionArgs};
+use crate::containers;
+use crate::format::{self, Document};
+use crate::roots::Roots;
+use crate::view;
+
+/// Prints everything known of containers and images.
+pub fn inspect(roots: &Roots, args: &InspectArgs) -> Result<u8> {
+    let mut found = Vec::new();
+    let mut problems = Vec::new();
+    for name in &args.names {
+        match find(roots, name, args.kind()) {
+            Ok(document) => found.push(document),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    print!("{}", format::inspect::print(&found, args.format.as_deref())?);
+    for problem in &problems {
+        eprintln!("{problem}");
+    }
+    Ok(u8::from(!problems.is_empty()))
+}
+
+fn find(roots: &Roots, name: &str, kind: InspectKind) -> Result<Document, String> {
+    let missing = |what: &str| format!("Error: No such {what}: {name}");
+    if kind != InspectKind::Image {
+        match containers::find(roots, name) {
+            Ok(state) => {
+                let request = view::request(&state).map_err(|error| format!("Error: {error:#}"))?;
+                return Ok(format::inspect::container(&view::of(roots, &state, &request)));
+            }
+            Err(error) if !error.to_string().starts_with(containers::NO_SUCH) => return Err(format!("Error: {error:#}")),
+            Err(_) if kind == InspectKind::Container => return Err(missing("container")),
+            Err(_) => {}
+        }
+    }
+    let image = Store::open(&roots.root).map_err(Into::into).and_then(|store| images::document(&store, name));
+    image.map_err(|_| missing(if kind == InspectKind::Image { "image" } else { "object" }))
+}
+
+/// Prints what minidock and its host are.
+pub fn version(engine: &Engine, args: &VersionArgs) -> Result<u8> {
+    let uname = rustix::system::uname();
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let view = format::version::VersionView {
+        version: env!("CARGO_PKG_VERSION").to_string(),
+        oci_spec: crate::plan::OCI_VERSION.to_string(),
+        os_arch: format!("linux/{arch}"),
+        kernel: uname.release().to_string_lossy().into_owned(),
+        root: engine.roots.root.display().to_string(),
+        firewall: engine.config.firewall.unwrap_or_default().to_string(),
+        cgroup: runtime::cgroup::Layout::read().map(|layout| layout_name(&layout).to_string()).unwrap_or_default(),
+    };
+    print!("{}", format::version::print(&view, args.format.as_deref())?);
+    Ok(0)
+}
+
+/// systemd's words for the three arrangements.
+fn layout_name(layout: &runtime::cgroup::Layout) -> &'static str {
+    match (layout.v1.is_empty(), layout.v2.is_some()) {
+        (true, true) => "v2",
+        (false, true) => "hybrid",
+        (false, false) => "v1",
+        (true, false) => "none",
+    }
+}

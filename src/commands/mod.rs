@@ -1,0 +1,117 @@
+//! What each command does.
+
+pub mod exec;
+pub mod images;
+pub mod inspect;
+pub mod logs;
+pub mod ps;
+pub mod run;
+pub mod stop;
+
+use anyhow::{Result, anyhow, bail};
+
+use crate::cli::{Command, Global};
+use crate::config::Config;
+use crate::error;
+use crate::files;
+use crate::format::FormatError;
+use crate::host_netns;
+use crate::recover;
+use crate::request::Invalid;
+use crate::roots::Roots;
+
+/// What every command has at hand.
+pub struct Engine {
+    /// Its folders.
+    pub roots: Roots,
+    /// The configuration files' settings, with the command line's and the environment's on top.
+    pub config: Config,
+}
+
+/// Carries a command out; the exit code.
+pub fn dispatch(global: Global, command: Command) -> Result<u8> {
+    let roots = Roots::new(global.root.as_deref());
+    let mut config = Config::read(&roots.root).map_err(|why| anyhow!(why))?;
+    if let Some(backend) = global.firewall {
+        config.firewall = Some(backend);
+    }
+    let engine = Engine { roots, config };
+    if let Command::Version(args) = &command {
+        return inspect::version(&engine, args);
+    }
+    if let Command::Run(args) = command {
+        // docker: whatever fails before the program does is 125.
+        return run::run(engine, *args).or_else(|error| {
+            eprintln!("minidock: {}", error::text(&error));
+            Ok(error.downcast_ref::<Invalid>().map_or(error::ENGINE_FAILED, |invalid| invalid.code))
+        });
+    }
+    prepare(&engine.roots)?;
+    recover_left_overs(&engine);
+    let roots = &engine.roots;
+    match command {
+        Command::Run(_) | Command::Version(_) => Ok(0), // above
+        Command::Ps(args) => ps::ps(roots, &args),
+        Command::Inspect(args) => inspect::inspect(roots, &args),
+        Command::Logs(args) => logs::logs(roots, &args),
+        Command::Exec(args) => exec::exec(roots, &args),
+        Command::Stop(args) => stop::stop(roots, &args),
+        Command::Kill(args) => stop::kill(roots, &args),
+        Command::Rm(args) => stop::rm(roots, &args),
+        Command::Wait(args) => stop::wait(roots, &args),
+        Command::Port(args) => ps::port(roots, &args),
+        Command::Load(args) => images::load(roots, &args),
+        Command::Import(args) => images::import(roots, &args),
+        Command::Images(args) => images::images(roots, &args),
+        Command::Tag(args) => images::tag(roots, &args),
+        Command::Rmi(args) => images::rmi(roots, &args),
+    }
+}
+
+/// The exit code of a command that failed before it could say one itself.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    if let Some(invalid) = error.downcast_ref::<Invalid>() {
+        return invalid.code;
+    }
+    match error.downcast_ref::<FormatError>() {
+        Some(error) => error.code,
+        None => 1,
+    }
+}
+
+/// Makes the engine's folders, and refuses who can't be served.
+pub fn prepare(roots: &Roots) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("minidock needs root: it makes namespaces, cgroups and firewall rules; run it with sudo");
+    }
+    for folder in [roots.containers(), roots.names(), roots.run.clone()] {
+        if !folder.is_dir() {
+            files::ensure_folder(&folder)?;
+        }
+    }
+    Ok(())
+}
+
+/// What a crash left is taken away first, so that no command shows it.
+fn recover_left_overs(engine: &Engine) {
+    for problem in recover::recover_all(&engine.roots) {
+        eprintln!("minidock: warning: {}", error::text(&problem));
+    }
+    let network = crate::facts::default_network(engine, host_netns::is_machines_own());
+    if let Err(problem) = crate::network::recover(&engine.roots, &network) {
+        eprintln!("minidock: warning: {}", error::text(&problem));
+    }
+}
+
+/// Does the same for each name; goes on after a failure, and then the exit code is 1, as docker's.
+fn each(names: &[String], mut action: impl FnMut(&str) -> Result<()>) -> Result<u8> {
+    let mut code = 0;
+    for name in names {
+        if let Err(problem) = action(name) {
+            // docker's prefix; scripts that look for its texts find ours.
+            eprintln!("Error response: {}", error::text(&problem));
+            code = 1;
+        }
+    }
+    Ok(code)
+}

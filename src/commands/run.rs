@@ -1,0 +1,173 @@
+//! `run`: checks the request, forks the container's monitor, and is its client until the program ends.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail};
+use images::Store;
+
+use super::Engine;
+use crate::cli::RunArgs;
+use crate::client::{self, Client, Ended};
+use crate::demo_image;
+use crate::monitor::{self, Connection};
+use crate::names;
+use crate::request::{ImageSource, RunRequest, Surroundings};
+use crate::start::{self, Order};
+use crate::streams;
+use crate::sys::{self, Fork};
+use crate::terminal::{self, Saved};
+
+/// Runs a container; the exit code is its program's.
+pub fn run(engine: Engine, args: RunArgs) -> Result<u8> {
+    let mut request = RunRequest::gather(&args, &Surroundings::real())?;
+    let stdin = io::stdin();
+    request.check_terminal(rustix::termios::isatty(&stdin))?;
+    super::prepare(&engine.roots)?;
+    for warning in &request.warnings {
+        eprintln!("WARNING: {warning}");
+    }
+    find_image(&engine, &mut request)?;
+    let id = names::new_id();
+    let cid_file = request.cid_file.clone().map(|path| CidFile::create(&path)).transpose()?;
+    let order = Order { engine, request, id, size: terminal::size(stdin.as_fd()) };
+    if order.request.dry_run {
+        print!("{}", start::dry_run(&order)?);
+        return Ok(0);
+    }
+    let (detach, id) = (order.request.detach, order.id.clone());
+    match client::run(fork_monitor(order)?)? {
+        Ended::Detached => {
+            if let Some(cid_file) = cid_file {
+                cid_file.keep(&id)?;
+            }
+            if detach {
+                println!("{id}");
+            }
+            Ok(0)
+        }
+        Ended::Exit(code) => {
+            if let Some(cid_file) = cid_file {
+                cid_file.keep(&id)?;
+            }
+            Ok(code as u8)
+        }
+        Ended::Failed { code, message } => {
+            eprintln!("minidock: {message}");
+            Ok(code as u8)
+        }
+        // As a program that writes into a closed pipe ends.
+        Ended::BrokenPipe => Ok(128 + libc::SIGPIPE as u8),
+    }
+}
+
+/// Forks the monitor and returns the client's side.
+fn fork_monitor(order: Order) -> Result<Client> {
+    let (ours, monitors) = UnixStream::pair().context("cannot make the socket to the monitor")?;
+    let (detach, interactive, with_terminal) =
+        (order.request.detach, order.request.interactive, order.request.terminal);
+    let (stdin, stdin_pipe) = match interactive && !with_terminal {
+        true => {
+            let (reader, writer) = streams::pipe()?;
+            (Some(reader), Some(writer))
+        }
+        false => (None, None),
+    };
+    let saved = match with_terminal && !detach {
+        true => Saved::new(io::stdin().as_fd())?,
+        false => None,
+    };
+    // Blocked before the fork: a signal between here and the client's loop waits instead of killing the client.
+    let blocked = client::forwarded_signals();
+    blocked.thread_block().context("cannot block signals")?;
+    match sys::fork().context("cannot fork the container's monitor")? {
+        Fork::Child => {
+            drop(ours);
+            // Defaults again: whoever stops the monitor stops it.
+            let _ = blocked.thread_unblock();
+            let keep_stdin: Option<OwnedFd> = stdin_pipe.filter(|_| detach);
+            let connection = Connection { client: monitors, stdin, keep_stdin, terminal: saved };
+            sys::exit_now(monitor::main(order, connection))
+        }
+        Fork::Parent => {
+            drop((monitors, stdin));
+            Ok(Client {
+                monitor: ours,
+                stdin_pipe: stdin_pipe.filter(|_| !detach),
+                terminal: with_terminal && !detach,
+                interactive: with_terminal && interactive && !detach,
+                detach,
+            })
+        }
+    }
+}
+
+/// Loads an archive that was named in the image's place, and makes the built-in demo image when it's wanted.
+fn find_image(engine: &Engine, request: &mut RunRequest) -> Result<()> {
+    match &request.image {
+        ImageSource::Archive(path) => {
+            let loaded = load_archive(engine, path)?;
+            request.image = ImageSource::Name(loaded);
+        }
+        ImageSource::Name(name) if demo_image::is_demo(name) => demo_image::ensure(&engine.roots)?,
+        _ => {}
+    }
+    Ok(())
+}
+
+fn load_archive(engine: &Engine, path: &Path) -> Result<String> {
+    let loaded = super::images::load_or_import(&Store::open(&engine.roots.root)?, path)?;
+    match loaded.as_slice() {
+        [one] => Ok(one.id.to_string()),
+        [] => bail!("{} holds no image", path.display()),
+        several => {
+            let names: Vec<String> = several.iter().flat_map(|one| &one.names).map(|name| name.to_string()).collect();
+            bail!(
+                "{} holds {} images ({}); they are loaded now: run one by its name",
+                path.display(),
+                several.len(),
+                names.join(", ")
+            )
+        }
+    }
+}
+
+/// `--cidfile`: made before the start, removed again when that fails.
+struct CidFile {
+    path: std::path::PathBuf,
+    file: Option<std::fs::File>,
+}
+
+impl CidFile {
+    fn create(path: &Path) -> Result<CidFile> {
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path).map_err(|error| {
+            let why = match error.kind() {
+                io::ErrorKind::AlreadyExists => {
+                    "it exists already; make sure the other container isn't running, or remove it".to_string()
+                }
+                _ => crate::error::io_text(&error),
+            };
+            anyhow!("cannot write the container ID file {}: {why}", path.display())
+        })?;
+        Ok(CidFile { path: path.to_path_buf(), file: Some(file) })
+    }
+
+    fn keep(mut self, id: &str) -> Result<()> {
+        if let Some(mut file) = self.file.take() {
+            file.write_all(id.as_bytes()).with_context(|| format!("cannot write {}", self.path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for CidFile {
+    fn drop(&mut self) {
+        if self.file.is_some() {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}

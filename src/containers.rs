@@ -1,0 +1,106 @@
+//! Finding containers by name, id or the beginning of an id.
+
+use anyhow::{Result, bail};
+
+use crate::files;
+use crate::recover;
+use crate::roots::Roots;
+use crate::state::State;
+
+/// All containers with a state, newest first. One whose `--rm` removal is under way is as good as gone.
+pub fn all(roots: &Roots) -> Vec<State> {
+    let mut states: Vec<State> = ids(roots)
+        .iter()
+        .filter_map(|id| State::read(&roots.container(id)).ok().flatten())
+        .filter(|state| state.is_alive() || !state.auto_remove)
+        .collect();
+    states.sort_by(|a, b| b.created.cmp(&a.created));
+    states
+}
+
+/// The ids of all containers, those included that are being made or removed.
+pub fn ids(roots: &Roots) -> Vec<String> {
+    let entries = std::fs::read_dir(roots.containers()).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).filter(|id| is_id(id)).collect()
+}
+
+fn is_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// The id that a user means: a name, an id, or the beginning of just one id.
+pub fn find_id(roots: &Roots, wanted: &str) -> Result<String> {
+    if !wanted.is_empty() && !wanted.contains('/') && wanted != "." && wanted != ".." {
+        if let Some(id) = files::name_owner(roots, wanted) {
+            return Ok(id);
+        }
+        let mut fitting = ids(roots);
+        fitting.retain(|id| id.starts_with(wanted));
+        match fitting.as_slice() {
+            [id] => return Ok(id.clone()),
+            [] => {}
+            several => bail!("the id {wanted} fits {} containers; give more of its digits", several.len()),
+        }
+    }
+    bail!("{NO_SUCH}{wanted}{}", near_miss(roots, wanted))
+}
+
+/// How every message about an unknown container begins; scripts look for it.
+pub const NO_SUCH: &str = "No such container: ";
+
+fn near_miss(roots: &Roots, wanted: &str) -> String {
+    let entries = std::fs::read_dir(roots.names()).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let best = names.map(|name| (distance(wanted, &name), name)).min();
+    match best {
+        Some((distance, name)) if distance <= 2 && distance < name.len() => format!(" (did you mean {name}?)"),
+        _ => String::new(),
+    }
+}
+
+/// How many letters must be put in, taken out or changed (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(64).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, letter) in a.chars().take(64).enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, other) in b.iter().enumerate() {
+            let change = diagonal + usize::from(letter != *other);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// The container's state.
+pub fn find(roots: &Roots, wanted: &str) -> Result<State> {
+    let id = find_id(roots, wanted)?;
+    match State::read(&roots.container(&id))? {
+        Some(state) => Ok(state),
+        None => bail!("container {wanted} is just being made or removed; try again"),
+    }
+}
+
+/// The state of a container that must be running.
+pub fn find_running(roots: &Roots, wanted: &str) -> Result<State> {
+    let state = find(roots, wanted)?;
+    if !state.is_alive() {
+        // docker's words; scripts look for "is not running"
+        bail!("container {} is not running", recover::short(&state.id));
+    }
+    Ok(state)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distance_counts_single_letters() {
+        for (a, b, wanted) in [("web", "web", 0), ("wbe", "web", 2), ("we", "web", 1), ("", "abc", 3)] {
+            assert_eq!(distance(a, b), wanted, "{a} {b}");
+        }
+    }
+}

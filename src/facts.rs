@@ -1,0 +1,286 @@
+//! Facts: what this host is, as far as this request needs to know. Read once; nothing is changed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use netsetup::{Backend, Host, Network};
+
+use crate::commands::Engine;
+use crate::containers;
+use crate::host_netns;
+use crate::plan::limits::DeviceNumbers;
+use crate::request::RunRequest;
+use crate::request::mounts::Mount;
+use crate::request::namespaces::{Ipc, Pid};
+use crate::request::network::NetworkMode;
+use crate::state::State;
+
+/// Name of the network that containers are in unless told otherwise.
+pub const DEFAULT_NETWORK: &str = "bridge";
+/// A resolv.conf or hosts file larger than this isn't one.
+const MAX_CONFIG_BYTES: usize = 1 << 20;
+
+/// A device node of the host that the container gets.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeviceNode {
+    /// Where in the container.
+    pub path: PathBuf,
+    /// Block device (else a character device).
+    pub block: bool,
+    /// Numbers.
+    pub numbers: DeviceNumbers,
+    /// Permission bits, owner, group.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// `rwm` or a part of it.
+    pub permissions: String,
+}
+
+/// The container whose namespaces are joined.
+#[derive(Debug, Clone)]
+pub struct Joined {
+    /// Its PID 1.
+    pub pid: u32,
+    /// Its id.
+    pub id: String,
+    /// Its folder, for the files that it shares.
+    pub folder: PathBuf,
+}
+
+/// What the plan knows of the host.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// Cgroups, capabilities, limits, kernel.
+    pub runtime: runtime::Facts,
+    /// The bridge network and what's there of it; none in other modes.
+    pub network: Option<(Network, netsetup::Facts)>,
+    /// `/etc/resolv.conf`, or systemd-resolved's real list of servers.
+    pub resolv_conf: String,
+    /// `/etc/hosts`, for `--network host`.
+    pub hosts: String,
+    /// The host's name.
+    pub hostname: String,
+    /// CPUs whose thermal counters are to be masked.
+    pub thermal_cpus: Vec<u32>,
+    /// How many CPUs the host has.
+    pub cpus: u64,
+    /// Numbers of the block devices that throttles name.
+    pub block_devices: BTreeMap<PathBuf, DeviceNumbers>,
+    /// The nodes of `--device`, or all with `--privileged`.
+    pub devices: Vec<DeviceNode>,
+    /// Sources of `-v` that don't exist and are to be made.
+    pub missing_sources: Vec<PathBuf>,
+    /// `--network container:X`.
+    pub joined_net: Option<Joined>,
+    /// `--pid container:X`.
+    pub joined_pid: Option<Joined>,
+    /// `--ipc container:X`.
+    pub joined_ipc: Option<Joined>,
+}
+
+/// Reads what the request needs.
+pub fn read(engine: &Engine, request: &RunRequest, host: &mut Host) -> Result<Facts> {
+    let mode = &request.network.mode;
+    let network = match mode {
+        NetworkMode::Bridge => {
+            let mut wanted = default_network(engine, host_netns::is_machines_own());
+            if engine.config.mtu.is_none() {
+                wanted.mtu = netsetup::egress_mtu(host);
+            }
+            let facts = netsetup::Facts::read(host, &wanted)?;
+            Some((facts.adopt(&wanted), facts))
+        }
+        _ => None,
+    };
+    let join = |wanted: Option<&str>| wanted.map(|name| joined(engine, name)).transpose();
+    let net = if let NetworkMode::Container(name) = mode { Some(name.as_str()) } else { None };
+    let pid = if let Pid::Container(name) = &request.namespaces.pid { Some(name.as_str()) } else { None };
+    let ipc = if let Ipc::Container(name) = &request.namespaces.ipc { Some(name.as_str()) } else { None };
+    Ok(Facts {
+        runtime: runtime::Facts::read()?,
+        network,
+        resolv_conf: resolv_conf(),
+        hosts: small_file("/etc/hosts"),
+        hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        thermal_cpus: runtime::defaults::thermal_cpus(),
+        cpus: std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64),
+        block_devices: block_devices(request)?,
+        devices: devices(request)?,
+        missing_sources: missing_sources(request)?,
+        joined_net: join(net)?,
+        joined_pid: join(pid)?,
+        joined_ipc: join(ipc)?,
+    })
+}
+
+/// The network that containers are in unless told otherwise. Only the default root uses the plain names in the machine's
+/// own network namespace; elsewhere (a test host) nobody else can want them.
+pub fn default_network(engine: &Engine, machines_own: bool) -> Network {
+    let own_names = machines_own && !engine.roots.is_default();
+    let mark = mark(&engine.roots.root);
+    let (bridge, gateway, table) = if own_names {
+        let octet = 18 + (mark % 14) as u8;
+        (format!("md{mark:08x}"), Ipv4Addr::new(172, octet, 0, 1), format!("minidock_{mark:08x}"))
+    } else {
+        ("docker0".to_string(), Ipv4Addr::new(172, 17, 0, 1), "minidock".to_string())
+    };
+    let (gateway, prefix_len) = engine.config.bip.unwrap_or((gateway, 16));
+    Network {
+        name: DEFAULT_NETWORK.to_string(),
+        bridge: engine.config.bridge.clone().unwrap_or(bridge),
+        gateway,
+        prefix_len,
+        mtu: engine.config.mtu.unwrap_or(1500),
+        table,
+        backend: engine.config.firewall.unwrap_or(Backend::Nftables),
+    }
+}
+
+/// A number that is the same for the same root (FNV-1a, 32 bits).
+fn mark(root: &Path) -> u32 {
+    let bytes = root.as_os_str().as_encoded_bytes();
+    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+}
+
+fn joined(engine: &Engine, name: &str) -> Result<Joined> {
+    let state: State = containers::find_running(&engine.roots, name)
+        .with_context(|| format!("cannot join the namespaces of container {name}"))?;
+    let pid = state.process.map(|process| process.pid).ok_or_else(|| anyhow!("container {name} is not running"))?;
+    Ok(Joined { pid, folder: engine.roots.container(&state.id), id: state.id })
+}
+
+/// systemd-resolved's stub on 127.0.0.53 can't be reached from a container; its real servers are in another file.
+fn resolv_conf() -> String {
+    let text = small_file("/etc/resolv.conf");
+    let servers: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("nameserver")).map(str::trim).collect();
+    if servers == ["127.0.0.53"] {
+        let real = small_file("/run/systemd/resolve/resolv.conf");
+        if !real.is_empty() {
+            return real;
+        }
+    }
+    text
+}
+
+/// Empty when it's missing: a container without name servers is better than none.
+fn small_file(path: &str) -> String {
+    let mut bytes = fs::read(path).unwrap_or_default();
+    bytes.truncate(MAX_CONFIG_BYTES);
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn block_devices(request: &RunRequest) -> Result<BTreeMap<PathBuf, DeviceNumbers>> {
+    let limits = &request.limits;
+    let lists =
+        [&limits.device_read_bps, &limits.device_write_bps, &limits.device_read_iops, &limits.device_write_iops];
+    let mut devices = BTreeMap::new();
+    for throttle in lists.into_iter().flatten() {
+        let path = &throttle.device;
+        let data = fs::metadata(path).with_context(|| format!("cannot limit the device {}", path.display()))?;
+        if !data.file_type().is_block_device() {
+            bail!("cannot limit {}: not a block device; lsblk lists those of this host", path.display());
+        }
+        devices.insert(path.clone(), numbers(&data));
+    }
+    Ok(devices)
+}
+
+fn numbers(data: &fs::Metadata) -> DeviceNumbers {
+    (i64::from(rustix::fs::major(data.rdev())), i64::from(rustix::fs::minor(data.rdev())))
+}
+
+fn devices(request: &RunRequest) -> Result<Vec<DeviceNode>> {
+    let mut nodes = Vec::new();
+    if request.security.privileged {
+        collect_nodes(Path::new("/dev"), Path::new("/dev"), "rwm", 0, &mut nodes)?;
+    }
+    for device in &request.devices {
+        let data = fs::metadata(&device.host).map_err(|error| {
+            anyhow!(
+                "error gathering device information while adding custom device {:?}: {}",
+                device.host,
+                crate::error::io_text(&error)
+            )
+        })?;
+        if data.is_dir() {
+            collect_nodes(&device.host, &device.container, &device.permissions, 0, &mut nodes)?;
+        } else {
+            match node(&device.container, &data, &device.permissions) {
+                Some(node) => nodes.push(node),
+                None => bail!("cannot give {} to the container: not a device node", device.host.display()),
+            }
+        }
+    }
+    Ok(nodes)
+}
+
+fn node(path: &Path, data: &fs::Metadata, permissions: &str) -> Option<DeviceNode> {
+    let kind = data.file_type();
+    (kind.is_block_device() || kind.is_char_device()).then(|| DeviceNode {
+        path: path.to_path_buf(),
+        block: kind.is_block_device(),
+        numbers: numbers(data),
+        mode: data.mode() & 0o7777,
+        uid: data.uid(),
+        gid: data.gid(),
+        permissions: permissions.to_string(),
+    })
+}
+
+/// Folders below /dev that the container has of its own, as docker leaves them out too.
+const OWN_FOLDERS: [&str; 5] = ["pts", "shm", "fd", "mqueue", ".lxc"];
+
+fn collect_nodes(from: &Path, to: &Path, permissions: &str, depth: u32, nodes: &mut Vec<DeviceNode>) -> Result<()> {
+    let entries = fs::read_dir(from).with_context(|| format!("cannot list the devices in {}", from.display()))?;
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        // Not followed: links in /dev lead to devices that are listed themselves, or outside.
+        let Ok(data) = fs::symlink_metadata(entry.path()) else { continue };
+        if data.is_dir() && depth < 4 && !OWN_FOLDERS.iter().any(|own| name == *own) {
+            collect_nodes(&entry.path(), &to.join(&name), permissions, depth + 1, nodes)?;
+        } else if name != "console"
+            && let Some(node) = node(&to.join(&name), &data, permissions)
+        {
+            nodes.push(node);
+        }
+    }
+    Ok(())
+}
+
+fn missing_sources(request: &RunRequest) -> Result<Vec<PathBuf>> {
+    let mut missing = Vec::new();
+    for mount in &request.mounts {
+        let Mount::Bind { source, create_source, .. } = mount else { continue };
+        match fs::metadata(source) {
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && *create_source => {
+                missing.push(source.clone());
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => bail!(
+                "invalid mount config for type \"bind\": bind source path does not exist: {}; make it, or use -v, which \
+                 makes it as a folder",
+                source.display()
+            ),
+            Err(error) => return Err(error).with_context(|| format!("cannot mount {}", source.display())),
+        }
+    }
+    Ok(missing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_roots_mark_is_stable_and_its_own() {
+        assert_eq!(mark(Path::new("/a")), mark(Path::new("/a")));
+        assert_ne!(mark(Path::new("/a")), mark(Path::new("/b")));
+    }
+}

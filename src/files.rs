@@ -1,0 +1,165 @@
+//! The files family: folders and small files below the root, and names.
+//!
+//! What is inside a container's folder goes with the folder, which is the residue that the reservation journals; so
+//! these operations name none of their own.
+
+use std::fs::{self, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::explain::{Command, quote};
+use crate::roots::Roots;
+
+/// An operation on files.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Op {
+    /// A folder that must not exist yet.
+    Folder {
+        /// Its path.
+        path: PathBuf,
+        /// Permission bits.
+        mode: u32,
+        /// What it is for.
+        why: &'static str,
+    },
+    /// A file that must not exist yet.
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// Its content.
+        text: String,
+        /// Permission bits.
+        mode: u32,
+        /// What it is for.
+        why: &'static str,
+    },
+}
+
+impl Op {
+    /// The command a person would type.
+    pub fn explain(&self) -> Vec<Command> {
+        match self {
+            Op::Folder { path, mode, why } => {
+                vec![(format!("mkdir -p -m {mode:o} {}", quote(path)), why.to_string())]
+            }
+            Op::File { path, text, mode, why } => {
+                let path = quote(path);
+                let quoted = quote(Path::new(text));
+                vec![(format!("printf %s {quoted} > {path}; chmod {mode:o} {path}"), why.to_string())]
+            }
+        }
+    }
+}
+
+/// Makes them, in order.
+pub fn apply(ops: &[Op]) -> Result<()> {
+    for op in ops {
+        match op {
+            Op::Folder { path, mode, .. } => {
+                fs::DirBuilder::new().mode(*mode).create(path).with_context(|| cannot_make("folder", path))?;
+                // mkdir(2) obeys the umask; the container's root folder must not depend on the caller's.
+                fs::set_permissions(path, Permissions::from_mode(*mode)).with_context(|| cannot_make("folder", path))?;
+            }
+            Op::File { path, text, mode, .. } => write_new(path, text.as_bytes(), *mode)?,
+        }
+    }
+    Ok(())
+}
+
+fn cannot_make(what: &str, path: &Path) -> String {
+    format!("cannot make the {what} {}", path.display())
+}
+
+fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)
+        .with_context(|| cannot_make("file", path))?;
+    file.write_all(bytes).with_context(|| format!("cannot write {}", path.display()))?;
+    file.set_permissions(Permissions::from_mode(mode)).with_context(|| cannot_make("file", path))
+}
+
+/// Replaces a file at once: a reader sees the old or the new one, never half of it.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let temporary = PathBuf::from(temporary);
+    let _ = fs::remove_file(&temporary);
+    write_new(&temporary, bytes, 0o600)?;
+    fs::rename(&temporary, path).with_context(|| format!("cannot replace {}", path.display()))
+}
+
+/// Makes a folder of the engine and its parents, readable for root only (CVE-2021-41091: other users must not reach
+/// set-uid programs of an image through it).
+pub fn ensure_folder(path: &Path) -> Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .with_context(|| format!("{}; is the root folder writable?", cannot_make("folder", path)))
+}
+
+/// Takes a name: `Ok(None)` when it's ours now, the present owner's id otherwise.
+pub fn take_name(roots: &Roots, name: &str, id: &str) -> Result<Option<String>> {
+    let path = roots.names().join(name);
+    match std::os::unix::fs::symlink(id, &path) {
+        Ok(()) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Ok(Some(name_owner(roots, name).unwrap_or_default()))
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot take the name {name}")),
+    }
+}
+
+/// Who has the name.
+pub fn name_owner(roots: &Roots, name: &str) -> Option<String> {
+    let target = fs::read_link(roots.names().join(name)).ok()?;
+    target.to_str().map(str::to_string)
+}
+
+/// Gives a name back, if it is still this owner's.
+pub fn remove_name(roots: &Roots, name: &str, id: &str) -> Result<()> {
+    if name_owner(roots, name).as_deref() != Some(id) {
+        return Ok(());
+    }
+    let path = roots.names().join(name);
+    ignore_missing(fs::remove_file(&path)).with_context(|| format!("cannot remove {}", path.display()))
+}
+
+/// Removes a container's folder. The journal goes last, so that a crash half-way is found and finished.
+pub fn remove_folder(roots: &Roots, path: &Path) -> Result<()> {
+    if path.parent() != Some(&roots.containers()) {
+        bail!("{} is not a container's folder of this root; left alone", path.display());
+    }
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    let context = || format!("cannot remove {}", path.display());
+    for entry in entries {
+        let entry = entry.with_context(context)?;
+        if entry.file_name() == "journal" {
+            continue;
+        }
+        if entry.file_type().with_context(context)?.is_dir() {
+            ignore_missing(fs::remove_dir_all(entry.path())).with_context(context)?;
+        } else {
+            ignore_missing(fs::remove_file(entry.path())).with_context(context)?;
+        }
+    }
+    ignore_missing(fs::remove_file(path.join("journal"))).with_context(context)?;
+    ignore_missing(fs::remove_dir(path)).with_context(context)
+}
+
+fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,254 @@
+//! The journal: what stays on the host when every process is dead, written before it is made.
+//!
+//! An append-only file of JSON lines. The first line is the [`Header`]; each further line is one [`Residue`]. There are
+//! no 'done' records: undo is idempotent, and 'not there' is success. One write per stage; no fsync, because a journal
+//! must outlive the death of any process, not of the machine (after a reboot the kernel's things are gone too, which
+//! the header's boot id tells).
+//!
+//! The owner holds an flock on the journal: the kernel drops it with the last process that shares it (the monitor and
+//! its cleaner), so a journal that can be locked has lost its owner.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use crate::crash;
+use crate::residue::Residue;
+
+/// The format that this program writes; it reads this one and older ones.
+pub const FORMAT: u32 = 1;
+/// A journal holds tens of entries; one larger than this is damage, not data.
+const MAX_BYTES: u64 = 4 << 20;
+
+/// The journal's first line.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Header {
+    /// Format version.
+    pub minidock_journal: u32,
+    /// Whose journal: a container id or a network's name.
+    pub owner: String,
+    /// `/proc/sys/kernel/random/boot_id` when it was begun.
+    pub boot_id: String,
+    /// The container is to vanish when it ends (`--rm`).
+    #[serde(default)]
+    pub auto_remove: bool,
+    /// Inode of the network namespace that the entries' links and rules are in.
+    #[serde(default)]
+    pub netns: Option<u64>,
+    /// The image that the container uses, so that it isn't removed meanwhile.
+    #[serde(default)]
+    pub image: Option<String>,
+}
+
+/// What a journal says.
+#[derive(Debug)]
+pub struct Contents {
+    /// The first line; none when the owner died before writing it.
+    pub header: Option<Header>,
+    /// The entries in the order of writing.
+    pub entries: Vec<Residue>,
+    /// Lines of a kind that this program doesn't know (a newer one's), kept and reported.
+    pub unknown: Vec<String>,
+}
+
+/// An open journal, locked by this process.
+#[derive(Debug)]
+pub struct Journal {
+    file: File,
+    path: PathBuf,
+}
+
+impl Journal {
+    /// Begins a journal that must not exist yet, locks it and writes the header and the first entries in one write.
+    pub fn create(path: &Path, header: &Header, first: &[Residue]) -> Result<Journal> {
+        let file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)
+            .with_context(|| format!("cannot create the journal {}", path.display()))?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive)
+            .with_context(|| format!("cannot lock the journal {}", path.display()))?;
+        let journal = Journal { file, path: path.to_path_buf() };
+        let mut text = serde_json::to_string(header)?;
+        text.push('\n');
+        journal.write(text, first)?;
+        Ok(journal)
+    }
+
+    /// Opens and locks an existing journal whose owner is gone. `None`: somebody holds it, or it doesn't exist.
+    pub fn take_over(path: &Path) -> Result<Option<Journal>> {
+        let file = match OpenOptions::new().read(true).append(true).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("cannot open the journal {}", path.display())),
+        };
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("cannot lock the journal {}", path.display())),
+        }
+        // The last owner may have removed the file between our open and our lock.
+        match rustix::fs::stat(path) {
+            Ok(now) if now.st_ino == rustix::fs::fstat(&file)?.st_ino => Ok(Some(Journal { file, path: path.into() })),
+            _ => Ok(None),
+        }
+    }
+
+    /// Records residues before their effect, in one write. Nothing to record is no write.
+    pub fn record(&self, residues: &[Residue]) -> Result<()> {
+        if residues.is_empty() {
+            return Ok(());
+        }
+        self.write(String::new(), residues)
+    }
+
+    fn write(&self, mut text: String, residues: &[Residue]) -> Result<()> {
+        for residue in residues {
+            text.push_str(&serde_json::to_string(residue)?);
+            text.push('\n');
+        }
+        crash::point(crash::When::Before);
+        (&self.file)
+            .write_all(text.as_bytes())
+            .with_context(|| format!("cannot write the journal {}", self.path.display()))?;
+        crash::point(crash::When::After);
+        Ok(())
+    }
+
+    /// Reads what this journal says.
+    pub fn contents(&self) -> Result<Contents> {
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(0))?;
+        parse_reader(file, &self.path)
+    }
+
+    /// Replaces all entries by `kept`, after the others have been undone. Shrinks in place, because the lock is on this
+    /// very file: the kept entries are the journal's own beginning, so a crash at any point leaves a valid journal.
+    pub fn keep_only(&self, kept: &[Residue]) -> Result<()> {
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(0))?;
+        let mut text = String::new();
+        file.take(MAX_BYTES).read_to_string(&mut text)?;
+        let mut length = text.find('\n').map_or(text.len(), |end| end + 1);
+        for residue in kept {
+            let line = serde_json::to_string(residue)? + "\n";
+            if !text[length..].starts_with(&line) {
+                bail!("the journal {} does not begin with what is to be kept", self.path.display());
+            }
+            length += line.len();
+        }
+        crash::point(crash::When::Before);
+        self.file.set_len(length as u64).with_context(|| format!("cannot shorten {}", self.path.display()))?;
+        crash::point(crash::When::After);
+        Ok(())
+    }
+}
+
+/// Reads a journal that somebody else may own.
+pub fn read(path: &Path) -> Result<Contents> {
+    let file = File::open(path).with_context(|| format!("cannot open the journal {}", path.display()))?;
+    parse_reader(&file, path)
+}
+
+fn parse_reader(mut file: impl Read, path: &Path) -> Result<Contents> {
+    let mut text = String::new();
+    file.by_ref()
+        .take(MAX_BYTES + 1)
+        .read_to_string(&mut text)
+        .with_context(|| format!("cannot read the journal {}", path.display()))?;
+    if text.len() as u64 > MAX_BYTES {
+        bail!("the journal {} is larger than {MAX_BYTES} bytes: damaged; look at it, then remove it", path.display());
+    }
+    parse(&text).with_context(|| format!("the journal {} is damaged", path.display()))
+}
+
+/// Parses a journal's text. A last line without its newline never took effect; any other damage is an error.
+fn parse(text: &str) -> Result<Contents> {
+    let mut lines: Vec<&str> = text.split('\n').collect();
+    lines.pop(); // what follows the last newline: nothing, or a write that was cut off
+    let mut lines = lines.into_iter().enumerate();
+    let Some((_, first)) = lines.next() else {
+        return Ok(Contents { header: None, entries: vec![], unknown: vec![] });
+    };
+    let header: Header = serde_json::from_str(first).context("line 1 is not a journal's header")?;
+    let mut contents = Contents { header: Some(header), entries: vec![], unknown: vec![] };
+    for (index, line) in lines {
+        let value: serde_json::Value =
+            serde_json::from_str(line).with_context(|| format!("line {} is not JSON", index + 1))?;
+        match serde_json::from_value(value) {
+            Ok(residue) => contents.entries.push(residue),
+            Err(_) => contents.unknown.push(line.to_string()),
+        }
+    }
+    Ok(contents)
+}
+
+/// This boot's id (proc(5)); empty where procfs doesn't tell, which then equals only itself.
+pub fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> Header {
+        Header { minidock_journal: FORMAT, owner: "c".into(), boot_id: "b".into(), auto_remove: false, netns: None, image: None }
+    }
+
+    fn scratch(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("minidock-journal-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        path
+    }
+
+    #[test]
+    fn what_is_recorded_is_read_back_and_shrinks_to_what_is_kept() {
+        let path = scratch("kept");
+        let name = Residue::Name { name: "web".into(), id: "c".into() };
+        let lease = Residue::Lease { network: "bridge".into(), address: [172, 17, 0, 2].into(), id: "c".into() };
+        let journal = Journal::create(&path, &header(), std::slice::from_ref(&name)).unwrap();
+        journal.record(std::slice::from_ref(&lease)).unwrap();
+        assert_eq!(journal.contents().unwrap().entries, [name.clone(), lease.clone()]);
+        assert!(journal.keep_only(std::slice::from_ref(&lease)).is_err());
+        journal.keep_only(std::slice::from_ref(&name)).unwrap();
+        assert_eq!(journal.contents().unwrap().entries, [name]);
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_journal_with_an_owner_cannot_be_taken_over() {
+        let path = scratch("lock");
+        let journal = Journal::create(&path, &header(), &[]).unwrap();
+        assert!(Journal::take_over(&path).unwrap().is_none());
+        drop(journal);
+        assert!(Journal::take_over(&path).unwrap().is_some());
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_cut_off_last_line_never_took_effect_and_other_damage_is_told() {
+        let head = serde_json::to_string(&header()).unwrap();
+        let entry = serde_json::to_string(&Residue::Name { name: "a".into(), id: "c".into() }).unwrap();
+        let cut = parse(&format!("{head}\n{entry}\n{}", &entry[..9])).unwrap();
+        assert_eq!(cut.entries.len(), 1);
+        assert!(parse("").unwrap().header.is_none());
+        assert!(parse(&head[..10]).unwrap().header.is_none());
+        let error = parse(&format!("{head}\nnonsense\n{entry}\n")).unwrap_err();
+        assert!(format!("{error:#}").contains("line 2"), "{error:#}");
+    }
+
+    #[test]
+    fn an_unknown_kind_is_kept_and_reported() {
+        let head = serde_json::to_string(&header()).unwrap();
+        let contents = parse(&format!("{head}\n{{\"wormhole\":{{\"to\":\"mars\"}}}}\n")).unwrap();
+        assert_eq!(contents.unknown.len(), 1);
+    }
+}

@@ -1,0 +1,157 @@
+//! The monitor: one small process a container, from its making to the undo of its journal.
+//!
+//! It is the parent of PID 1, carries output and input, writes the log, holds the host ports, runs the proxies, notes
+//! how the program ended and undoes the journal. Its death kills PID 1; its [`cleaner`] then does the rest.
+
+pub mod cleaner;
+pub mod relay;
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+use anyhow::Result;
+
+use crate::error::Failure;
+use crate::explain::{self, Command};
+use crate::journal::Journal;
+use crate::network;
+use crate::recover;
+use crate::request::namespaces::Pid;
+use crate::residue::{self, Residue};
+use crate::start::{self, Container, Order};
+use crate::state::State;
+use crate::streams;
+use crate::terminal::Saved;
+use crate::wire;
+use relay::{Ended, Relay};
+
+/// What the monitor gets from the client that forks it.
+pub struct Connection {
+    /// To the client.
+    pub client: UnixStream,
+    /// The reading end for the container's standard input.
+    pub stdin: Option<OwnedFd>,
+    /// The writing end, kept open for a detached `-i` container.
+    pub keep_stdin: Option<OwnedFd>,
+    /// The client's terminal.
+    pub terminal: Option<Saved>,
+}
+
+/// Makes the container, serves it until it ends, and takes it away. Returns this process's exit code.
+pub fn main(order: Order, connection: Connection) -> i32 {
+    // A session of its own: the terminal's ^C is for the client, which passes it on.
+    let _ = rustix::process::setsid();
+    let Connection { client, stdin, keep_stdin, terminal } = connection;
+    let explain = order.request.explain;
+    let mut say = |commands: &[Command]| {
+        if explain {
+            send(&client, wire::NOTE, explain::script(commands).as_bytes());
+        }
+    };
+    let made = streams::leave_stdio().and_then(|()| start::start(&order, stdin, &client, &mut say));
+    let container = match made {
+        Ok(container) => container,
+        Err(error) => {
+            let failure = Failure::from(error);
+            let mut content = i32::from(failure.code).to_le_bytes().to_vec();
+            content.extend_from_slice(failure.message.as_bytes());
+            send(&client, wire::FAILED, &content);
+            return 1;
+        }
+    };
+    serve(&order, container, client, terminal, keep_stdin);
+    0
+}
+
+/// From the running program to its end.
+fn serve(
+    order: &Order,
+    container: Container,
+    client: UnixStream,
+    terminal: Option<Saved>,
+    keep_stdin: Option<OwnedFd>,
+) {
+    let Container { journal, cleaner, mut state, running, outputs, proxies, ports, log } = container;
+    send(&client, wire::STARTED, &[]);
+    let mut relay = Relay {
+        pidfd: running.pidfd,
+        outputs,
+        terminal: running.terminal,
+        stdin: keep_stdin,
+        client: (!order.request.detach).then_some(client),
+        client_terminal: terminal,
+        proxies,
+        log,
+        to_client: vec![],
+        wait_for_output: true,
+    };
+    let shares_pids = order.request.namespaces.pid != Pid::Private;
+    let mut oom_killed = false;
+    let ended = relay.run(|ended| {
+        oom_killed = ended.killed && was_oom_killed(&journal);
+        if shares_pids {
+            kill_rest(order, &journal);
+        }
+    });
+    let ended = ended.unwrap_or(Ended { code: 255, killed: false });
+    relay.proxies.clear();
+    drop(ports); // the host's ports are free before the exit is known
+    if let Err(problem) = note_end(order, &journal, &mut state, ended, oom_killed) {
+        let text = format!("minidock: {}\n", crate::error::text(&problem));
+        wire::push(&mut relay.to_client, wire::NOTE, text.as_bytes());
+    }
+    wire::push(&mut relay.to_client, wire::EXIT, &ended.code.to_le_bytes());
+    relay.flush_client();
+    drop(cleaner);
+}
+
+/// One frame, sent at once; the socket still blocks. A client that is gone is noticed later, by the relay.
+pub fn send(client: &UnixStream, kind: u8, content: &[u8]) {
+    let mut bytes = Vec::with_capacity(content.len() + 16);
+    for piece in content.chunks(wire::MAX_FRAME).chain(content.is_empty().then_some(&[][..])) {
+        wire::push(&mut bytes, kind, piece);
+    }
+    let mut rest = &bytes[..];
+    while let Ok(written) = rustix::io::write(client, rest)
+        && written < rest.len()
+    {
+        rest = &rest[written..];
+    }
+}
+
+fn cgroups(journal: &Journal) -> Vec<Residue> {
+    let entries = journal.contents().map(|contents| contents.entries).unwrap_or_default();
+    entries.into_iter().filter(|entry| matches!(entry, Residue::Cgroup(_))).collect()
+}
+
+fn was_oom_killed(journal: &Journal) -> bool {
+    cgroups(journal).iter().any(|entry| match entry {
+        Residue::Cgroup(runtime::cgroup::Residue::Cgroup { path, .. }) => {
+            // v2: memory.events; v1: memory.oom_control has the same line since 4.13.
+            ["memory.events", "memory.oom_control"].iter().any(|file| {
+                let text = std::fs::read_to_string(path.join(file)).unwrap_or_default();
+                text.lines().any(|line| line.strip_prefix("oom_kill ").is_some_and(|count| count != "0"))
+            })
+        }
+        _ => false,
+    })
+}
+
+/// With a pid namespace that isn't its own, the kernel doesn't end the others along with PID 1: they're in its cgroups,
+/// and may hold its pipes open.
+fn kill_rest(order: &Order, journal: &Journal) {
+    residue::undo(&order.engine.roots, None, &cgroups(journal));
+}
+
+/// Writes down how it ended, and stops its traffic, before the exit is reported.
+fn note_end(order: &Order, journal: &Journal, state: &mut State, ended: Ended, oom_killed: bool) -> Result<()> {
+    let contents = journal.contents()?;
+    let netns = contents.header.as_ref().and_then(|header| header.netns);
+    let traffic: Vec<Residue> = contents.entries.into_iter().filter(network::leads_traffic).collect();
+    let errors = residue::undo(&order.engine.roots, netns, &traffic);
+    if !state.auto_remove {
+        state.end(ended.code, oom_killed, "");
+        state.write(&order.engine.roots)?;
+    }
+    recover::first_error(errors)
+}

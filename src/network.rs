@@ -1,0 +1,191 @@
+//! What containers of a network share: bridge, firewall table, sysctls. They belong to the network's own journal, under
+//! the network's lock, and stay when a container goes; `minidock network rm` takes them away.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use netsetup::{Facts, Host, Live, Network};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::explain::Command;
+use crate::files;
+use crate::host_netns;
+use crate::journal::{self, FORMAT, Header, Journal};
+use crate::op::{self, Op};
+use crate::recover::first_error;
+use crate::residue::{self, Residue};
+use crate::roots::Roots;
+
+/// Makes what is missing of a network. `facts` are those that the plan was made from; they're read again under the lock,
+/// because another start may have made it meanwhile.
+pub fn ensure(
+    roots: &Roots,
+    network: &Network,
+    facts: &Facts,
+    host: &mut Host,
+    say: &mut dyn FnMut(&[Command]),
+) -> Result<()> {
+    if netsetup::plan_network(network, facts)?.is_empty() {
+        return Ok(());
+    }
+    let _lock = lock(roots, &network.name)?;
+    let facts = Facts::read(host, network)?;
+    let ops: Vec<Op> = netsetup::plan_network(network, &facts)?.into_iter().map(Op::Net).collect();
+    apply_shared(roots, &network.name, &ops, host, say)
+}
+
+/// Applies operations whose residues belong to the network `name`, recording those that its journal doesn't have yet.
+/// The caller holds the network's lock.
+fn apply_shared(
+    roots: &Roots,
+    name: &str,
+    ops: &[Op],
+    host: &mut Host,
+    say: &mut dyn FnMut(&[Command]),
+) -> Result<()> {
+    let path = journal_path(roots, name);
+    let known = match journal::read(&path) {
+        Ok(contents) if contents.header.as_ref().is_some_and(|header| header.boot_id == journal::boot_id()) => {
+            contents.entries
+        }
+        _ => {
+            let _ = std::fs::remove_file(&path); // another boot's: the kernel has forgotten it all
+            vec![]
+        }
+    };
+    let mut new = Vec::new();
+    for residue in ops.iter().filter_map(|op| op.residue(None)) {
+        if !known.contains(&residue) && !new.contains(&residue) {
+            new.push(residue);
+        }
+    }
+    if path.exists() {
+        let Some(journal) = Journal::take_over(&path)? else {
+            bail!("the journal {} is locked by another process", path.display());
+        };
+        journal.record(&new)?;
+    } else {
+        let header = Header {
+            minidock_journal: FORMAT,
+            owner: format!("network {name}"),
+            boot_id: journal::boot_id(),
+            auto_remove: false,
+            netns: host_netns::current(),
+            image: None,
+        };
+        Journal::create(&path, &header, &new)?;
+    }
+    for op in ops {
+        say(&op.explain());
+    }
+    op::apply(ops, &mut Live { host, netns: None, init_pid: None })
+}
+
+/// Makes what all containers share outside of networks: the net_cls mount.
+pub fn ensure_mounts(
+    roots: &Roots,
+    ops: &[runtime::cgroup::Op],
+    host: &mut Host,
+    say: &mut dyn FnMut(&[Command]),
+) -> Result<()> {
+    if ops.is_empty() {
+        return Ok(());
+    }
+    let _lock = lock(roots, SHARED_MOUNTS)?;
+    let ops: Vec<Op> = ops.iter().cloned().map(Op::Cgroup).collect();
+    apply_shared(roots, SHARED_MOUNTS, &ops, host, say)
+}
+
+/// Not a network's name (a docker name can't begin with a dot): the journal of shared cgroup mounts.
+const SHARED_MOUNTS: &str = ".mounts";
+
+/// Removes what a network has on the host. Fails while containers use it.
+pub fn remove(roots: &Roots, name: &str) -> Result<()> {
+    if !roots.network(name).exists() {
+        bail!("network {name} has nothing on this host");
+    }
+    let _lock = lock(roots, name)?;
+    if let Some((address, owner)) = users(roots, name).first() {
+        bail!("network {name} is in use: container {} has {address}; remove it first", crate::recover::short(owner));
+    }
+    undo_all(roots, name)
+}
+
+/// Removes a network that nobody uses and of which something is missing: its maker was killed half-way.
+pub fn recover(roots: &Roots, network: &Network) -> Result<()> {
+    let path = journal_path(roots, &network.name);
+    if !path.exists() || !users(roots, &network.name).is_empty() {
+        return Ok(());
+    }
+    let _lock = lock(roots, &network.name)?;
+    let contents = match journal::read(&path) {
+        Ok(contents) => contents,
+        Err(error) => return Err(error),
+    };
+    let header = contents.header.as_ref();
+    if header.is_some_and(|header| header.netns != host_netns::current()) || !users(roots, &network.name).is_empty() {
+        return Ok(());
+    }
+    let facts = Facts::read(&mut Host::open()?, network)?;
+    if netsetup::plan_network(network, &facts)?.is_empty() { Ok(()) } else { undo_all(roots, &network.name) }
+}
+
+fn undo_all(roots: &Roots, name: &str) -> Result<()> {
+    let path = journal_path(roots, name);
+    let Some(journal) = Journal::take_over(&path)? else { return Ok(()) };
+    let contents = journal.contents()?;
+    let header = contents.header.as_ref();
+    let this_boot = header.is_some_and(|header| header.boot_id == journal::boot_id());
+    if this_boot {
+        first_error(residue::undo(roots, header.and_then(|header| header.netns), &contents.entries))
+            .with_context(|| format!("cannot remove network {name}"))?;
+    }
+    std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))
+}
+
+/// Addresses and owners.
+fn users(roots: &Roots, name: &str) -> Vec<(String, String)> {
+    let entries = std::fs::read_dir(roots.leases(name)).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| {
+            let address = entry.file_name().to_string_lossy().into_owned();
+            let owner = netsetup::lease::owner(&roots.leases(name), address.parse().ok()?)?;
+            Some((address, owner))
+        })
+        .collect()
+}
+
+fn journal_path(roots: &Roots, name: &str) -> PathBuf {
+    roots.network(name).join("journal")
+}
+
+/// The network's lock; dropped with the file.
+pub fn lock(roots: &Roots, name: &str) -> Result<File> {
+    let folder = roots.network(name);
+    if !folder.exists() {
+        files::ensure_folder(&folder)?;
+    }
+    lock_file(&folder.join("lock"))
+}
+
+fn lock_file(path: &Path) -> Result<File> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| format!("cannot open the lock {}", path.display()))?;
+    flock(&file, FlockOperation::LockExclusive).with_context(|| format!("cannot lock {}", path.display()))?;
+    Ok(file)
+}
+
+/// Whether a residue belongs to a stage that leads traffic to the container: undone before the exit is reported.
+pub fn leads_traffic(residue: &Residue) -> bool {
+    matches!(
+        residue,
+        Residue::Net(netsetup::Residue::NftElements { .. } | netsetup::Residue::IptablesRule { .. })
+    )
+}

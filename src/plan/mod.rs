@@ -1,0 +1,277 @@
+//! The plan: request, image, facts and reservation in; everything that will happen out. Pure: no file, no clock, no
+//! randomness, no environment. A request that can't work is refused here, whole, before anything has happened.
+
+pub mod etc;
+pub mod image;
+pub mod limits;
+pub mod paths;
+mod seccomp_file;
+mod spec;
+pub mod volumes;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, anyhow, bail};
+use netsetup::{Endpoint, Network};
+use oci_spec::runtime::Spec;
+use runtime::{Bundle, Rootfs, Seccomp};
+
+use crate::explain::Command;
+use crate::facts::Facts;
+use crate::files;
+use crate::op::Op;
+use crate::request::network::NetworkMode;
+use crate::request::{LogDriver, RunRequest, signal};
+use crate::reservation::Reservation;
+use crate::state::Attachment;
+use image::ImageFacts;
+use paths::ContainerFolder;
+use volumes::Volume;
+
+pub use spec::{OCI_VERSION, arguments, hostname};
+
+/// Everything that will happen, in stages. Within a stage nothing depends on anything else.
+#[derive(Debug)]
+pub struct Plan {
+    /// The container's files.
+    pub files: Vec<Op>,
+    /// The network that it joins; what that lacks is worked out again under the network's lock.
+    pub network: Option<Network>,
+    /// The net_cls mount, which all containers share.
+    pub shared_cgroup: Vec<runtime::cgroup::Op>,
+    /// The container's own cgroups.
+    pub cgroup: Vec<Op>,
+    /// Process, namespaces, mounts: the init lane.
+    pub runtime: runtime::Plan,
+    /// Links, addresses, the namespace's name, published ports: the host lane, while init mounts.
+    pub endpoint: Vec<Op>,
+    /// The OCI configuration.
+    pub spec: Spec,
+    /// The container's place in the network.
+    pub attachment: Option<Attachment>,
+    /// Anonymous volumes to be filled from the image.
+    pub volumes: Vec<Volume>,
+    /// The log file; none with `--log-driver none`.
+    pub log: Option<PathBuf>,
+    /// Signal number of `stop`.
+    pub stop_signal: i32,
+}
+
+/// Where the engine keeps things, as far as plans name it.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// Where net_cls is mounted when the host has it nowhere.
+    pub net_cls_mount: PathBuf,
+    /// Name of the group above all containers' groups.
+    pub cgroup_parent: String,
+}
+
+/// Works everything out.
+pub fn plan(
+    request: &RunRequest,
+    image: &ImageFacts,
+    facts: &Facts,
+    reservation: &Reservation,
+    places: &Places,
+) -> Result<Plan> {
+    request.limits.check_cpus(facts.cpus)?;
+    refuse_volumes(image)?;
+    let folder = ContainerFolder::new(&reservation.folder);
+    let spec = spec::spec(request, image, facts, reservation)?;
+    let volumes = volumes::of(request, image, &folder);
+    let user = request.user.as_deref().or(Some(image.user.as_str()).filter(|user| !user.is_empty()));
+    let bundle = Bundle {
+        spec: &spec,
+        id: &reservation.id,
+        rootfs: rootfs(request, image, &folder),
+        mounts_extra: &[],
+        seccomp: seccomp(request),
+        user,
+        group_add: &request.groups,
+        net_cls: request.network.net_cls,
+        net_cls_mount: &places.net_cls_mount,
+        cgroup_parent: &places.cgroup_parent,
+        init: request.init,
+    };
+    let runtime = runtime::plan(&bundle, &facts.runtime)?;
+    let (shared, own): (Vec<_>, Vec<_>) = runtime.cgroup.iter().cloned().partition(|op| matches!(op, runtime::cgroup::Op::Mount { .. }));
+    let endpoint = endpoint(facts, reservation);
+    Ok(Plan {
+        files: etc_files(request, image, facts, reservation, &folder, &volumes)?,
+        network: endpoint.as_ref().and(facts.network.as_ref()).map(|(network, _)| network.clone()),
+        shared_cgroup: shared,
+        cgroup: own.into_iter().map(Op::Cgroup).collect(),
+        endpoint: endpoint_ops(facts, endpoint.as_ref()),
+        attachment: endpoint.as_ref().map(attachment),
+        runtime,
+        spec,
+        volumes,
+        log: (request.log == LogDriver::JsonFile).then(|| folder.log()),
+        stop_signal: stop_signal(request, image)?,
+    })
+}
+
+impl Plan {
+    /// The init lane up to where it waits for its network.
+    pub fn init_commands(&self) -> Vec<Command> {
+        let ops = self.runtime.ops_before_go();
+        ops.iter().filter(|op| !matches!(op, runtime::Op::Cgroup(_))).flat_map(runtime::Op::explain).collect()
+    }
+
+    /// The init lane from there on.
+    pub fn commands_after_network(&self) -> Vec<Command> {
+        self.runtime.ops_after_go().iter().flat_map(runtime::Op::explain).collect()
+    }
+}
+
+/// CVE-2019-16884, CVE-2022-23648: an image must not have its volume laid over what protects the host, nor outside.
+fn refuse_volumes(image: &ImageFacts) -> Result<()> {
+    for volume in &image.volumes {
+        let clean = volume.is_absolute() && !volume.components().any(|part| part.as_os_str() == "..");
+        let own = ["/proc", "/sys", "/dev"].iter().any(|path| volume.starts_with(path));
+        if !clean || own || volume == Path::new("/") {
+            bail!(
+                "the image {} declares the volume {}: volumes can't be there; rebuild the image without it",
+                image.name,
+                volume.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+fn rootfs(request: &RunRequest, image: &ImageFacts, folder: &ContainerFolder) -> Rootfs {
+    match &image.rootfs {
+        Some(path) => Rootfs::Dir(path.clone()),
+        None => Rootfs::Overlay {
+            lower: image.layers.clone(),
+            upper: folder.upper(),
+            work: folder.work(),
+            merged: folder.merged(),
+            volatile: request.remove,
+        },
+    }
+}
+
+fn seccomp(request: &RunRequest) -> Seccomp {
+    use crate::request::security::Seccomp as Wanted;
+    match &request.security.seccomp {
+        Wanted::File { .. } => Seccomp::FromSpec,
+        Wanted::Unconfined => Seccomp::Unconfined,
+        Wanted::Default if request.security.privileged => Seccomp::Unconfined,
+        Wanted::Default => Seccomp::Default,
+    }
+}
+
+fn stop_signal(request: &RunRequest, image: &ImageFacts) -> Result<i32> {
+    let wanted = match (&request.stop_signal, &image.stop_signal) {
+        (Some(wanted), _) => *wanted,
+        (None, Some(text)) => signal::parse(text)
+            .map_err(|why| anyhow!("the image {} has a wrong STOPSIGNAL: {why}; give --stop-signal", image.name))?,
+        (None, None) => signal::Signal::TERM,
+    };
+    Ok(wanted.0)
+}
+
+fn endpoint(facts: &Facts, reservation: &Reservation) -> Option<Endpoint> {
+    let (network, host) = facts.network.as_ref()?;
+    let address = reservation.address?;
+    let [a, b, c, d] = address.octets();
+    Some(Endpoint {
+        owner: reservation.id.clone(),
+        name: reservation.name.clone(),
+        host_link: format!("veth{}", reservation.id.get(..7)?),
+        inside_link: "eth0".to_string(),
+        mac: [0x02, 0x42, a, b, c, d],
+        address,
+        prefix_len: network.prefix_len,
+        gateway: network.gateway,
+        mtu: network.mtu,
+        bridge: network.bridge.clone(),
+        hairpin: host.bridge_netfilter,
+        ports: reservation.ports.clone(),
+    })
+}
+
+fn endpoint_ops(facts: &Facts, endpoint: Option<&Endpoint>) -> Vec<Op> {
+    match (&facts.network, endpoint) {
+        (Some((network, _)), Some(endpoint)) => {
+            netsetup::plan_endpoint(network, endpoint).into_iter().map(Op::Net).collect()
+        }
+        _ => vec![],
+    }
+}
+
+fn attachment(endpoint: &Endpoint) -> Attachment {
+    Attachment {
+        network: crate::facts::DEFAULT_NETWORK.to_string(),
+        bridge: endpoint.bridge.clone(),
+        host_link: endpoint.host_link.clone(),
+        address: endpoint.address,
+        prefix_len: endpoint.prefix_len,
+        gateway: endpoint.gateway,
+        mac: endpoint.mac,
+        ports: endpoint.ports.clone(),
+    }
+}
+
+fn etc_files(
+    request: &RunRequest,
+    image: &ImageFacts,
+    facts: &Facts,
+    reservation: &Reservation,
+    folder: &ContainerFolder,
+    volumes: &[Volume],
+) -> Result<Vec<Op>> {
+    let mut ops = Vec::new();
+    let mut make = |path: PathBuf, mode: u32, why: &'static str| ops.push(files::Op::Folder { path, mode, why });
+    for source in &facts.missing_sources {
+        make(source.clone(), 0o755, "the source of -v is not there: docker makes it, and so does minidock");
+    }
+    if image.rootfs.is_none() {
+        make(folder.upper(), 0o755, "takes the container's changes");
+        make(folder.work(), 0o700, "the overlay's own workspace");
+        make(folder.merged(), 0o755, "where the container's root is mounted");
+    }
+    if !volumes.is_empty() {
+        make(folder.volumes(), 0o711, "anonymous volumes");
+    }
+    for volume in volumes {
+        make(volume.source.clone(), 0o755, "an anonymous volume");
+    }
+    if facts.joined_net.is_none() {
+        let gateway = facts.network.as_ref().map(|(network, _)| network.gateway);
+        let own_network = reservation.address;
+        let hostname = hostname(request, facts, &reservation.id);
+        let hosts = if request.network.mode == NetworkMode::Host && request.network.extra_hosts.is_empty() {
+            facts.hosts.clone()
+        } else {
+            let mut extra = Vec::new();
+            for host in &request.network.extra_hosts {
+                let address = host.address.or(gateway.map(Into::into)).ok_or_else(|| {
+                    anyhow!("--add-host {}:host-gateway needs the bridge network; give an address instead", host.name)
+                })?;
+                extra.push((host.name.clone(), address));
+            }
+            etc::hosts(&extra, own_network.map(|address| (address, hostname.as_str())))
+        };
+        let dns = etc::Dns {
+            servers: &request.network.dns,
+            search: &request.network.dns_search,
+            options: &request.network.dns_options,
+        };
+        let own_loopback = request.network.mode != NetworkMode::Host;
+        let resolv_conf = etc::resolv_conf(&facts.resolv_conf, dns, own_loopback);
+        let texts = [
+            (folder.hosts(), hosts, "names that the container knows"),
+            (folder.hostname(), format!("{hostname}\n"), "its own name"),
+            (folder.resolv_conf(), resolv_conf, "its name servers"),
+        ];
+        let mut files: Vec<files::Op> = texts
+            .into_iter()
+            .map(|(path, text, why)| files::Op::File { path, text, mode: 0o644, why })
+            .collect();
+        ops.append(&mut files);
+    }
+    Ok(ops.into_iter().map(Op::Files).collect())
+}

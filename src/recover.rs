@@ -1,0 +1,154 @@
+//! The one way to remove a container: undo of its journal. Failed start, end with `--rm`, `rm`, and the recovery of what
+//! a crash left all come here.
+
+use std::fs::File;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::files;
+use crate::journal::{self, Contents, Journal};
+use crate::residue::{self, Residue};
+use crate::roots::Roots;
+use crate::state::{State, Status};
+
+/// How far an undo goes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Scope {
+    /// What the run of the program needed; the container stays, exited.
+    Run,
+    /// All of it.
+    Container,
+}
+
+/// Undoes a container's journal, whose lock the caller holds. An empty list is success; after an error the journal keeps
+/// its entries for the next try.
+pub fn undo(roots: &Roots, journal: &Journal, scope: Scope) -> Vec<anyhow::Error> {
+    let contents = match journal.contents() {
+        Ok(contents) => contents,
+        Err(error) => return vec![error],
+    };
+    if !contents.unknown.is_empty() {
+        return vec![anyhow!(
+            "the journal has {} entries that this version of minidock doesn't know (first: {}); \
+             remove the container with the version that made it",
+            contents.unknown.len(),
+            contents.unknown[0]
+        )];
+    }
+    let entries = of_this_boot(&contents);
+    let netns = contents.header.as_ref().and_then(|header| header.netns);
+    let (of_run, of_container): (Vec<Residue>, Vec<Residue>) =
+        entries.into_iter().partition(Residue::ends_with_run);
+    let errors = residue::undo(roots, netns, &of_run);
+    if !errors.is_empty() {
+        return errors;
+    }
+    match scope {
+        Scope::Run => journal.keep_only(&of_container).err().into_iter().collect(),
+        Scope::Container => residue::undo(roots, netns, &of_container),
+    }
+}
+
+/// After a reboot the kernel's things are gone and their names may be another's: only files are left to be undone.
+fn of_this_boot(contents: &Contents) -> Vec<Residue> {
+    let same = contents.header.as_ref().is_some_and(|header| header.boot_id == journal::boot_id());
+    let keep = |entry: &&Residue| same || !matches!(entry, Residue::Net(_) | Residue::Cgroup(_));
+    contents.entries.iter().filter(keep).cloned().collect()
+}
+
+/// Recovers every container whose owner has died without undoing it. Errors are for the user to see; none stops it.
+pub fn recover_all(roots: &Roots) -> Vec<anyhow::Error> {
+    let mut errors = Vec::new();
+    for entry in std::fs::read_dir(roots.containers()).into_iter().flatten().flatten() {
+        let id = entry.file_name().to_string_lossy().into_owned();
+        if let Err(error) = recover(roots, &id) {
+            errors.push(error.context(format!("cannot clean up after container {}", short(&id))));
+        }
+    }
+    errors
+}
+
+/// Recovers one container if its owner has died. Does nothing to one that lives or has ended in order.
+pub fn recover(roots: &Roots, id: &str) -> Result<()> {
+    let folder = roots.container(id);
+    let Some(journal) = Journal::take_over(&folder.join("journal"))? else {
+        if !folder.join("journal").exists() {
+            remove_unborn(roots, id)?;
+        }
+        return Ok(());
+    };
+    settle(roots, id, &journal)
+}
+
+/// Brings a container whose owner has ended (or died) into its final state: removed, or exited with nothing left of its
+/// run. The caller holds the journal's lock.
+pub fn settle(roots: &Roots, id: &str, journal: &Journal) -> Result<()> {
+    let contents = journal.contents()?;
+    let Some(header) = &contents.header else {
+        return files::remove_folder(roots, &roots.container(id)); // the owner died before it wrote a byte
+    };
+    let state = State::read(&roots.container(id))?;
+    let Some(mut state) = state.filter(|_| !header.auto_remove) else {
+        return first_error(undo(roots, journal, Scope::Container));
+    };
+    if state.status == Status::Running {
+        state.end(137, false, "its monitor was killed");
+        state.write(roots)?;
+    }
+    if contents.entries.iter().any(Residue::ends_with_run) {
+        first_error(undo(roots, journal, Scope::Run))?;
+    }
+    Ok(())
+}
+
+/// A folder without a journal: its maker died between two system calls, or is between them now. The maker holds the
+/// containers folder's lock shared for that moment.
+fn remove_unborn(roots: &Roots, id: &str) -> Result<()> {
+    let containers = File::open(roots.containers()).context("cannot open the containers' folder")?;
+    flock(&containers, FlockOperation::LockExclusive).context("cannot lock the containers' folder")?;
+    let folder = roots.container(id);
+    if folder.join("journal").exists() { Ok(()) } else { files::remove_folder(roots, &folder) }
+}
+
+/// Waits until a container's owner has let go of its journal, then undoes what the scope says. Fails after `limit`.
+pub fn wait_and_undo(roots: &Roots, id: &str, scope: Scope, limit: Duration) -> Result<()> {
+    match wait_for_owner(roots, id, limit)? {
+        None => Ok(()),
+        Some(journal) => first_error(undo(roots, &journal, scope)),
+    }
+}
+
+/// Waits until the journal is free and takes it; `None` when the container is gone by then.
+pub fn wait_for_owner(roots: &Roots, id: &str, limit: Duration) -> Result<Option<Journal>> {
+    let path = roots.container(id).join("journal");
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(journal) = Journal::take_over(&path)? {
+            return Ok(Some(journal));
+        }
+        if !path.exists() {
+            return Ok(None);
+        }
+        if Instant::now() >= deadline {
+            return Err(anyhow!("container {} is still held by its monitor", short(id)));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The first error, told with how many others there are.
+pub fn first_error(errors: Vec<anyhow::Error>) -> Result<()> {
+    let more = errors.len().saturating_sub(1);
+    match errors.into_iter().next() {
+        None => Ok(()),
+        Some(error) if more == 0 => Err(error),
+        Some(error) => Err(error.context(format!("{} things could not be undone; the first", more + 1))),
+    }
+}
+
+/// docker's short form of an id.
+pub fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}

@@ -1,0 +1,247 @@
+//! The reservation: folder, name, address and host ports of a new container, taken by exclusive creation, so that fifty
+//! starts at once can't collide. It's the journal's beginning.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use netsetup::port::{self, PortError, ReservedPort};
+use netsetup::{Network, PortMapping, PublishMode};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::containers;
+use crate::files;
+use crate::host_netns;
+use crate::journal::{self, FORMAT, Header, Journal};
+use crate::names;
+use crate::network;
+use crate::recover;
+use crate::request::ports::{HostPort, Publish};
+use crate::residue::Residue;
+use crate::roots::Roots;
+use crate::state::State;
+
+/// How long a start waits for a container that is just being removed and still holds the name, address or port.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a container has before anything of it is made. Plain data for the plan.
+#[derive(Debug, Clone)]
+pub struct Reservation {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// The container's folder.
+    pub folder: PathBuf,
+    /// The name.
+    pub name: String,
+    /// Its address; none without a bridge.
+    pub address: Option<Ipv4Addr>,
+    /// Its published ports, with real numbers.
+    pub ports: Vec<PortMapping>,
+}
+
+/// Makes the container's folder and its journal, and takes the name. `header` lacks only what is known here.
+pub fn begin(roots: &Roots, id: &str, name: Option<&str>, image: Option<String>, rm: bool) -> Result<(Journal, String)> {
+    let header = Header {
+        minidock_journal: FORMAT,
+        owner: id.to_string(),
+        boot_id: journal::boot_id(),
+        auto_remove: rm,
+        netns: host_netns::current(),
+        image,
+    };
+    let journal = {
+        // Held until the journal is locked: a folder without a locked journal is taken for a left-over.
+        let containers = File::open(roots.containers()).context("cannot open the containers' folder")?;
+        flock(&containers, FlockOperation::LockShared).context("cannot lock the containers' folder")?;
+        let folder = roots.container(id);
+        std::fs::DirBuilder::new().mode(0o700).create(&folder).map_err(|error| cannot_make(&folder, error))?;
+        Journal::create(&folder.join("journal"), &header, &[Residue::Folder { path: folder.clone() }])?
+    };
+    let taken = match name {
+        Some(name) => take_wanted_name(roots, &journal, name, id),
+        None => take_any_name(roots, &journal, id),
+    };
+    match taken {
+        Ok(name) => Ok((journal, name)),
+        Err(error) => {
+            for problem in recover::undo(roots, &journal, recover::Scope::Container) {
+                eprintln!("minidock: warning: {}", crate::error::text(&problem));
+            }
+            Err(error)
+        }
+    }
+}
+
+fn cannot_make(folder: &std::path::Path, error: std::io::Error) -> anyhow::Error {
+    let way_out = match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "; make room there, or use another --root",
+        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => "; use a writable --root",
+        _ => "",
+    };
+    anyhow!("cannot make the container's folder {}: {}{way_out}", folder.display(), crate::error::io_text(&error))
+}
+
+fn take_name(roots: &Roots, journal: &Journal, name: &str, id: &str) -> Result<Option<String>> {
+    journal.record(&[Residue::Name { name: name.to_string(), id: id.to_string() }])?;
+    files::take_name(roots, name, id)
+}
+
+fn take_any_name(roots: &Roots, journal: &Journal, id: &str) -> Result<String> {
+    for attempt in 0..100 {
+        let name = names::from_id(id, attempt);
+        // Looked at first, so that the journal doesn't fill with names that others have.
+        if files::name_owner(roots, &name).is_none() && take_name(roots, journal, &name, id)?.is_none() {
+            return Ok(name);
+        }
+    }
+    bail!("found no free name for the container; give one with --name")
+}
+
+fn take_wanted_name(roots: &Roots, journal: &Journal, name: &str, id: &str) -> Result<String> {
+    for _ in 0..5 {
+        let Some(owner) = take_name(roots, journal, name, id)? else { return Ok(name.to_string()) };
+        if !wait_if_ending(roots, &owner)? {
+            bail!(
+                "Conflict. The container name \"/{name}\" is already in use by container {:?}. You have to remove (or \
+                 rename) that container to be able to reuse that name: minidock rm -f {name}",
+                recover::short(&owner)
+            );
+        }
+    }
+    bail!("the name {name} is taken again and again by others; choose another --name")
+}
+
+/// Waits for a container that is about to vanish; false when it lives, or stays (exited).
+fn wait_if_ending(roots: &Roots, owner: &str) -> Result<bool> {
+    let folder = roots.container(owner);
+    let deadline = Instant::now() + PATIENCE;
+    while !owner.is_empty() && folder.exists() {
+        // A start that isn't finished has no state yet; it will have one, or be undone.
+        if State::read(&folder)?.is_some_and(|state| state.is_alive() || !state.auto_remove) {
+            return Ok(false);
+        }
+        if let Some(journal) = Journal::take_over(&folder.join("journal"))? {
+            recover::settle(roots, owner, &journal)?;
+            return Ok(true);
+        }
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(true)
+}
+
+/// Leases an address, under the network's lock.
+pub fn take_address(
+    roots: &Roots,
+    journal: &Journal,
+    network: &Network,
+    id: &str,
+    in_use: &BTreeSet<Ipv4Addr>,
+) -> Result<Ipv4Addr> {
+    match try_address(roots, journal, network, id, in_use)? {
+        Some(address) => Ok(address),
+        None => {
+            // Perhaps only dead containers' addresses are left: give those back, then look once more.
+            recover::recover_all(roots);
+            try_address(roots, journal, network, id, in_use)?.ok_or_else(|| {
+                let (subnet, length) = network.subnet();
+                anyhow!(
+                    "network {} has no free address left in {subnet}/{length}; remove containers that you don't need",
+                    network.name
+                )
+            })
+        }
+    }
+}
+
+fn try_address(
+    roots: &Roots,
+    journal: &Journal,
+    network: &Network,
+    id: &str,
+    in_use: &BTreeSet<Ipv4Addr>,
+) -> Result<Option<Ipv4Addr>> {
+    let leases = roots.leases(&network.name);
+    if !leases.is_dir() {
+        files::ensure_folder(&leases)?;
+    }
+    let _lock = network::lock(roots, &network.name)?;
+    for address in netsetup::lease::candidates(&leases, network, in_use) {
+        journal.record(&[Residue::Lease { network: network.name.clone(), address, id: id.to_string() }])?;
+        if netsetup::lease::claim(&leases, id, address)? {
+            return Ok(Some(address));
+        }
+    }
+    Ok(None)
+}
+
+/// Reserves the host's ports: sockets that are bound and don't listen, the kernel's own register of who has what.
+pub fn take_ports(
+    roots: &Roots,
+    wanted: &[Publish],
+    mode: impl Fn(&Publish) -> PublishMode,
+) -> Result<(Vec<PortMapping>, Vec<ReservedPort>)> {
+    let (mut mappings, mut sockets) = (Vec::with_capacity(wanted.len()), Vec::with_capacity(wanted.len()));
+    for publish in wanted {
+        let socket = take_port(roots, publish)?;
+        mappings.push(PortMapping {
+            protocol: publish.protocol,
+            host_address: publish.host_address,
+            host_port: socket.port(),
+            container_port: publish.container_port,
+            mode: mode(publish),
+        });
+        sockets.push(socket);
+    }
+    Ok((mappings, sockets))
+}
+
+fn take_port(roots: &Roots, publish: &Publish) -> Result<ReservedPort> {
+    let (first, last) = match publish.host {
+        HostPort::Random => (0, 0),
+        HostPort::Fixed(port) => (port, port),
+        HostPort::FirstFree(first, last) => (first, last),
+    };
+    let mut last_error = None;
+    for number in first..=last {
+        match port::reserve(publish.protocol, publish.host_address, number) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last_error = Some((number, error)),
+        }
+    }
+    let Some((number, error)) = last_error else { bail!("the port range {first}-{last} is empty") };
+    Err(name_port_holder(roots, publish, number, error))
+}
+
+/// The container that has published the port, where it is one of ours, is a better name for the holder than its monitor.
+fn name_port_holder(roots: &Roots, publish: &Publish, number: u16, error: PortError) -> anyhow::Error {
+    let ours = containers::all(roots).into_iter().find(|state| {
+        state.is_alive()
+            && state.attachment.as_ref().is_some_and(|attachment| {
+                attachment.ports.iter().any(|port| {
+                    port.host_port == number
+                        && port.protocol == publish.protocol
+                        && (port.host_address == publish.host_address
+                            || port.host_address.is_unspecified()
+                            || publish.host_address.is_unspecified())
+                })
+            })
+    });
+    match (ours, &error) {
+        (Some(state), PortError::InUse { .. }) => anyhow!(
+            "cannot publish port {number}: port is already allocated by container {} ({}); choose another with -p, or \
+             remove it: minidock rm -f {}",
+            state.name,
+            recover::short(&state.id),
+            state.name
+        ),
+        _ => anyhow!(error),
+    }
+}

@@ -1,0 +1,132 @@
+//! Residues: what an operation leaves on the host when every process is dead, and how it is taken away again.
+//!
+//! A residue holds what undo needs (kind, name, owner mark), not the whole operation, so an older or newer minidock can
+//! undo it. This enum is the sum of the families'; their own modules know how.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use anyhow::{Result, anyhow};
+use serde::{Deserialize, Serialize};
+
+use crate::roots::Roots;
+use crate::{files, host_netns};
+
+/// One journal entry.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Residue {
+    /// A container's own folder: image changes, logs, state, and the journal itself.
+    Folder {
+        /// The folder's path.
+        path: PathBuf,
+    },
+    /// A container's name, a symbolic link to its id.
+    Name {
+        /// The name.
+        name: String,
+        /// The owner.
+        id: String,
+    },
+    /// An address of a network.
+    Lease {
+        /// The network's name.
+        network: String,
+        /// The address.
+        address: Ipv4Addr,
+        /// The owner.
+        id: String,
+    },
+    /// A link, rule, sysctl or name of a network namespace.
+    Net(netsetup::Residue),
+    /// A control group or a cgroup mount.
+    Cgroup(runtime::cgroup::Residue),
+}
+
+impl Residue {
+    /// Whether it belongs to one run of the container (gone when its program ends) or to the container itself (gone
+    /// with `rm`).
+    pub fn ends_with_run(&self) -> bool {
+        !matches!(self, Residue::Folder { .. } | Residue::Name { .. })
+    }
+}
+
+/// Takes residues away, last made first. Goes on after a failure and gives back what went wrong; what is already gone is
+/// success, and what isn't ours is left alone and told.
+///
+/// `netns`: the inode of the network namespace that the entries were made in.
+pub fn undo(roots: &Roots, netns: Option<u64>, entries: &[Residue]) -> Vec<anyhow::Error> {
+    let mut errors = Vec::new();
+    let mut rest = entries;
+    while let Some(last) = rest.last() {
+        // A family takes its whole run of entries at once, so that it can send them in one message.
+        let start = rest.iter().rposition(|other| !same_family(other, last)).map_or(0, |index| index + 1);
+        let (before, run) = rest.split_at(start);
+        rest = before;
+        if let Err(error) = undo_family(roots, netns, run) {
+            errors.extend(error);
+        }
+    }
+    errors
+}
+
+fn same_family(a: &Residue, b: &Residue) -> bool {
+    std::mem::discriminant(a) == std::mem::discriminant(b)
+}
+
+fn undo_family(roots: &Roots, netns: Option<u64>, run: &[Residue]) -> Result<(), Vec<anyhow::Error>> {
+    let mut net = Vec::new();
+    let mut cgroups = Vec::new();
+    let mut errors = Vec::new();
+    for residue in run.iter().rev() {
+        let done = match residue {
+            Residue::Net(residue) => {
+                net.push(residue.clone());
+                Ok(())
+            }
+            Residue::Cgroup(residue) => {
+                cgroups.push(residue.clone());
+                Ok(())
+            }
+            Residue::Folder { path } => files::remove_folder(roots, path),
+            Residue::Name { name, id } => files::remove_name(roots, name, id),
+            Residue::Lease { network, address, id } => {
+                netsetup::lease::release(&roots.leases(network), id, *address).map(|_| ()).map_err(Into::into)
+            }
+        };
+        errors.extend(done.err());
+    }
+    if !net.is_empty() {
+        errors.extend(undo_net(netns, &net));
+    }
+    for result in runtime::cgroup::undo(&cgroups) {
+        match result {
+            Ok(runtime::cgroup::Undone::NotOurs(what)) => eprintln!("minidock: left alone: {what}"),
+            Ok(_) => {}
+            Err(error) => errors.push(error.into()),
+        }
+    }
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+fn undo_net(netns: Option<u64>, residues: &[netsetup::Residue]) -> Vec<anyhow::Error> {
+    let entered = match host_netns::enter(netns) {
+        Ok(host_netns::Entered::Gone) => return vec![], // its links and rules went with it
+        Ok(entered) => entered,
+        Err(error) => return vec![error],
+    };
+    let mut host = match netsetup::Host::open() {
+        Ok(host) => host,
+        Err(error) => return vec![anyhow!(error)],
+    };
+    let mut errors = Vec::new();
+    for result in netsetup::undo(residues, &mut host) {
+        match result {
+            Ok(netsetup::Undone::NotOurs(what)) => eprintln!("minidock: left alone: {what}"),
+            Ok(_) => {}
+            Err(error) => errors.push(error.into()),
+        }
+    }
+    drop(entered);
+    errors
+}

@@ -1,0 +1,386 @@
+//! A start: facts → reservation → plan → stages of operations → the running program. Runs in the monitor.
+//!
+//! Two lanes: init mounts (the container's side) while this process makes links and rules (the host's side); they meet
+//! at "go". Only this process writes the journal.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+
+use anyhow::{Context, Result, anyhow};
+use images::Store;
+use netsetup::port::ReservedPort;
+use netsetup::proxy::{Gate, Proxy};
+use netsetup::{Host, Live, NewNetns, PublishMode};
+use runtime::init::{Running, Starting, Stdio};
+
+use crate::commands::Engine;
+use crate::explain::{self, Command};
+use crate::facts::{self, Facts};
+use crate::journal::Journal;
+use crate::log;
+use crate::monitor::cleaner::Cleaner;
+use crate::network;
+use crate::op::{self, Op};
+use crate::plan::image::ImageFacts;
+use crate::plan::{self, Places, Plan};
+use crate::process::Process;
+use crate::recover::{self, Scope};
+use crate::request::network::NetworkMode;
+use crate::request::ports::{HostPort, Publish};
+use crate::request::{Entrypoint, ImageSource, RunRequest};
+use crate::reservation::{self, Reservation};
+use crate::state::{Config, FORMAT, State, Status};
+use crate::streams::Streams;
+use crate::volume_copy;
+
+/// What is to be started.
+pub struct Order {
+    /// Folders and settings.
+    pub engine: Engine,
+    /// What the user asked for.
+    pub request: RunRequest,
+    /// The new container's id.
+    pub id: String,
+    /// The terminal's rows and columns, with `-t`.
+    pub size: (u16, u16),
+}
+
+/// A container whose program runs.
+pub struct Container {
+    /// Locked by this process and the cleaner.
+    pub journal: Journal,
+    /// Sleeps until this process ends.
+    pub cleaner: Cleaner,
+    /// As written to the state file.
+    pub state: State,
+    /// PID 1.
+    pub running: Running,
+    /// Reading ends of its output and error; none with a terminal.
+    pub outputs: [Option<OwnedFd>; 2],
+    /// Ports that the proxy serves.
+    pub proxies: Vec<Proxy>,
+    /// Ports that the kernel serves, kept from others.
+    pub ports: Vec<ReservedPort>,
+    /// The log.
+    pub log: Option<log::Writer>,
+}
+
+/// Tells the user of each operation as it happens.
+pub type Say<'a> = &'a mut dyn FnMut(&[Command]);
+
+/// Makes the container and starts its program. After an error nothing of it is left.
+pub fn start(order: &Order, stdin: Option<OwnedFd>, client: &impl std::os::fd::AsRawFd, say: Say<'_>) -> Result<Container> {
+    let roots = &order.engine.roots;
+    let mut host = Host::open()?;
+    let store = Store::open(&roots.root)?;
+    // Held until the journal names the image, so that it isn't removed in between.
+    let guard = store.lock_shared()?;
+    let image = image_facts(&store, &order.request)?;
+    let facts = facts::read(&order.engine, &order.request, &mut host)?;
+    let image_id = (!image.id.is_empty()).then(|| image.id.clone());
+    let (journal, name) =
+        reservation::begin(roots, &order.id, order.request.name.as_deref(), image_id, order.request.remove)?;
+    drop(guard);
+    let cleaner = match Cleaner::fork(roots, &order.id, &journal, client) {
+        Ok(cleaner) => cleaner,
+        Err(error) => return Err(undo_failed(order, &journal, error)),
+    };
+    let mut making = Making { order, host: &mut host, journal: &journal, image: &image, facts: &facts, say };
+    match making.make(name, stdin) {
+        Ok(made) => Ok(Container {
+            journal,
+            cleaner,
+            state: made.state,
+            running: made.running,
+            outputs: made.outputs,
+            proxies: made.proxies,
+            ports: made.ports,
+            log: made.log,
+        }),
+        Err(error) => {
+            let error = undo_failed(order, &journal, error);
+            cleaner.dismiss();
+            Err(error)
+        }
+    }
+}
+
+/// A failed start leaves nothing; what could not be undone is told beside the reason for the failure.
+fn undo_failed(order: &Order, journal: &Journal, error: anyhow::Error) -> anyhow::Error {
+    let problems = recover::undo(&order.engine.roots, journal, Scope::Container);
+    match recover::first_error(problems) {
+        Ok(()) => error,
+        Err(problem) => error.context(format!("and something is left over: {}", crate::error::text(&problem))),
+    }
+}
+
+fn image_facts(store: &Store, request: &RunRequest) -> Result<ImageFacts> {
+    match &request.image {
+        ImageSource::Rootfs(path) => {
+            let path = std::fs::canonicalize(path)
+                .map_err(|error| anyhow!("cannot use --rootfs {}: {}", path.display(), crate::error::io_text(&error)))?;
+            if !path.is_dir() {
+                return Err(anyhow!("cannot use --rootfs {}: not a folder; load or import an archive", path.display()));
+            }
+            Ok(ImageFacts::folder(path))
+        }
+        // An archive has been loaded by the client, which put the image's id in its place.
+        ImageSource::Name(name) => Ok(ImageFacts::of(name, &store.find(name)?)),
+        ImageSource::Archive(path) => Err(anyhow!("{} has not been loaded", path.display())),
+    }
+}
+
+struct Making<'a> {
+    order: &'a Order,
+    host: &'a mut Host,
+    journal: &'a Journal,
+    image: &'a ImageFacts,
+    facts: &'a Facts,
+    say: Say<'a>,
+}
+
+struct Made {
+    state: State,
+    running: Running,
+    outputs: [Option<OwnedFd>; 2],
+    proxies: Vec<Proxy>,
+    ports: Vec<ReservedPort>,
+    log: Option<log::Writer>,
+}
+
+impl Making<'_> {
+    fn make(&mut self, name: String, stdin: Option<OwnedFd>) -> Result<Made> {
+        let (roots, request) = (&self.order.engine.roots, &self.order.request);
+        let (mappings, sockets) = reservation::take_ports(roots, &published(request, self.image)?, |publish| {
+            publish_mode(&self.order.engine, request, publish)
+        })?;
+        let address = match &self.facts.network {
+            Some((network, _)) => {
+                let in_use = netsetup::bridge_addresses_in_use(self.host, &network.bridge)?;
+                Some(reservation::take_address(roots, self.journal, network, &self.order.id, &in_use)?)
+            }
+            None => None,
+        };
+        let reservation = Reservation {
+            id: self.order.id.clone(),
+            folder: roots.container(&self.order.id),
+            name,
+            address,
+            ports: mappings,
+        };
+        let plan = plan::plan(request, self.image, self.facts, &reservation, &places(&self.order.engine))?;
+        self.make_shared(&plan)?;
+        self.stage(&plan.files, None, None)?;
+        volume_copy::fill(&plan.volumes, &self.image.layers, &roots.container(&self.order.id).join("merged"))?;
+        self.stage(&plan.cgroup, None, None)?;
+        if request.explain {
+            (self.say)(&plan.init_commands());
+        }
+        let (stdio, outputs) = self.streams(stdin)?;
+        let starting = runtime::init::spawn(&plan.runtime, stdio)?;
+        let mut netns = if plan.runtime.namespaces.net == runtime::namespaces::Namespace::New && plan.attachment.is_some() { Some(NewNetns::create()?) } else { None };
+        let (starting, netns) = self.connect(&plan, starting, netns.as_mut()).map(|starting| (starting, netns))?;
+        if request.explain {
+            (self.say)(&plan.commands_after_network());
+        }
+        let gate_netns = netns.as_ref().map(NewNetns::fd);
+        let (proxies, ports) = proxies(&reservation, sockets, gate_netns)?;
+        let running = starting.go(netns.as_ref().map(NewNetns::fd))?;
+        let log = plan.log.as_deref().map(log::Writer::create).transpose()?;
+        let state = self.state(&plan, &reservation, running.pid)?;
+        state.write(roots)?;
+        let config = plan::paths::ContainerFolder::new(&reservation.folder).config();
+        crate::files::replace(&config, &serde_json::to_vec(&plan.spec)?)?;
+        Ok(Made { state, running, outputs, proxies, ports, log })
+    }
+
+    /// What containers share: the network, and the net_cls mount.
+    fn make_shared(&mut self, plan: &Plan) -> Result<()> {
+        let roots = &self.order.engine.roots;
+        if let (Some(network), Some((_, facts))) = (&plan.network, &self.facts.network) {
+            network::ensure(roots, network, facts, self.host, self.say)?;
+        }
+        network::ensure_mounts(roots, &plan.shared_cgroup, self.host, self.say)
+    }
+
+    /// Journals what the operations will leave, tells of them, applies them.
+    fn stage(&mut self, ops: &[Op], netns: Option<&mut NewNetns>, init_pid: Option<u32>) -> Result<()> {
+        let residues: Vec<_> = ops.iter().filter_map(|op| op.residue(init_pid)).collect();
+        self.journal.record(&residues)?;
+        if self.order.request.explain {
+            (self.say)(&ops.iter().flat_map(Op::explain).collect::<Vec<_>>());
+        }
+        op::apply(ops, &mut Live { host: self.host, netns, init_pid })
+    }
+
+    /// The host's lane while init mounts.
+    fn connect(&mut self, plan: &Plan, starting: Starting, netns: Option<&mut NewNetns>) -> Result<Starting> {
+        let pid = starting.pid;
+        self.stage(&plan.endpoint, netns, Some(pid))?;
+        Ok(starting)
+    }
+
+    fn streams(&self, stdin: Option<OwnedFd>) -> Result<(Stdio, [Option<OwnedFd>; 2])> {
+        if self.order.request.terminal {
+            let (rows, columns) = self.order.size;
+            return Ok((Stdio::Terminal { rows, columns }, [None, None]));
+        }
+        let Streams { inside: [stdin, stdout, stderr], outputs: [out, err] } = Streams::new(stdin)?;
+        Ok((Stdio::Pipes { stdin, stdout, stderr }, [Some(out), Some(err)]))
+    }
+
+    fn state(&self, plan: &Plan, reservation: &Reservation, pid: u32) -> Result<State> {
+        let request = &self.order.request;
+        let now = log::now();
+        Ok(State {
+            version: FORMAT,
+            id: reservation.id.clone(),
+            name: reservation.name.clone(),
+            created: now.clone(),
+            image: self.image.name.clone(),
+            image_id: self.image.id.clone(),
+            args: plan::arguments(request, self.image)?,
+            request: serde_json::to_value(request)?,
+            status: Status::Running,
+            process: Process::now(pid),
+            started: now,
+            finished: String::new(),
+            exit_code: 0,
+            oom_killed: false,
+            error: String::new(),
+            attachment: plan.attachment.clone(),
+            layers: self.image.layers.clone(),
+            config: self.config(plan, reservation)?,
+            volumes: plan.volumes.clone(),
+            auto_remove: request.remove,
+            other: serde_json::Map::new(),
+        })
+    }
+}
+
+impl Making<'_> {
+    fn config(&self, plan: &Plan, reservation: &Reservation) -> Result<Config> {
+        let (request, image) = (&self.order.request, self.image);
+        let process = plan.spec.process().as_ref();
+        let words = |list: &[std::ffi::OsString]| list.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        let (entrypoint, inherits) = match &request.entrypoint {
+            Entrypoint::Image => (image.entrypoint.clone(), true),
+            Entrypoint::Cleared => (vec![], false),
+            Entrypoint::Program(program) => (vec![program.to_string_lossy().into_owned()], false),
+        };
+        let cmd = if request.command.is_empty() && inherits { image.cmd.clone() } else { words(&request.command) };
+        Ok(Config {
+            hostname: plan::hostname(request, self.facts, &reservation.id),
+            user: request.user.clone().unwrap_or_else(|| image.user.clone()),
+            env: process.and_then(|process| process.env().clone()).unwrap_or_default(),
+            cmd,
+            entrypoint,
+            working_dir: process.map(|process| process.cwd().display().to_string()).unwrap_or_default(),
+            labels: labels(request, image),
+            exposed: exposed(request, image),
+            stop_signal: plan.stop_signal,
+            stop_timeout_seconds: request.stop_timeout_s.unwrap_or(10),
+        })
+    }
+}
+
+/// The image's labels with the user's on top.
+fn labels(request: &RunRequest, image: &ImageFacts) -> BTreeMap<String, String> {
+    let mut labels: BTreeMap<String, String> = image.labels.iter().cloned().collect();
+    labels.extend(request.labels.clone());
+    labels
+}
+
+/// Every port that the image or the user says the container listens on: `80/tcp`.
+fn exposed(request: &RunRequest, image: &ImageFacts) -> Vec<String> {
+    let user = request.network.exposed.iter().map(|(port, protocol)| format!("{port}/{protocol}"));
+    let published = request.network.publish.iter().map(|one| format!("{}/{}", one.container_port, one.protocol));
+    let image = image.exposed.iter().map(|text| if text.contains('/') { text.clone() } else { format!("{text}/tcp") });
+    let mut all: Vec<String> = image.chain(user).chain(published).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// `-p`, and with `-P` every exposed port that `-p` doesn't name, on a free port of the host.
+fn published(request: &RunRequest, image: &ImageFacts) -> Result<Vec<Publish>> {
+    let mut all = request.network.publish.clone();
+    if request.network.publish_all && request.network.mode == NetworkMode::Bridge {
+        for text in exposed(request, image) {
+            let (port, protocol) = text.split_once('/').unwrap_or((&text, "tcp"));
+            let container_port: u16 =
+                port.parse().with_context(|| format!("the image exposes {text:?}, which is no port; leave out -P"))?;
+            let protocol = protocol.parse().map_err(|why: String| anyhow!(why))?;
+            if !all.iter().any(|one| one.container_port == container_port && one.protocol == protocol) {
+                let host_address = std::net::Ipv4Addr::UNSPECIFIED;
+                all.push(Publish { protocol, host_address, host: HostPort::Random, container_port });
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn publish_mode(engine: &Engine, request: &RunRequest, _publish: &Publish) -> PublishMode {
+    request.network.publish_mode.or(engine.config.publish_mode).unwrap_or(PublishMode::Dnat)
+}
+
+fn places(engine: &Engine) -> Places {
+    Places {
+        net_cls_mount: engine.roots.run.join("net_cls"),
+        cgroup_parent: runtime::cgroup::PARENT.to_string(),
+    }
+}
+
+/// Ports in proxy mode get a proxy that listens once the container does; the others are only kept from others.
+fn proxies(
+    reservation: &Reservation,
+    sockets: Vec<ReservedPort>,
+    netns: Option<std::os::fd::BorrowedFd<'_>>,
+) -> Result<(Vec<Proxy>, Vec<ReservedPort>)> {
+    let (mut proxies, mut ports) = (Vec::new(), Vec::new());
+    for (mapping, socket) in reservation.ports.iter().zip(sockets) {
+        match (mapping.mode, reservation.address) {
+            (PublishMode::Proxy, Some(address)) => {
+                let gate = netns.map(Gate::inside).transpose()?;
+                proxies.push(Proxy::new(mapping, address, socket, gate)?);
+            }
+            _ => ports.push(socket),
+        }
+    }
+    Ok((proxies, ports))
+}
+
+/// `--dry-run`: what would happen, as one shell script. Takes nothing and changes nothing.
+pub fn dry_run(order: &Order) -> Result<String> {
+    let (roots, request) = (&order.engine.roots, &order.request);
+    let mut host = Host::open()?;
+    let image = image_facts(&Store::open(&roots.root)?, request)?;
+    let facts = facts::read(&order.engine, request, &mut host)?;
+    let address = match &facts.network {
+        Some((network, _)) => {
+            let in_use = netsetup::bridge_addresses_in_use(&mut host, &network.bridge)?;
+            netsetup::lease::candidates(&roots.leases(&network.name), network, &in_use).next()
+        }
+        None => None,
+    };
+    let (ports, _) = reservation::take_ports(roots, &published(request, &image)?, |publish| {
+        publish_mode(&order.engine, request, publish)
+    })?;
+    let name = request.name.clone().unwrap_or_else(|| crate::names::from_id(&order.id, 0));
+    let reservation =
+        Reservation { id: order.id.clone(), folder: roots.container(&order.id), name, address, ports };
+    let plan = plan::plan(request, &image, &facts, &reservation, &places(&order.engine))?;
+    let mut commands: Vec<Command> = vec![(
+        format!("mkdir -p -m 700 {}", explain::quote(&reservation.folder)),
+        "the container's own folder".to_string(),
+    )];
+    if let (Some(network), Some((_, facts))) = (&plan.network, &facts.network) {
+        commands.extend(netsetup::plan_network(network, facts)?.iter().flat_map(netsetup::Op::explain));
+    }
+    commands.extend(plan.shared_cgroup.iter().flat_map(runtime::cgroup::Op::explain));
+    commands.extend(plan.files.iter().chain(&plan.cgroup).flat_map(Op::explain));
+    commands.extend(plan.init_commands());
+    commands.extend(plan.endpoint.iter().flat_map(Op::explain));
+    commands.extend(plan.commands_after_network());
+    Ok(format!("#!/bin/sh -eu\n{}", explain::script(&commands)))
+}

@@ -1,0 +1,42 @@
+//! The user's terminal: raw mode while a `-t` container is attached, its size, and the way back.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use anyhow::{Context, Result};
+use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
+
+/// A terminal whose mode is to be restored.
+pub struct Saved {
+    terminal: OwnedFd,
+    mode: Termios,
+}
+
+impl Saved {
+    /// Remembers the mode of this terminal; `None` when it's not one.
+    pub fn new(terminal: BorrowedFd<'_>) -> Result<Option<Saved>> {
+        if !isatty(terminal) {
+            return Ok(None);
+        }
+        let mode = tcgetattr(terminal).context("cannot read the terminal's mode")?;
+        let terminal = terminal.try_clone_to_owned().context("cannot keep the terminal")?;
+        Ok(Some(Saved { terminal, mode }))
+    }
+
+    /// Every byte goes to the container as typed, ^C included.
+    pub fn make_raw(&self) -> Result<()> {
+        let mut raw = self.mode.clone();
+        raw.make_raw();
+        tcsetattr(&self.terminal, OptionalActions::Now, &raw).context("cannot make the terminal raw")
+    }
+
+    /// Puts the mode back as it was.
+    pub fn restore(&self) {
+        // Nothing helps when the terminal is gone, and nobody is there to be told.
+        let _ = tcsetattr(&self.terminal, OptionalActions::Now, &self.mode);
+    }
+}
+
+/// Rows and columns of a terminal; docker's 0×0 means unknown.
+pub fn size(terminal: BorrowedFd<'_>) -> (u16, u16) {
+    tcgetwinsize(terminal.as_fd()).map_or((0, 0), |size| (size.ws_row, size.ws_col))
+}

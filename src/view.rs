@@ -1,0 +1,139 @@
+//! A container's state file as the plain data that `ps` and `inspect` print.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::format::human::Nanoseconds;
+use crate::format::{ConfigView, ContainerView, MountView, NetworkView, OverlayView, StateView, Status};
+use crate::plan::paths::ContainerFolder;
+use crate::request::RunRequest;
+use crate::request::mounts::Mount;
+use crate::request::network::NetworkMode;
+use crate::request::signal::Signal;
+use crate::roots::Roots;
+use crate::state::{self, State};
+
+/// What the user asked for, as the state file has it.
+pub fn request(state: &State) -> Result<RunRequest> {
+    serde_json::from_value(state.request.clone())
+        .with_context(|| format!("the state of container {} is damaged", state.name))
+}
+
+/// The view. `request` is [`request`] of the same state.
+pub fn of<'a>(roots: &Roots, state: &State, request: &'a RunRequest) -> ContainerView<'a> {
+    let folder = ContainerFolder::new(&roots.container(&state.id));
+    let etc = folder.clone();
+    ContainerView {
+        id: state.id.clone(),
+        name: state.name.clone(),
+        created: nanoseconds(&state.created).unwrap_or(0),
+        path: state.args.first().cloned().unwrap_or_default(),
+        args: state.args.iter().skip(1).cloned().collect(),
+        state: state_view(state),
+        image_id: state.image_id.clone(),
+        image_name: state.image.clone(),
+        request,
+        config: config(state),
+        network: network(state, request),
+        mounts: mounts(state, request),
+        overlay: (!state.layers.is_empty()).then(|| OverlayView {
+            lower: state.layers.clone(),
+            upper: folder.upper(),
+            work: folder.work(),
+            merged: folder.merged(),
+        }),
+        log_path: if folder.log().exists() { folder.log() } else { PathBuf::new() },
+        hostname_path: etc.hostname(),
+        hosts_path: etc.hosts(),
+        resolv_conf_path: etc.resolv_conf(),
+    }
+}
+
+/// Nanoseconds since 1970 of an RFC 3339 time; `None` for an empty or odd text.
+pub fn nanoseconds(text: &str) -> Option<Nanoseconds> {
+    let time: jiff::Timestamp = text.parse().ok()?;
+    time.as_nanosecond().try_into().ok()
+}
+
+/// The present time.
+pub fn now() -> Nanoseconds {
+    jiff::Timestamp::now().as_nanosecond().try_into().unwrap_or(0)
+}
+
+fn state_view(state: &State) -> StateView {
+    let alive = state.is_alive();
+    // The state of a container whose monitor has just been killed still says "running".
+    let killed = state.status == state::Status::Running && !alive;
+    StateView {
+        status: if alive { Status::Running } else { Status::Exited },
+        pid: state.process.filter(|_| alive).map_or(0, |process| process.pid),
+        exit_code: if killed { 137 } else { state.exit_code },
+        error: state.error.clone(),
+        oom_killed: state.oom_killed,
+        started: nanoseconds(&state.started),
+        finished: nanoseconds(&state.finished),
+    }
+}
+
+fn config(state: &State) -> ConfigView {
+    let config = &state.config;
+    ConfigView {
+        hostname: config.hostname.clone(),
+        user: config.user.clone(),
+        env: config.env.clone(),
+        cmd: config.cmd.clone(),
+        entrypoint: config.entrypoint.clone(),
+        working_dir: config.working_dir.clone(),
+        volumes: state.volumes.iter().map(|volume| volume.target.display().to_string()).collect(),
+        labels: config.labels.clone(),
+        stop_signal: Signal(config.stop_signal).to_string(),
+        exposed: config
+            .exposed
+            .iter()
+            .filter_map(|text| {
+                let (port, protocol) = text.split_once('/')?;
+                Some((port.parse().ok()?, protocol.parse().ok()?))
+            })
+            .collect(),
+    }
+}
+
+fn network(state: &State, request: &RunRequest) -> NetworkView {
+    let own = matches!(request.network.mode, NetworkMode::Bridge);
+    match state.attachment.as_ref().filter(|_| state.is_alive()) {
+        Some(attachment) => NetworkView {
+            ports: attachment.ports.clone(),
+            address: Some(attachment.address),
+            prefix_len: attachment.prefix_len,
+            gateway: Some(attachment.gateway),
+            mac: Some(attachment.mac),
+            sandbox_key: if own { PathBuf::from("/run/netns").join(&state.name) } else { PathBuf::new() },
+        },
+        None => NetworkView::default(),
+    }
+}
+
+fn mounts(state: &State, request: &RunRequest) -> Vec<MountView> {
+    let binds = request.mounts.iter().filter_map(|mount| match mount {
+        Mount::Bind { source, target, read_only, propagation, .. } => Some(MountView {
+            kind: "bind".to_string(),
+            source: source.clone(),
+            destination: target.clone(),
+            mode: if *read_only { "ro".to_string() } else { String::new() },
+            read_only: *read_only,
+            propagation: propagation.name().to_string(),
+            ..MountView::default()
+        }),
+        _ => None,
+    });
+    let volumes = state.volumes.iter().map(|volume| MountView {
+        kind: "volume".to_string(),
+        name: volume.source.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        source: volume.source.clone(),
+        destination: volume.target.clone(),
+        read_only: volume.read_only,
+        ..MountView::default()
+    });
+    binds.chain(volumes).collect()
+}
