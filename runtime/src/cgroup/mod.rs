@@ -13,10 +13,14 @@ mod explain;
 mod file;
 mod io;
 mod layout;
+#[cfg(test)]
+mod layout_tests;
 mod limits;
 mod memory;
 mod net_cls;
 mod plan;
+#[cfg(test)]
+mod plan_tests;
 mod program;
 mod stats;
 mod undo;

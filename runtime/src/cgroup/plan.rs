@@ -48,7 +48,7 @@ pub fn plan(request: &Request, layout: &Layout) -> Result<Vec<Op>, Error> {
 }
 
 /// A group's name goes into paths: no separators (but in a parent), nothing that climbs, nothing a shell reads.
-fn check_name(what: &str, name: &str, is_path: bool) -> Result<(), Error> {
+pub(super) fn check_name(what: &str, name: &str, is_path: bool) -> Result<(), Error> {
     let good = |part: &str| {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"_.-+:@".contains(&b);
         !part.is_empty()
