@@ -170,7 +170,7 @@ fn whiteouts_and_opaque_folders_hide_what_is_below() {
 /// Archives that no honest tool writes: (what it is, the archive's bytes).
 fn hostile_archives() -> Vec<(&'static str, Vec<u8>)> {
     let image = |layer: Vec<u8>| images::docker_archive(&[images::rootfs(), layer], images::busybox_config(), &["bad:1"]);
-    let layer = |build: &dyn Fn(&mut Layer)| {
+    let layer = |build: &dyn Fn(&mut Layer) -> &mut Layer| {
         let mut layer = Layer::new();
         build(&mut layer);
         image(layer.bytes())
@@ -183,13 +183,13 @@ fn hostile_archives() -> Vec<(&'static str, Vec<u8>)> {
         bytes
     };
     vec![
-        ("a name that climbs out", layer(&|l| drop(l.file("../canary", 0o644, b"bad")))),
-        ("a name that climbs out deeper", layer(&|l| drop(l.file("a/../../../canary", 0o644, b"bad")))),
-        ("a hard link to outside", layer(&|l| drop(l.hard_link("x", "../../../../../../etc/passwd")))),
-        ("a file through a link that climbs out", layer(&|l| drop(l.link("a", "../../../../..").file("a/tmp/minidock-canary", 0o644, b"bad")))),
-        ("a folder swapped for a link", layer(&|l| drop(l.folder("a", 0o755).file("a/x", 0o644, b"").link("a", "/tmp").file("a/minidock-canary", 0o644, b"bad")))),
-        ("a whiteout through a link", layer(&|l| drop(l.link("a", "/etc").file("a/.wh.passwd", 0o644, b"")))),
-        ("an unknown entry type", layer(&|l| drop(l.entry(EntryType::new(b'Q'), "x", 0o644, "", b"x")))),
+        ("a name that climbs out", layer(&|l| l.file("../canary", 0o644, b"bad"))),
+        ("a name that climbs out deeper", layer(&|l| l.file("a/../../../canary", 0o644, b"bad"))),
+        ("a hard link to outside", layer(&|l| l.hard_link("x", "../../../../../../etc/passwd"))),
+        ("a file through a link that climbs out", layer(&|l| l.link("a", "../../../../..").file("a/tmp/minidock-canary", 0o644, b"bad"))),
+        ("a folder swapped for a link", layer(&|l| l.folder("a", 0o755).file("a/x", 0o644, b"").link("a", "/tmp").file("a/minidock-canary", 0o644, b"bad"))),
+        ("a whiteout through a link", layer(&|l| l.link("a", "/etc").file("a/.wh.passwd", 0o644, b""))),
+        ("an unknown entry type", layer(&|l| l.entry(EntryType::new(b'Q'), "x", 0o644, "", b"x"))),
         ("a cut-off archive", good[..good.len() / 2].to_vec()),
         ("a layer with another digest", replaced("root:x:0:0:root", "evil:x:0:0:root")),
         ("a manifest that is no JSON", replaced("[{\"Config\"", "[{{{{{{{{{")),

@@ -24,10 +24,13 @@ use netsetup::Backend;
 pub use containers::{
     ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, PortArgs, PsArgs, RmArgs, StopArgs, VersionArgs, WaitArgs,
 };
+#[cfg(test)]
+pub(crate) use pflag::declared;
 pub(crate) use pflag::{boolean, distance};
 pub use images::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
 pub use run::RunArgs;
 pub use stop::Stop;
+pub(crate) use stop::bounded;
 
 /// What the user wants done, with its flags as typed (only their form has been checked).
 #[derive(Debug)]

@@ -9,6 +9,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Args};
 
 use super::table::{self, Entry};
+use super::stop::bounded;
 use super::{Global, Stop, not_supported};
 
 /// Takes the options before the command's name off `words`.
@@ -107,6 +108,25 @@ fn as_pflag(arg: Arg) -> Arg {
     }
 }
 
+/// The flags of a command: long names (aliases too), and whether they take a value.
+#[cfg(test)]
+pub(crate) fn declared(form: &str) -> Vec<(String, bool)> {
+    let mut flags = Vec::new();
+    for arg in table::entry(form).map(|entry| bare(entry).mut_args(as_pflag)).iter().flat_map(clap::Command::get_arguments) {
+        let required = arg.get_num_args().is_none_or(|number| number.min_values() > 0);
+        let takes_value = arg.get_action().takes_values() && required;
+        let names = arg.get_long().into_iter().chain(arg.get_visible_aliases().into_iter().flatten());
+        flags.extend(names.map(|name| (name.to_owned(), takes_value)));
+    }
+    flags
+}
+
+/// clap's own check of a parser's declaration.
+#[cfg(test)]
+pub(super) fn check(entry: &Entry) {
+    bare(entry).mut_args(as_pflag).debug_assert();
+}
+
 /// What Go's `strconv.ParseBool` takes.
 pub(crate) fn boolean(text: &str) -> Result<bool, String> {
     match text {
@@ -171,6 +191,7 @@ pub(super) fn explain(error: clap::Error, entry: &Entry) -> Stop {
 
 /// docker's sentence for a flag's bad value.
 fn invalid(value: &str, flag: &str, why: &str) -> String {
+    let value = bounded(value, 120);
     format!("invalid argument {value:?} for \"{flag}\" flag: {why}")
 }
 
@@ -200,7 +221,7 @@ fn refused_or_unknown(command: &str, flag: &str, suggestion: Option<String>) -> 
         return format!("--{long} is not supported: {why}");
     }
     let typed = flag_name(flag);
-    let near = suggestion.map(|near| flag_name(&near)).filter(|near| distance(&typed, near) <= 1 + typed.len() / 4);
+    let near = suggestion.map(|near| flag_name(&near)).filter(|near| distance(&typed, near) <= typed.trim_start_matches('-').len() / 3);
     unknown_flag(flag) + &near.map(|near| format!("; did you mean {near}?")).unwrap_or_default()
 }
 

@@ -16,6 +16,17 @@ pub enum Stop {
     },
 }
 
+/// Arguments may be 128 KiB long; a message about them may not.
+const LONGEST_MESSAGE: usize = 800;
+
+/// The beginning of a text, with `…` where the rest is missing.
+pub(crate) fn bounded(text: &str, letters: usize) -> String {
+    match text.char_indices().nth(letters) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 impl Stop {
     /// A wrong flag or value of `command` (`None`: before any command).
     pub(super) fn flag(message: impl AsRef<str>, command: Option<&str>) -> Stop {
@@ -32,6 +43,7 @@ impl Stop {
             Some(command) => format!("minidock {command} --help"),
             None => "minidock --help".to_owned(),
         };
+        let message = bounded(message, LONGEST_MESSAGE);
         Stop::Usage { message: format!("minidock: {message}\nSee '{help}'."), code }
     }
 

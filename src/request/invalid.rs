@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::cli::bounded;
+
 /// A request that can't be meant: what, on what, why, and the way out, on one or two lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalid {
@@ -14,7 +16,9 @@ pub struct Invalid {
 impl Invalid {
     /// A flag's value is wrong. `flag` as docker names it: `-m, --memory`.
     pub fn value(flag: &str, value: impl AsRef<std::ffi::OsStr>, why: impl fmt::Display) -> Invalid {
-        Invalid::new(format!("invalid argument {:?} for \"{flag}\" flag: {why}", short(value.as_ref())))
+        let value = bounded(&value.as_ref().to_string_lossy(), 120);
+        let why = bounded(&why.to_string(), 500);
+        Invalid::new(format!("invalid argument {value:?} for \"{flag}\" flag: {why}"))
     }
 
     /// Flags that can't go together, or anything else.
@@ -35,12 +39,3 @@ impl fmt::Display for Invalid {
 }
 
 impl std::error::Error for Invalid {}
-
-/// Values may be 128 KiB long; a message may not.
-fn short(value: &std::ffi::OsStr) -> String {
-    let text = value.to_string_lossy();
-    match text.char_indices().nth(120) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.into_owned(),
-    }
-}

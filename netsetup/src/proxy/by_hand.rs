@@ -12,6 +12,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{Proxy, ProxyError};
 use crate::port::{self, PortError};
@@ -65,6 +66,16 @@ pub fn run_by_hand(args: &[OsString]) -> Result<(), ByHandError> {
         .map_err(|e| ByHandError::System("cannot block signals", raw(e)))?;
     let ended = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC)
         .map_err(|e| ByHandError::System("cannot wait for signals", raw(e)))?;
+
+    // A client takes two descriptors, and the usual soft limit of 1024 is for programs that call select().
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            ..limit
+        },
+    );
 
     let reserved = port::reserve(mapping.protocol, mapping.host_address, mapping.host_port)?;
     let mut proxy = Proxy::new(&mapping, container, reserved, None)?;

@@ -16,6 +16,8 @@ mod layout;
 #[cfg(test)]
 mod layout_tests;
 mod limits;
+#[cfg(test)]
+mod live_tests;
 mod memory;
 mod net_cls;
 mod plan;

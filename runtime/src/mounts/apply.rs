@@ -121,7 +121,9 @@ fn apply_one(op: &Op, live: &mut Live) -> Result<(), StartError> {
 fn mount_overlay(overlay: &Overlay) -> Result<Root, StartError> {
     let title = || format!("mount the image's layers on {}", overlay.merged.display());
     let advice = |error: Errno| match error {
-        Errno::INVAL => "the file system of the upper folder may not serve an overlay (is it an overlay, NFS or FAT itself?); the kernel log has the reason",
+        Errno::INVAL => {
+            "the upper folder was used by a volatile overlay before, or its file system serves none (an overlay, NFS, FAT); the kernel log has the reason"
+        }
         Errno::NOENT => "a layer or the container's folder is missing",
         _ => "the kernel log may have the reason",
     };

@@ -67,7 +67,11 @@ pub(crate) fn look_up(process: &Process, root: &Root) -> Result<Ready, StartErro
         }
         User::Named { name, group_add } => {
             let files = users::UserFiles::from_root(root.fd()).map_err(|error| StartError::new(error.to_string()))?;
-            let user = users::resolve(&files, name, group_add).map_err(|error| StartError::new(error.to_string()))?;
+            let mut user = users::resolve(&files, name, group_add).map_err(|error| StartError::new(error.to_string()))?;
+            // Left out, a program that changes its gid would shed a group that files deny things to (CVE-2022-36109).
+            if !user.groups.contains(&user.gid) {
+                user.groups.insert(0, user.gid);
+            }
             if !process.has_home() {
                 add_home(&mut env, user.home);
             }

@@ -1,6 +1,7 @@
 //! A host for one test: a process of its own (the runtime clones, so it must have one thread), a private mount
 //! namespace, a busybox root file system, unique cgroups.
 
+use std::cell::Cell;
 use std::fs;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -31,6 +32,7 @@ pub fn isolated(name: &str, body: fn(&Host)) {
     let output = Command::new(std::env::current_exe().unwrap())
         .args([&path, "--exact", "--nocapture", "--test-threads=1"])
         .env(CHILD, "1")
+        .env("RUST_BACKTRACE", "0")
         .output()
         .unwrap();
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -46,6 +48,7 @@ pub struct Host {
     pub folder: PathBuf,
     pub id: String,
     pub facts: Facts,
+    overlays: Cell<u32>,
 }
 
 /// What a program left behind.
@@ -60,11 +63,8 @@ impl Host {
     fn new(name: &str) -> Host {
         let id = format!("rt-{}-{}", name.replace(':', "-"), std::process::id());
         let folder = std::env::temp_dir().join(&id);
-        let host = Host { folder, id, facts: Facts::read().unwrap() };
+        let host = Host { folder, id, facts: Facts::read().unwrap(), overlays: Cell::new(0) };
         host.make_rootfs(&host.folder.join("layer"));
-        for name in ["upper", "work", "merged"] {
-            fs::create_dir_all(host.folder.join(name)).unwrap();
-        }
         host
     }
 
@@ -74,7 +74,7 @@ impl Host {
             fs::create_dir_all(root.join(folder)).unwrap();
         }
         fs::copy("/usr/bin/busybox", root.join("bin/busybox")).expect("apt-get install busybox-static");
-        let applets = "sh cat ls mount id env true false sleep echo stat readlink hostname ps kill test touch mkdir pwd stty tty grep wc head chmod mknod dd nc ip ulimit od setsid umount";
+        let applets = "sh cat ls mount id env true false sleep echo stat readlink hostname ps kill test touch mkdir pwd stty tty grep wc head chmod mknod dd nc ip ulimit od setsid umount sort";
         for applet in applets.split(' ') {
             let _ = symlink("busybox", root.join("bin").join(applet));
         }
@@ -86,9 +86,14 @@ impl Host {
         self.folder.join("layer")
     }
 
-    /// The overlay of this host; works once for each container.
+    /// A fresh overlay for each container: a volatile one can't be mounted twice.
     pub fn overlay(&self) -> Rootfs {
-        let [upper, work, merged] = ["upper", "work", "merged"].map(|name| self.folder.join(name));
+        let number = self.overlays.replace(self.overlays.get() + 1);
+        let [upper, work, merged] = ["upper", "work", "merged"].map(|name| {
+            let folder = self.folder.join(format!("{number}/{name}"));
+            fs::create_dir_all(&folder).unwrap();
+            folder
+        });
         Rootfs::Overlay { lower: vec![self.layer()], upper, work, merged, volatile: true }
     }
 }

@@ -88,11 +88,11 @@ fn the_mounts_are_dockers() {
 #[test]
 fn masked_paths_are_empty_and_read_only_ones_closed() {
     isolated("view::masked_paths_are_empty_and_read_only_ones_closed", |host| {
-        let script = "for f in /proc/kcore /proc/keys /proc/timer_list /proc/interrupts; do wc -c < $f; done; ls -A /proc/acpi /proc/scsi /sys/firmware 2>/dev/null | grep -v : | grep -c .; echo x > /proc/sys/kernel/domainname; echo $?; echo b > /proc/sysrq-trigger; echo $?; touch /sys/x; echo $?; touch /proc/acpi/x; echo $?; ls -l /proc/kcore";
+        let script = "for f in kcore keys timer_list interrupts; do ! test -e /proc/$f || wc -c < /proc/$f; done | sort -u; ls -A /proc/acpi /proc/scsi /sys/firmware 2>/dev/null | grep -v : | grep -c .; echo x > /proc/sys/kernel/domainname; echo $?; echo b > /proc/sysrq-trigger; echo $?; touch /sys/x; echo $?; touch /proc/acpi/x; echo $?; ls -l /proc/kcore";
         let outcome = Container::sh(host, script).run().unwrap();
         let lines: Vec<&str> = outcome.stdout.lines().collect();
-        assert_eq!(lines[..9], ["0", "0", "0", "0", "0", "1", "1", "1", "1"], "{outcome:?}");
-        assert!(lines[9].starts_with("crw-rw-rw-") && lines[9].contains("1,   3"), "{}", lines[9]);
+        assert_eq!(lines[..6], ["0", "0", "1", "1", "1", "1"], "{outcome:?}");
+        assert!(lines[6].starts_with("crw-rw-rw-") && lines[6].contains("1,   3"), "{}", lines[6]);
     });
 }
 
@@ -131,7 +131,7 @@ fn another_user_has_no_capabilities_and_a_home() {
             ("ann", "uid=1000(ann) gid=1001(ann) groups=50(staff),1001(ann)", "/home/ann"),
             // An entry *named* 1000 is root; a number is never a name.
             ("1000", "uid=1000(ann) gid=1001(ann) groups=50(staff),1001(ann)", "/home/ann"),
-            ("77:staff", "uid=77 gid=50(staff)", "/"),
+            ("77:staff", "uid=77 gid=50(staff) groups=50(staff)", "/"),
         ] {
             let mut container = Container::sh(host, "id; echo $HOME; grep Cap /proc/self/status; echo hi > /dev/stderr; echo $?");
             container.user = Some(user);
@@ -167,7 +167,7 @@ fn only_three_descriptors_are_open() {
 #[test]
 fn devices_are_the_standard_ones() {
     isolated("view::devices_are_the_standard_ones", |host| {
-        let text = Container::sh(host, "ls /dev; readlink /dev/fd /dev/ptmx /dev/stdin; cat /dev/null; head -c 3 /dev/zero | od -An -tx1; stat -c '%a %t %T' /dev/random; mknod /tmp/sda b 8 0 && cat /tmp/sda 2>&1").run().unwrap().stdout;
+        let text = Container::sh(host, "ls /dev; for l in fd ptmx stdin; do readlink /dev/$l; done; cat /dev/null; head -c 3 /dev/zero | od -An -tx1; stat -c '%a %t %T' /dev/random; mknod /tmp/sda b 8 0 && cat /tmp/sda 2>&1").run().unwrap().stdout;
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[..15].join(" "), "core fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero");
         assert_eq!(lines[15..18], ["/proc/self/fd", "pts/ptmx", "/proc/self/fd/0"]);
