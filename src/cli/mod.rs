@@ -22,12 +22,13 @@ use clap::{ArgMatches, Args, FromArgMatches};
 use netsetup::Backend;
 
 pub use containers::{
-    ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, PortArgs, PsArgs, RmArgs, StopArgs, VersionArgs, WaitArgs,
+    ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, PortArgs, PsArgs, RmArgs, StopArgs,
+    VersionArgs, WaitArgs,
 };
+pub use images::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
 #[cfg(test)]
 pub(crate) use pflag::declared;
 pub(crate) use pflag::{boolean, distance};
-pub use images::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
 pub use run::RunArgs;
 pub use stop::Stop;
 pub(crate) use stop::bounded;
@@ -133,12 +134,18 @@ impl Global {
         let variable = |name: &str| environment(OsStr::new(name)).filter(|value| !value.is_empty());
         let firewall = match variable("MINIDOCK_FIREWALL") {
             None => None,
-            Some(value) => Some(
-                backend(&value.to_string_lossy())
-                    .map_err(|why| Stop::flag(format!("invalid environment variable MINIDOCK_FIREWALL: {why}"), None))?,
-            ),
+            Some(value) => Some(backend(&value.to_string_lossy()).map_err(|why| {
+                Stop::flag(
+                    format!("invalid environment variable MINIDOCK_FIREWALL: {why}"),
+                    None,
+                )
+            })?),
         };
-        Ok(Global { root: variable("MINIDOCK_ROOT").map(PathBuf::from), firewall, debug: false })
+        Ok(Global {
+            root: variable("MINIDOCK_ROOT").map(PathBuf::from),
+            firewall,
+            debug: false,
+        })
     }
 }
 
@@ -146,6 +153,8 @@ fn backend(text: &str) -> Result<Backend, String> {
     match text {
         "nftables" | "nft" => Ok(Backend::Nftables),
         "iptables" => Ok(Backend::Iptables),
-        _ => Err(format!("unknown firewall {text:?}: use nftables or iptables")),
+        _ => Err(format!(
+            "unknown firewall {text:?}: use nftables or iptables"
+        )),
     }
 }

@@ -44,7 +44,10 @@ impl Stop {
             None => "minidock --help".to_owned(),
         };
         let message = bounded(message, LONGEST_MESSAGE);
-        Stop::Usage { message: format!("minidock: {message}\nSee '{help}'."), code }
+        Stop::Usage {
+            message: format!("minidock: {message}\nSee '{help}'."),
+            code,
+        }
     }
 
     /// A request that was refused after the flags had been read.

@@ -6,7 +6,8 @@ use std::ffi::OsString;
 use clap::{ArgMatches, Args, FromArgMatches};
 
 use super::containers::{
-    ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, PortArgs, PsArgs, RmArgs, StopArgs, VersionArgs, WaitArgs,
+    ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, PortArgs, PsArgs, RmArgs, StopArgs,
+    VersionArgs, WaitArgs,
 };
 use super::images::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
 use super::{Command, RunArgs, Stop};
@@ -126,12 +127,17 @@ const MISSING: &[(&str, &str)] = &[
 ];
 
 /// Words that group commands (`container ls`).
-const GROUPS: &[(&str, &str)] = &[("container", "Manage containers"), ("image", "Manage images")];
+const GROUPS: &[(&str, &str)] = &[
+    ("container", "Manage containers"),
+    ("image", "Manage images"),
+];
 
 /// Finds the command that `words` begin with; gives it and the words after it.
 pub(super) fn find(mut words: Vec<OsString>) -> Result<(&'static Entry, Vec<OsString>), Stop> {
     let word = |at: usize| words.get(at).and_then(|word| word.to_str());
-    let Some(first) = words.first() else { return Err(Stop::Help(help())) };
+    let Some(first) = words.first() else {
+        return Err(Stop::Help(help()));
+    };
     let first = first.to_string_lossy().into_owned();
     if first == "help" {
         return Err(help_for(&words[1..]));
@@ -158,8 +164,12 @@ pub(super) fn entry(form: &str) -> Option<&'static Entry> {
 }
 
 fn unknown(form: &str) -> Stop {
+    let form = &super::bounded(form, 60);
     let short = form.rsplit(' ').next().unwrap_or(form);
-    if let Some((_, meanwhile)) = MISSING.iter().find(|(name, _)| *name == form || *name == short) {
+    if let Some((_, meanwhile)) = MISSING
+        .iter()
+        .find(|(name, _)| *name == form || *name == short)
+    {
         return Stop::arguments(format!("'{form}' is not available yet; {meanwhile}"), None);
     }
     let near = COMMANDS
@@ -169,7 +179,9 @@ fn unknown(form: &str) -> Stop {
         .map(|name| (super::pflag::distance(form, name), name))
         .filter(|(distance, _)| *distance <= 1 + short.len() / 4)
         .min();
-    let hint = near.map(|(_, name)| format!("; did you mean '{name}'?")).unwrap_or_default();
+    let hint = near
+        .map(|(_, name)| format!("; did you mean '{name}'?"))
+        .unwrap_or_default();
     Stop::arguments(format!("'{form}' is not a minidock command{hint}"), None)
 }
 
@@ -206,7 +218,12 @@ pub(super) fn help() -> String {
 fn group_help(group: &str) -> String {
     let mut text = format!("Usage: minidock {group} COMMAND\n\nCommands:\n");
     for entry in COMMANDS {
-        for form in entry.names.iter().filter_map(|name| name.strip_prefix(group)?.strip_prefix(' ')).take(1) {
+        for form in entry
+            .names
+            .iter()
+            .filter_map(|name| name.strip_prefix(group)?.strip_prefix(' '))
+            .take(1)
+        {
             text += &format!("  {form:<10}{}\n", entry.about);
         }
     }

@@ -40,10 +40,20 @@ pub(super) fn significant(bytes: u64, digits: usize) -> String {
         value /= 1000.0;
         unit += 1;
     }
-    let before_point = if value >= 100.0 { 3 } else if value >= 10.0 { 2 } else { 1 };
+    let before_point = if value >= 100.0 {
+        3
+    } else if value >= 10.0 {
+        2
+    } else {
+        1
+    };
     let mut text = format!("{value:.*}", digits.saturating_sub(before_point));
     // 999.6 has become 1000: %g goes to 1e+03, as docker prints it.
-    if text.split('.').next().is_some_and(|whole| whole.len() > digits) {
+    if text
+        .split('.')
+        .next()
+        .is_some_and(|whole| whole.len() > digits)
+    {
         text = format!("1e+{:02}", digits);
     }
     if text.contains('.') {
@@ -54,7 +64,9 @@ pub(super) fn significant(bytes: u64, digits: usize) -> String {
 
 /// `2025-01-02T03:04:05.123456789Z`: RFC 3339, without zeros at the end; `None` is Go's zero time.
 pub fn rfc3339(time: Option<Nanoseconds>) -> String {
-    let Some(time) = time else { return "0001-01-01T00:00:00Z".to_owned() };
+    let Some(time) = time else {
+        return "0001-01-01T00:00:00Z".to_owned();
+    };
     let (year, month, day, hour, minute, second) = civil(time / SECOND);
     let mut text = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
     match time % SECOND {
@@ -78,9 +90,20 @@ fn civil(seconds: u64) -> (u64, u64, u64, u64, u64, u64) {
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let from_march = (5 * of_year + 2) / 153;
     let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let month = if from_march < 10 {
+        from_march + 3
+    } else {
+        from_march - 9
+    };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
-    (year, month, day, of_day / 3600, of_day / 60 % 60, of_day % 60)
+    (
+        year,
+        month,
+        day,
+        of_day / 3600,
+        of_day / 60 % 60,
+        of_day % 60,
+    )
 }
 
 /// At most `width` columns, the last one `…` where something is missing.
@@ -88,7 +111,10 @@ pub(super) fn ellipsis(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }
-    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+    text.chars()
+        .take(width.saturating_sub(1))
+        .chain(['…'])
+        .collect()
 }
 
 #[cfg(test)]
@@ -99,10 +125,26 @@ mod tests {
     fn durations_are_dockers() {
         let (minute, hour, day) = (60, 3600, 86400);
         let table = [
-            (0, "Less than a second"), (1, "1 second"), (2, "2 seconds"), (59, "59 seconds"), (60, "About a minute"), (119, "About a minute"),
-            (2 * minute, "2 minutes"), (59 * minute + 59, "59 minutes"), (hour, "About an hour"), (89 * minute, "About an hour"), (90 * minute, "2 hours"),
-            (47 * hour, "47 hours"), (48 * hour, "2 days"), (13 * day, "13 days"), (14 * day, "2 weeks"), (59 * day, "8 weeks"), (60 * day, "2 months"),
-            (700 * day, "23 months"), (730 * day, "2 years"), (20_000 * day, "54 years"),
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (2, "2 seconds"),
+            (59, "59 seconds"),
+            (60, "About a minute"),
+            (119, "About a minute"),
+            (2 * minute, "2 minutes"),
+            (59 * minute + 59, "59 minutes"),
+            (hour, "About an hour"),
+            (89 * minute, "About an hour"),
+            (90 * minute, "2 hours"),
+            (47 * hour, "47 hours"),
+            (48 * hour, "2 days"),
+            (13 * day, "13 days"),
+            (14 * day, "2 weeks"),
+            (59 * day, "8 weeks"),
+            (60 * day, "2 months"),
+            (700 * day, "23 months"),
+            (730 * day, "2 years"),
+            (20_000 * day, "54 years"),
         ];
         for (seconds, text) in table {
             assert_eq!(duration(seconds * SECOND), text, "{seconds}");
@@ -111,7 +153,18 @@ mod tests {
 
     #[test]
     fn sizes_have_three_digits() {
-        for (bytes, text) in [(0, "0B"), (999, "999B"), (1000, "1kB"), (1500, "1.5kB"), (4_261_550, "4.26MB"), (12_345_678, "12.3MB"), (126_000_000, "126MB"), (1_234_567_890, "1.23GB"), (999_999, "1e+03kB"), (u64::MAX, "18.4EB")] {
+        for (bytes, text) in [
+            (0, "0B"),
+            (999, "999B"),
+            (1000, "1kB"),
+            (1500, "1.5kB"),
+            (4_261_550, "4.26MB"),
+            (12_345_678, "12.3MB"),
+            (126_000_000, "126MB"),
+            (1_234_567_890, "1.23GB"),
+            (999_999, "1e+03kB"),
+            (u64::MAX, "18.4EB"),
+        ] {
             assert_eq!(size(bytes), text);
         }
         assert_eq!(significant(4_261_550, 4), "4.262MB");
@@ -119,8 +172,14 @@ mod tests {
 
     #[test]
     fn times_are_utc() {
-        assert_eq!(rfc3339(Some(1_735_787_045_123_456_789)), "2025-01-02T03:04:05.123456789Z");
-        assert_eq!(rfc3339(Some(951_782_400_500_000_000)), "2000-02-29T00:00:00.5Z");
+        assert_eq!(
+            rfc3339(Some(1_735_787_045_123_456_789)),
+            "2025-01-02T03:04:05.123456789Z"
+        );
+        assert_eq!(
+            rfc3339(Some(951_782_400_500_000_000)),
+            "2000-02-29T00:00:00.5Z"
+        );
         assert_eq!(rfc3339(None), "0001-01-01T00:00:00Z");
         assert_eq!(created_at(0), "1970-01-01 00:00:00 +0000 UTC");
         assert_eq!(created_at(4_107_542_399), "2100-02-28 23:59:59 +0000 UTC");

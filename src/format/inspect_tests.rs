@@ -13,9 +13,18 @@ const SECOND: u64 = 1_000_000_000;
 const NOW: u64 = 1_795_441_107 * SECOND;
 
 fn request(words: &[&str]) -> RunRequest {
-    let words = std::iter::once("run").chain(words.iter().copied()).map(Into::into);
-    let crate::cli::Command::Run(args) = crate::cli::parse(words, &|_| None).unwrap().command else { panic!("not run") };
-    let around = Surroundings { cwd: "/cwd".into(), environment: &|_| None, read: &|_, _| Ok(Vec::new()) };
+    let words = std::iter::once("run")
+        .chain(words.iter().copied())
+        .map(Into::into);
+    let crate::cli::Command::Run(args) = crate::cli::parse(words, &|_| None).unwrap().command
+    else {
+        panic!("not run")
+    };
+    let around = Surroundings {
+        cwd: "/cwd".into(),
+        environment: &|_| None,
+        read: &|_, _| Ok(Vec::new()),
+    };
     RunRequest::gather(&args, &around).unwrap()
 }
 
@@ -33,7 +42,12 @@ fn view(request: &RunRequest) -> ContainerView<'_> {
         created: NOW - 31 * SECOND,
         path: "sh".into(),
         args: vec!["-c".into(), "'while true; do echo \"é\"; done'".into()],
-        state: StateView { status: Status::Running, pid: 42, started: Some(NOW - 3 * SECOND), ..StateView::default() },
+        state: StateView {
+            status: Status::Running,
+            pid: 42,
+            started: Some(NOW - 3 * SECOND),
+            ..StateView::default()
+        },
         image_id: format!("sha256:{}", "ab".repeat(32)),
         image_name: "busybox:latest".into(),
         request,
@@ -53,8 +67,19 @@ fn view(request: &RunRequest) -> ContainerView<'_> {
             mac: Some([2, 0x42, 172, 17, 0, 2]),
             sandbox_key: "/run/netns/web".into(),
         },
-        mounts: vec![MountView { kind: "bind".into(), source: "/very/long/source/path".into(), destination: "/d".into(), propagation: "rprivate".into(), ..MountView::default() }],
-        overlay: Some(OverlayView { lower: vec!["/l/1".into(), "/l/2".into()], upper: "/c/upper".into(), work: "/c/work".into(), merged: "/c/merged".into() }),
+        mounts: vec![MountView {
+            kind: "bind".into(),
+            source: "/very/long/source/path".into(),
+            destination: "/d".into(),
+            propagation: "rprivate".into(),
+            ..MountView::default()
+        }],
+        overlay: Some(OverlayView {
+            lower: vec!["/l/1".into(), "/l/2".into()],
+            upper: "/c/upper".into(),
+            work: "/c/work".into(),
+            merged: "/c/merged".into(),
+        }),
         log_path: "/c/log".into(),
         hostname_path: "/c/hostname".into(),
         hosts_path: "/c/hosts".into(),
@@ -71,43 +96,129 @@ fn ask(template: &str, view: &ContainerView) -> String {
 fn the_document_has_dockers_keys() {
     let request = request(&["busybox"]);
     let text = print(&[container(&view(&request))], None).unwrap();
-    assert!(text.starts_with("[\n    {\n        \"Id\": \"0123456789abcdef"), "{text}");
+    assert!(
+        text.starts_with("[\n    {\n        \"Id\": \"0123456789abcdef"),
+        "{text}"
+    );
     assert!(text.ends_with("    }\n]\n"));
     let parsed: serde_json::Value = serde_json::from_str(&text).unwrap();
-    for key in ["Id", "Created", "Path", "Args", "State", "Image", "LogPath", "Name", "RestartCount", "Driver", "HostConfig", "GraphDriver", "Mounts", "Config", "NetworkSettings"] {
+    for key in [
+        "Id",
+        "Created",
+        "Path",
+        "Args",
+        "State",
+        "Image",
+        "LogPath",
+        "Name",
+        "RestartCount",
+        "Driver",
+        "HostConfig",
+        "GraphDriver",
+        "Mounts",
+        "Config",
+        "NetworkSettings",
+    ] {
         assert!(parsed[0].get(key).is_some(), "{key}");
     }
-    let order: Vec<usize> = ["Id", "State", "HostConfig", "GraphDriver", "Config", "NetworkSettings"].iter().map(|key| text.find(&format!("\n        \"{key}\"")).unwrap()).collect();
+    let order: Vec<usize> = [
+        "Id",
+        "State",
+        "HostConfig",
+        "GraphDriver",
+        "Config",
+        "NetworkSettings",
+    ]
+    .iter()
+    .map(|key| text.find(&format!("\n        \"{key}\"")).unwrap())
+    .collect();
     assert!(order.is_sorted(), "{order:?}");
     assert_eq!(print(&[], None).unwrap(), "[]\n");
-    assert!(!print(&[container(&view(&request))], Some("json")).unwrap().contains(": "));
+    assert!(
+        !print(&[container(&view(&request))], Some("json"))
+            .unwrap()
+            .contains(": ")
+    );
 }
 
 #[test]
 fn what_people_paste_works() {
-    let request = request(&["-p", "10080:80", "-p", "127.0.0.1::53/udp", "-m", "64m", "--cpus", "1.5", "-v", "./x:/y:ro", "--tmpfs", "/t:size=1m", "--cap-add", "net_admin", "--ulimit", "nofile=5", "--net-cls", "1:10", "busybox"]);
+    let request = request(&[
+        "-p",
+        "10080:80",
+        "-p",
+        "127.0.0.1::53/udp",
+        "-m",
+        "64m",
+        "--cpus",
+        "1.5",
+        "-v",
+        "./x:/y:ro",
+        "--tmpfs",
+        "/t:size=1m",
+        "--cap-add",
+        "net_admin",
+        "--ulimit",
+        "nofile=5",
+        "--net-cls",
+        "1:10",
+        "busybox",
+    ]);
     let view = view(&request);
     let table = [
         ("{{.State.Pid}}", "42"),
         ("{{.NetworkSettings.IPAddress}}", "172.17.0.2"),
-        ("{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", "172.17.0.2"),
+        (
+            "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}",
+            "172.17.0.2",
+        ),
         ("{{.NetworkSettings.Networks.bridge.Gateway}}", "172.17.0.1"),
         ("{{.NetworkSettings.MacAddress}}", "02:42:ac:11:00:02"),
         ("{{.NetworkSettings.SandboxKey}}", "/run/netns/web"),
-        (r#"{{(index (index .NetworkSettings.Ports "80/tcp") 0).HostPort}}"#, "10080"),
-        (r#"{{json (index .NetworkSettings.Ports "80/tcp")}}"#, r#"[{"HostIp":"0.0.0.0","HostPort":"10080"}]"#),
-        ("{{json .HostConfig.PortBindings}}", r#"{"53/udp":[{"HostIp":"127.0.0.1","HostPort":""}],"80/tcp":[{"HostIp":"","HostPort":"10080"}]}"#),
-        ("{{.Name}} {{.Id}}", "/web 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"),
-        ("{{.ID}}", "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"),
-        ("{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.NanoCpus}}", "67108864 134217728 1500000000"),
+        (
+            r#"{{(index (index .NetworkSettings.Ports "80/tcp") 0).HostPort}}"#,
+            "10080",
+        ),
+        (
+            r#"{{json (index .NetworkSettings.Ports "80/tcp")}}"#,
+            r#"[{"HostIp":"0.0.0.0","HostPort":"10080"}]"#,
+        ),
+        (
+            "{{json .HostConfig.PortBindings}}",
+            r#"{"53/udp":[{"HostIp":"127.0.0.1","HostPort":""}],"80/tcp":[{"HostIp":"","HostPort":"10080"}]}"#,
+        ),
+        (
+            "{{.Name}} {{.Id}}",
+            "/web 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+        ),
+        (
+            "{{.ID}}",
+            "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+        ),
+        (
+            "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.NanoCpus}}",
+            "67108864 134217728 1500000000",
+        ),
         ("{{.HostConfig.Binds}}", "[/cwd/x:/y:ro]"),
         ("{{.HostConfig.Tmpfs}}", "map[/t:size=1m]"),
-        ("{{.HostConfig.CapAdd}} {{.HostConfig.NetCls}} {{.HostConfig.NetworkMode}}", "[CAP_NET_ADMIN] 0x00010010 bridge"),
+        (
+            "{{.HostConfig.CapAdd}} {{.HostConfig.NetCls}} {{.HostConfig.NetworkMode}}",
+            "[CAP_NET_ADMIN] 0x00010010 bridge",
+        ),
         (r#"{{index .Config.Labels "a"}}"#, "1"),
         ("{{json .Config.Env}}", r#"["A=<&>"]"#),
-        ("{{.GraphDriver.Data.LowerDir}} {{.GraphDriver.Data.UpperDir}}", "/l/2:/l/1 /c/upper"),
-        ("{{range .Mounts}}{{.Type}} {{.Source}} {{.Destination}} {{.RW}}{{end}}", "bind /very/long/source/path /d true"),
-        ("{{.State.Status}} {{.State.Running}} {{.State.ExitCode}}", "running true 0"),
+        (
+            "{{.GraphDriver.Data.LowerDir}} {{.GraphDriver.Data.UpperDir}}",
+            "/l/2:/l/1 /c/upper",
+        ),
+        (
+            "{{range .Mounts}}{{.Type}} {{.Source}} {{.Destination}} {{.RW}}{{end}}",
+            "bind /very/long/source/path /d true",
+        ),
+        (
+            "{{.State.Status}} {{.State.Running}} {{.State.ExitCode}}",
+            "running true 0",
+        ),
         ("{{.State.FinishedAt}}", "0001-01-01T00:00:00Z"),
         ("{{.Created}}", "2026-11-23T13:37:56Z"),
         ("{{.LogPath}} {{.HostsPath}}", "/c/log /c/hosts"),
@@ -133,7 +244,11 @@ fn ps_prints_dockers_columns() {
     old.path = "true".into();
     old.args.clear();
     old.created = NOW - 3 * 86400 * SECOND;
-    old.state = StateView { status: Status::Exited, finished: Some(NOW - 120 * SECOND), ..StateView::default() };
+    old.state = StateView {
+        status: Status::Exited,
+        finished: Some(NOW - 120 * SECOND),
+        ..StateView::default()
+    };
     old.network = NetworkView::default();
     let both = [view, old];
     let table = "\
@@ -142,26 +257,79 @@ CONTAINER ID   IMAGE            COMMAND                  CREATED          STATUS
 ffffffffffff   abababababab     \"true\"                   3 days ago       Exited (0) 2 minutes ago                           x
 ";
     assert_eq!(ps::print(&both, None, false, false, NOW).unwrap(), table);
-    assert_eq!(ps::print(&[], None, false, false, NOW).unwrap(), "CONTAINER ID   IMAGE     COMMAND   CREATED   STATUS    PORTS     NAMES\n");
-    assert_eq!(ps::print(&both, None, true, false, NOW).unwrap(), "0123456789ab\nffffffffffff\n");
+    assert_eq!(
+        ps::print(&[], None, false, false, NOW).unwrap(),
+        "CONTAINER ID   IMAGE     COMMAND   CREATED   STATUS    PORTS     NAMES\n"
+    );
+    assert_eq!(
+        ps::print(&both, None, true, false, NOW).unwrap(),
+        "0123456789ab\nffffffffffff\n"
+    );
     let some = |format| ps::print(&both[..1], Some(format), false, false, NOW);
-    assert_eq!(some(r#"table {{.ID}}\t{{.Names}}\t{{.Label "a"}}\t{{.Mounts}}"#).unwrap(), "CONTAINER ID   NAMES     a         MOUNTS\n0123456789ab   web       1         /very/long/sou…\n");
-    assert_eq!(some("table {{json .ID}} {{truncate .Image 3}}").unwrap(), "CONTAINER ID IMAGE\n\"0123456789ab\" bus\n");
+    assert_eq!(
+        some(r#"table {{.ID}}\t{{.Names}}\t{{.Label "a"}}\t{{.Mounts}}"#).unwrap(),
+        "CONTAINER ID   NAMES     a         MOUNTS\n0123456789ab   web       1         /very/long/sou…\n"
+    );
+    assert_eq!(
+        some("table {{json .ID}} {{truncate .Image 3}}").unwrap(),
+        "CONTAINER ID IMAGE\n\"0123456789ab\" bus\n"
+    );
     assert_eq!(some("{{pad .State 1 2}}|{{title .State}}|{{join (split .Image \":\") \"-\"}}|{{.RunningFor}}").unwrap(), " running  |Running|busybox-latest|31 seconds ago\n");
-    assert!(some("json").unwrap().contains(r#""Ports":"0.0.0.0:10080-\u003e80/tcp""#));
+    assert!(
+        some("json")
+            .unwrap()
+            .contains(r#""Ports":"0.0.0.0:10080-\u003e80/tcp""#)
+    );
     let error = some("{{.Names}} {{.Foo}}").unwrap_err();
-    assert!(error.message.contains("<.Foo>: can't evaluate field Foo; there are ID, Names"), "{error}");
+    assert!(
+        error
+            .message
+            .contains("<.Foo>: can't evaluate field Foo; there are ID, Names"),
+        "{error}"
+    );
 }
 
 #[test]
 fn filters() {
     let request = request(&["busybox"]);
     let view = view(&request);
-    let fits = |flags: &[&str]| Filter::parse(&flags.iter().map(|flag| (*flag).to_owned()).collect::<Vec<_>>()).unwrap().fits(&view);
-    for flags in [&["name=we"][..], &["name=^/web$"], &["name=x", "name=web"], &["id=0123"], &["status=running"], &["label=a"], &["label=a=1", "label=b"], &["ancestor=busybox"], &["ancestor=busybox:latest"], &["ancestor=abab"], &[]] {
+    let fits = |flags: &[&str]| {
+        Filter::parse(
+            &flags
+                .iter()
+                .map(|flag| (*flag).to_owned())
+                .collect::<Vec<_>>(),
+        )
+        .unwrap()
+        .fits(&view)
+    };
+    for flags in [
+        &["name=we"][..],
+        &["name=^/web$"],
+        &["name=x", "name=web"],
+        &["id=0123"],
+        &["status=running"],
+        &["label=a"],
+        &["label=a=1", "label=b"],
+        &["ancestor=busybox"],
+        &["ancestor=busybox:latest"],
+        &["ancestor=abab"],
+        &[],
+    ] {
         assert!(fits(flags), "{flags:?}");
     }
-    for flags in [&["name=x"][..], &["name=^eb"], &["id=123"], &["status=exited"], &["label=c"], &["label=a=2"], &["label=a", "label=c"], &["ancestor=alpine"], &["exited=0"], &["name=web", "status=exited"]] {
+    for flags in [
+        &["name=x"][..],
+        &["name=^eb"],
+        &["id=123"],
+        &["status=exited"],
+        &["label=c"],
+        &["label=a=2"],
+        &["label=a", "label=c"],
+        &["ancestor=alpine"],
+        &["exited=0"],
+        &["name=web", "status=exited"],
+    ] {
         assert!(!fits(flags), "{flags:?}");
     }
     for flag in ["name", "foo=1", "status=up", "exited=x", "volume=x"] {

@@ -81,12 +81,27 @@ impl Limits {
             cpu_quota_us: cpu_quota(args.cpu_quota)?,
             cpuset_cpus: cpu_set("--cpuset-cpus", &args.cpuset_cpus)?,
             cpuset_mems: cpu_set("--cpuset-mems", &args.cpuset_mems)?,
-            pids: args.pids_limit.and_then(|pids| u64::try_from(pids).ok()).filter(|pids| *pids > 0),
+            pids: args
+                .pids_limit
+                .and_then(|pids| u64::try_from(pids).ok())
+                .filter(|pids| *pids > 0),
             blkio_weight: blkio_weight(args.blkio_weight)?,
-            device_read_bps: throttles("--device-read-bps", &args.device_read_bps, bytes_per_second)?,
-            device_write_bps: throttles("--device-write-bps", &args.device_write_bps, bytes_per_second)?,
+            device_read_bps: throttles(
+                "--device-read-bps",
+                &args.device_read_bps,
+                bytes_per_second,
+            )?,
+            device_write_bps: throttles(
+                "--device-write-bps",
+                &args.device_write_bps,
+                bytes_per_second,
+            )?,
             device_read_iops: throttles("--device-read-iops", &args.device_read_iops, per_second)?,
-            device_write_iops: throttles("--device-write-iops", &args.device_write_iops, per_second)?,
+            device_write_iops: throttles(
+                "--device-write-iops",
+                &args.device_write_iops,
+                per_second,
+            )?,
             oom_score_adj: oom_score(args.oom_score_adj)?,
             memory_swap: None,
         };
@@ -96,7 +111,8 @@ impl Limits {
     }
 
     fn agree(&self) -> Result<(), Invalid> {
-        if let (Some(memory), Some(reservation)) = (self.memory_bytes, self.memory_reservation_bytes)
+        if let (Some(memory), Some(reservation)) =
+            (self.memory_bytes, self.memory_reservation_bytes)
             && memory < reservation
         {
             return Err(Invalid::new(format!(
@@ -104,8 +120,13 @@ impl Limits {
                  --memory-reservation {reservation}; lower the reservation"
             )));
         }
-        if self.nano_cpus.is_some() && (self.cpu_period_us.is_some() || self.cpu_quota_us.is_some()) {
-            let other = if self.cpu_period_us.is_some() { "--cpu-period" } else { "--cpu-quota" };
+        if self.nano_cpus.is_some() && (self.cpu_period_us.is_some() || self.cpu_quota_us.is_some())
+        {
+            let other = if self.cpu_period_us.is_some() {
+                "--cpu-period"
+            } else {
+                "--cpu-quota"
+            };
             return Err(Invalid::new(format!(
                 "conflicting options: --cpus and {other} cannot both be set; --cpus N means --cpu-quota N×{DEFAULT_PERIOD_US}"
             )));
@@ -117,7 +138,8 @@ impl Limits {
     pub fn cpu_bandwidth(&self) -> Option<(i64, u64)> {
         if let Some(nano) = self.nano_cpus {
             // The kernel takes no quota below 1 ms.
-            let quota = (u128::from(nano) * u128::from(DEFAULT_PERIOD_US) / 1_000_000_000).max(1000);
+            let quota =
+                (u128::from(nano) * u128::from(DEFAULT_PERIOD_US) / 1_000_000_000).max(1000);
             return Some((i64::try_from(quota).unwrap_or(i64::MAX), DEFAULT_PERIOD_US));
         }
         match (self.cpu_quota_us, self.cpu_period_us) {
@@ -132,9 +154,11 @@ impl Limits {
     /// `--cpus` asks for more than there are.
     pub fn check_cpus(&self, host_cpus: u64) -> Result<(), Invalid> {
         match self.nano_cpus {
-            Some(nano) if nano > host_cpus.saturating_mul(1_000_000_000) => Err(Invalid::new(format!(
-                "range of CPUs is from 0.01 to {host_cpus}.00, as there are only {host_cpus} CPUs available; lower --cpus"
-            ))),
+            Some(nano) if nano > host_cpus.saturating_mul(1_000_000_000) => {
+                Err(Invalid::new(format!(
+                    "range of CPUs is from 0.01 to {host_cpus}.00, as there are only {host_cpus} CPUs available; lower --cpus"
+                )))
+            }
             _ => Ok(()),
         }
     }
@@ -145,9 +169,11 @@ fn memory(flag: &str, text: &Option<String>) -> Result<Option<u64>, Invalid> {
     let Some(text) = text else { return Ok(None) };
     match size::bytes(flag, text)? {
         0 => Ok(None),
-        bytes if bytes < LEAST_MEMORY_BYTES => {
-            Err(Invalid::value(flag, text, "minimum memory limit allowed is 6MB; write 6m or more"))
-        }
+        bytes if bytes < LEAST_MEMORY_BYTES => Err(Invalid::value(
+            flag,
+            text,
+            "minimum memory limit allowed is 6MB; write 6m or more",
+        )),
         bytes => Ok(Some(bytes)),
     }
 }
@@ -161,18 +187,26 @@ fn memory_swap(text: &Option<String>, memory: Option<u64>) -> Result<Option<Memo
     let swap = size::bytes(flag, text)?;
     match (swap, memory) {
         (0, memory) => Ok(memory.map(|memory| MemorySwap::Bytes(memory.saturating_mul(2)))),
-        (_, None) => Err(Invalid::value(flag, text, "it includes the memory limit, so it needs --memory too")),
+        (_, None) => Err(Invalid::value(
+            flag,
+            text,
+            "it includes the memory limit, so it needs --memory too",
+        )),
         (swap, Some(memory)) if swap < memory => Err(Invalid::value(
             flag,
             text,
-            format!("it includes the memory limit, so it can't be less than --memory ({memory} bytes)"),
+            format!(
+                "it includes the memory limit, so it can't be less than --memory ({memory} bytes)"
+            ),
         )),
         (swap, Some(_)) => Ok(Some(MemorySwap::Bytes(swap))),
     }
 }
 
 fn cpus(args: &RunArgs) -> Result<Option<u64>, Invalid> {
-    let Some(text) = &args.cpus else { return Ok(None) };
+    let Some(text) = &args.cpus else {
+        return Ok(None);
+    };
     match nano_cpus(text).map_err(|why| Invalid::value("--cpus", text, why))? {
         0 => Ok(None),
         nano if nano < 10_000_000 => Err(Invalid::value("--cpus", text, "the least is 0.01 CPUs")),
@@ -184,7 +218,11 @@ fn cpu_shares(shares: Option<i64>) -> Result<Option<u64>, Invalid> {
     let flag = "-c, --cpu-shares";
     match shares {
         None | Some(0) => Ok(None),
-        Some(shares) if shares < 0 => Err(Invalid::value(flag, shares.to_string(), "value must be a positive number")),
+        Some(shares) if shares < 0 => Err(Invalid::value(
+            flag,
+            shares.to_string(),
+            "value must be a positive number",
+        )),
         Some(shares) => Ok(Some(shares.unsigned_abs())),
     }
 }
@@ -204,9 +242,11 @@ fn cpu_period(period: Option<i64>) -> Result<Option<u64>, Invalid> {
 fn cpu_quota(quota: Option<i64>) -> Result<Option<i64>, Invalid> {
     match quota {
         None | Some(0) => Ok(None),
-        Some(us) if us > 0 && us < 1000 => {
-            Err(Invalid::value("--cpu-quota", us.to_string(), "CPU cfs quota can not be less than 1ms (i.e. 1000)"))
-        }
+        Some(us) if us > 0 && us < 1000 => Err(Invalid::value(
+            "--cpu-quota",
+            us.to_string(),
+            "CPU cfs quota can not be less than 1ms (i.e. 1000)",
+        )),
         Some(us) => Ok(Some(us.max(-1))),
     }
 }
@@ -214,7 +254,9 @@ fn cpu_quota(quota: Option<i64>) -> Result<Option<i64>, Invalid> {
 fn cpu_set(flag: &str, text: &Option<String>) -> Result<Option<CpuSet>, Invalid> {
     match text.as_deref() {
         None | Some("") => Ok(None),
-        Some(text) => CpuSet::parse(text).map(Some).map_err(|why| Invalid::value(flag, text, why)),
+        Some(text) => CpuSet::parse(text)
+            .map(Some)
+            .map_err(|why| Invalid::value(flag, text, why)),
     }
 }
 
@@ -222,9 +264,11 @@ fn blkio_weight(weight: Option<i64>) -> Result<Option<u16>, Invalid> {
     match weight {
         None | Some(0) => Ok(None),
         Some(weight @ 10..=1000) => Ok(u16::try_from(weight).ok()),
-        Some(weight) => {
-            Err(Invalid::value("--blkio-weight", weight.to_string(), "range of blkio weight is from 10 to 1000"))
-        }
+        Some(weight) => Err(Invalid::value(
+            "--blkio-weight",
+            weight.to_string(),
+            "range of blkio weight is from 10 to 1000",
+        )),
     }
 }
 
@@ -232,34 +276,55 @@ fn oom_score(score: Option<i64>) -> Result<Option<i32>, Invalid> {
     match score {
         None => Ok(None),
         Some(score @ -1000..=1000) => Ok(i32::try_from(score).ok()),
-        Some(score) => {
-            Err(Invalid::value("--oom-score-adj", score.to_string(), "range for oom score adj is [-1000, 1000]"))
-        }
+        Some(score) => Err(Invalid::value(
+            "--oom-score-adj",
+            score.to_string(),
+            "range for oom score adj is [-1000, 1000]",
+        )),
     }
 }
 
-fn throttles(flag: &str, list: &[String], rate: fn(&str) -> Result<u64, String>) -> Result<Vec<Throttle>, Invalid> {
+fn throttles(
+    flag: &str,
+    list: &[String],
+    rate: fn(&str) -> Result<u64, String>,
+) -> Result<Vec<Throttle>, Invalid> {
     list.iter()
         .map(|text| {
-            let (device, number) =
-                text.rsplit_once(':').ok_or_else(|| Invalid::value(flag, text, "bad format; write DEVICE:RATE"))?;
+            let (device, number) = text
+                .rsplit_once(':')
+                .ok_or_else(|| Invalid::value(flag, text, "bad format; write DEVICE:RATE"))?;
             if !device.starts_with("/dev/") {
-                return Err(Invalid::value(flag, text, format!("bad format for device path: {device}; it must be below /dev/")));
+                return Err(Invalid::value(
+                    flag,
+                    text,
+                    format!("bad format for device path: {device}; it must be below /dev/"),
+                ));
             }
             let rate = rate(number).map_err(|why| Invalid::value(flag, text, why))?;
-            Ok(Throttle { device: PathBuf::from(device), rate })
+            Ok(Throttle {
+                device: PathBuf::from(device),
+                rate,
+            })
         })
         .collect()
 }
 
 fn bytes_per_second(text: &str) -> Result<u64, String> {
-    let why = "invalid rate; write a positive number of bytes per second, with kb, mb or gb if wanted";
-    size::parse(text).ok().filter(|rate| *rate > 0).ok_or_else(|| why.to_owned())
+    let why =
+        "invalid rate; write a positive number of bytes per second, with kb, mb or gb if wanted";
+    size::parse(text)
+        .ok()
+        .filter(|rate| *rate > 0)
+        .ok_or_else(|| why.to_owned())
 }
 
 fn per_second(text: &str) -> Result<u64, String> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|rate| *rate > 0 && digits).ok_or_else(|| "invalid rate; write a positive number".to_owned())
+    text.parse()
+        .ok()
+        .filter(|rate| *rate > 0 && digits)
+        .ok_or_else(|| "invalid rate; write a positive number".to_owned())
 }
 
 #[cfg(test)]
@@ -276,12 +341,26 @@ mod tests {
 
     #[test]
     fn swap_is_twice_the_memory_unless_said() {
-        let limits = Limits::from_args(&RunArgs { memory: some("64m"), ..args() }).unwrap();
+        let limits = Limits::from_args(&RunArgs {
+            memory: some("64m"),
+            ..args()
+        })
+        .unwrap();
         assert_eq!(limits.memory_bytes, Some(64 << 20));
         assert_eq!(limits.memory_swap, Some(MemorySwap::Bytes(128 << 20)));
-        let limits = Limits::from_args(&RunArgs { memory: some("64m"), memory_swap: some("64m"), ..args() }).unwrap();
+        let limits = Limits::from_args(&RunArgs {
+            memory: some("64m"),
+            memory_swap: some("64m"),
+            ..args()
+        })
+        .unwrap();
         assert_eq!(limits.memory_swap, Some(MemorySwap::Bytes(64 << 20)));
-        let limits = Limits::from_args(&RunArgs { memory: some("64m"), memory_swap: some("-1"), ..args() }).unwrap();
+        let limits = Limits::from_args(&RunArgs {
+            memory: some("64m"),
+            memory_swap: some("-1"),
+            ..args()
+        })
+        .unwrap();
         assert_eq!(limits.memory_swap, Some(MemorySwap::Unlimited));
         assert_eq!(Limits::from_args(&args()).unwrap(), Limits::default());
     }
@@ -289,12 +368,33 @@ mod tests {
     #[test]
     fn memory_limits_must_agree() {
         let wrong = [
-            RunArgs { memory: some("5m"), ..args() },
-            RunArgs { memory_swap: some("64m"), ..args() },
-            RunArgs { memory: some("64m"), memory_swap: some("32m"), ..args() },
-            RunArgs { memory: some("64m"), memory_swap: some("-2"), ..args() },
-            RunArgs { memory: some("64m"), memory_reservation: some("65m"), ..args() },
-            RunArgs { memory_reservation: some("1m"), ..args() },
+            RunArgs {
+                memory: some("5m"),
+                ..args()
+            },
+            RunArgs {
+                memory_swap: some("64m"),
+                ..args()
+            },
+            RunArgs {
+                memory: some("64m"),
+                memory_swap: some("32m"),
+                ..args()
+            },
+            RunArgs {
+                memory: some("64m"),
+                memory_swap: some("-2"),
+                ..args()
+            },
+            RunArgs {
+                memory: some("64m"),
+                memory_reservation: some("65m"),
+                ..args()
+            },
+            RunArgs {
+                memory_reservation: some("1m"),
+                ..args()
+            },
         ];
         for args in wrong {
             let error = Limits::from_args(&args).unwrap_err();
@@ -306,54 +406,171 @@ mod tests {
     #[test]
     fn cpus_become_quota_and_period() {
         let bandwidth = |args: RunArgs| Limits::from_args(&args).unwrap().cpu_bandwidth();
-        assert_eq!(bandwidth(RunArgs { cpus: some("1.5"), ..args() }), Some((150_000, 100_000)));
-        assert_eq!(bandwidth(RunArgs { cpus: some("0.01"), ..args() }), Some((1000, 100_000)));
-        assert_eq!(bandwidth(RunArgs { cpu_quota: Some(20_000), ..args() }), Some((20_000, 100_000)));
-        assert_eq!(bandwidth(RunArgs { cpu_quota: Some(-1), cpu_period: Some(50_000), ..args() }), Some((-1, 50_000)));
+        assert_eq!(
+            bandwidth(RunArgs {
+                cpus: some("1.5"),
+                ..args()
+            }),
+            Some((150_000, 100_000))
+        );
+        assert_eq!(
+            bandwidth(RunArgs {
+                cpus: some("0.01"),
+                ..args()
+            }),
+            Some((1000, 100_000))
+        );
+        assert_eq!(
+            bandwidth(RunArgs {
+                cpu_quota: Some(20_000),
+                ..args()
+            }),
+            Some((20_000, 100_000))
+        );
+        assert_eq!(
+            bandwidth(RunArgs {
+                cpu_quota: Some(-1),
+                cpu_period: Some(50_000),
+                ..args()
+            }),
+            Some((-1, 50_000))
+        );
         assert_eq!(bandwidth(args()), None);
     }
 
     #[test]
     fn cpu_flags_out_of_range_or_in_conflict_are_refused() {
         let wrong = [
-            RunArgs { cpus: some("1"), cpu_quota: Some(20_000), ..args() },
-            RunArgs { cpus: some("1"), cpu_period: Some(20_000), ..args() },
-            RunArgs { cpus: some("0.001"), ..args() },
-            RunArgs { cpu_period: Some(999), ..args() },
-            RunArgs { cpu_period: Some(1_000_001), ..args() },
-            RunArgs { cpu_period: Some(-1), ..args() },
-            RunArgs { cpu_quota: Some(999), ..args() },
-            RunArgs { cpu_shares: Some(-1), ..args() },
-            RunArgs { cpuset_cpus: some("0-999999999"), ..args() },
+            RunArgs {
+                cpus: some("1"),
+                cpu_quota: Some(20_000),
+                ..args()
+            },
+            RunArgs {
+                cpus: some("1"),
+                cpu_period: Some(20_000),
+                ..args()
+            },
+            RunArgs {
+                cpus: some("0.001"),
+                ..args()
+            },
+            RunArgs {
+                cpu_period: Some(999),
+                ..args()
+            },
+            RunArgs {
+                cpu_period: Some(1_000_001),
+                ..args()
+            },
+            RunArgs {
+                cpu_period: Some(-1),
+                ..args()
+            },
+            RunArgs {
+                cpu_quota: Some(999),
+                ..args()
+            },
+            RunArgs {
+                cpu_shares: Some(-1),
+                ..args()
+            },
+            RunArgs {
+                cpuset_cpus: some("0-999999999"),
+                ..args()
+            },
         ];
         for args in wrong {
             assert!(Limits::from_args(&args).is_err(), "{args:?}");
         }
-        let many = Limits::from_args(&RunArgs { cpus: some("3"), ..args() }).unwrap();
-        assert!(many.check_cpus(2).unwrap_err().message.contains("only 2 CPUs"));
+        let many = Limits::from_args(&RunArgs {
+            cpus: some("3"),
+            ..args()
+        })
+        .unwrap();
+        assert!(
+            many.check_cpus(2)
+                .unwrap_err()
+                .message
+                .contains("only 2 CPUs")
+        );
         assert_eq!(many.check_cpus(3), Ok(()));
     }
 
     #[test]
     fn rates_name_a_device() {
-        let limits = Limits::from_args(&RunArgs { device_read_bps: vec!["/dev/sda:1mb".into()], device_write_iops: vec!["/dev/sda:100".into()], ..args() }).unwrap();
-        assert_eq!(limits.device_read_bps, [Throttle { device: "/dev/sda".into(), rate: 1 << 20 }]);
+        let limits = Limits::from_args(&RunArgs {
+            device_read_bps: vec!["/dev/sda:1mb".into()],
+            device_write_iops: vec!["/dev/sda:100".into()],
+            ..args()
+        })
+        .unwrap();
+        assert_eq!(
+            limits.device_read_bps,
+            [Throttle {
+                device: "/dev/sda".into(),
+                rate: 1 << 20
+            }]
+        );
         assert_eq!(limits.device_write_iops[0].rate, 100);
-        for text in ["foo", "/dev/sda", "/etc/x:1", "/dev/sda:", "/dev/sda:0", "/dev/sda:-1", "/dev/sda:x"] {
-            assert!(Limits::from_args(&RunArgs { device_read_bps: vec![text.into()], ..args() }).is_err(), "{text}");
-            assert!(Limits::from_args(&RunArgs { device_read_iops: vec![text.into()], ..args() }).is_err(), "{text}");
+        for text in [
+            "foo",
+            "/dev/sda",
+            "/etc/x:1",
+            "/dev/sda:",
+            "/dev/sda:0",
+            "/dev/sda:-1",
+            "/dev/sda:x",
+        ] {
+            assert!(
+                Limits::from_args(&RunArgs {
+                    device_read_bps: vec![text.into()],
+                    ..args()
+                })
+                .is_err(),
+                "{text}"
+            );
+            assert!(
+                Limits::from_args(&RunArgs {
+                    device_read_iops: vec![text.into()],
+                    ..args()
+                })
+                .is_err(),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn small_numbers_have_their_ranges() {
         for weight in [9, 1001, -1, i64::MAX] {
-            assert!(Limits::from_args(&RunArgs { blkio_weight: Some(weight), ..args() }).is_err());
+            assert!(
+                Limits::from_args(&RunArgs {
+                    blkio_weight: Some(weight),
+                    ..args()
+                })
+                .is_err()
+            );
         }
         for score in [-1001, 1001] {
-            assert!(Limits::from_args(&RunArgs { oom_score_adj: Some(score), ..args() }).is_err());
+            assert!(
+                Limits::from_args(&RunArgs {
+                    oom_score_adj: Some(score),
+                    ..args()
+                })
+                .is_err()
+            );
         }
-        let limits = Limits::from_args(&RunArgs { pids_limit: Some(-1), oom_score_adj: Some(-500), blkio_weight: Some(0), ..args() }).unwrap();
-        assert_eq!((limits.pids, limits.oom_score_adj, limits.blkio_weight), (None, Some(-500), None));
+        let limits = Limits::from_args(&RunArgs {
+            pids_limit: Some(-1),
+            oom_score_adj: Some(-500),
+            blkio_weight: Some(0),
+            ..args()
+        })
+        .unwrap();
+        assert_eq!(
+            (limits.pids, limits.oom_score_adj, limits.blkio_weight),
+            (None, Some(-500), None)
+        );
     }
 }

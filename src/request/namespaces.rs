@@ -49,18 +49,46 @@ impl Namespaces {
         let uts_host = match args.uts.as_deref().unwrap_or_default() {
             "" => false,
             "host" => true,
-            text => return Err(Invalid::value("--uts", text, "invalid UTS mode; use host, or leave it out")),
+            text => {
+                return Err(Invalid::value(
+                    "--uts",
+                    text,
+                    "invalid UTS mode; use host, or leave it out",
+                ));
+            }
         };
         match args.cgroupns.as_deref().unwrap_or_default() {
             "" | "private" => {}
-            "host" => return Err(Invalid::value("--cgroupns", "host", "sharing the host's cgroup namespace is not available yet; use private")),
-            text => return Err(Invalid::value("--cgroupns", text, "invalid CGROUP mode; use private")),
+            "host" => {
+                return Err(Invalid::value(
+                    "--cgroupns",
+                    "host",
+                    "sharing the host's cgroup namespace is not available yet; use private",
+                ));
+            }
+            text => {
+                return Err(Invalid::value(
+                    "--cgroupns",
+                    text,
+                    "invalid CGROUP mode; use private",
+                ));
+            }
         }
         match args.userns.as_deref().unwrap_or_default() {
             "" | "host" => {}
-            text => return Err(Invalid::value("--userns", text, "user namespaces are not available yet; use host")),
+            text => {
+                return Err(Invalid::value(
+                    "--userns",
+                    text,
+                    "user namespaces are not available yet; use host",
+                ));
+            }
         }
-        Ok(Namespaces { pid: pid(args)?, ipc: ipc(args)?, uts_host })
+        Ok(Namespaces {
+            pid: pid(args)?,
+            ipc: ipc(args)?,
+            uts_host,
+        })
     }
 }
 
@@ -69,7 +97,11 @@ fn pid(args: &RunArgs) -> Result<Pid, Invalid> {
     Ok(match text {
         "" | "private" => Pid::Private,
         "host" => Pid::Host,
-        _ => Pid::Container(other("--pid", text, "invalid PID mode; use host or container:NAME")?),
+        _ => Pid::Container(other(
+            "--pid",
+            text,
+            "invalid PID mode; use host or container:NAME",
+        )?),
     })
 }
 
@@ -80,7 +112,11 @@ fn ipc(args: &RunArgs) -> Result<Ipc, Invalid> {
         "shareable" => Ipc::Shareable,
         "none" => Ipc::None,
         "host" => Ipc::Host,
-        _ => Ipc::Container(other("--ipc", text, "invalid IPC mode; use private, shareable, none, host or container:NAME")?),
+        _ => Ipc::Container(other(
+            "--ipc",
+            text,
+            "invalid IPC mode; use private, shareable, none, host or container:NAME",
+        )?),
     })
 }
 
@@ -98,17 +134,49 @@ mod tests {
     #[test]
     fn modes_are_dockers() {
         let some = |text: &str| Some(text.to_owned());
-        let args = RunArgs { pid: some("container:a"), ipc: some("shareable"), uts: some("host"), cgroupns: some("private"), userns: some("host"), ..RunArgs::default() };
-        let expected = Namespaces { pid: Pid::Container("a".into()), ipc: Ipc::Shareable, uts_host: true };
+        let args = RunArgs {
+            pid: some("container:a"),
+            ipc: some("shareable"),
+            uts: some("host"),
+            cgroupns: some("private"),
+            userns: some("host"),
+            ..RunArgs::default()
+        };
+        let expected = Namespaces {
+            pid: Pid::Container("a".into()),
+            ipc: Ipc::Shareable,
+            uts_host: true,
+        };
         assert_eq!(Namespaces::from_args(&args), Ok(expected));
-        assert_eq!(Namespaces::from_args(&RunArgs::default()), Ok(Namespaces::default()));
+        assert_eq!(
+            Namespaces::from_args(&RunArgs::default()),
+            Ok(Namespaces::default())
+        );
         let wrong = [
-            RunArgs { pid: some("foo"), ..RunArgs::default() },
-            RunArgs { pid: some("container:"), ..RunArgs::default() },
-            RunArgs { ipc: some("foo"), ..RunArgs::default() },
-            RunArgs { uts: some("container:a"), ..RunArgs::default() },
-            RunArgs { cgroupns: some("host"), ..RunArgs::default() },
-            RunArgs { userns: some("1000"), ..RunArgs::default() },
+            RunArgs {
+                pid: some("foo"),
+                ..RunArgs::default()
+            },
+            RunArgs {
+                pid: some("container:"),
+                ..RunArgs::default()
+            },
+            RunArgs {
+                ipc: some("foo"),
+                ..RunArgs::default()
+            },
+            RunArgs {
+                uts: some("container:a"),
+                ..RunArgs::default()
+            },
+            RunArgs {
+                cgroupns: some("host"),
+                ..RunArgs::default()
+            },
+            RunArgs {
+                userns: some("1000"),
+                ..RunArgs::default()
+            },
         ];
         for args in wrong {
             assert!(Namespaces::from_args(&args).is_err());

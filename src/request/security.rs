@@ -67,7 +67,10 @@ impl Security {
     fn option(&mut self, text: &str, around: &Surroundings) -> Result<(), Invalid> {
         let wrong = |why: &str| Err(Invalid::value(FLAG, text, why));
         // docker's older form has a colon.
-        let (key, value) = text.split_once('=').or_else(|| text.split_once(':')).unwrap_or((text, ""));
+        let (key, value) = text
+            .split_once('=')
+            .or_else(|| text.split_once(':'))
+            .unwrap_or((text, ""));
         match (key, value) {
             ("no-new-privileges", "") if key == text => self.no_new_privileges = true,
             ("no-new-privileges", value) => match boolean(value) {
@@ -80,16 +83,30 @@ impl Security {
             ("seccomp", file) => {
                 let path = around.cwd.join(Path::new(file));
                 let content = around.read(FLAG, &path)?;
-                let Ok(json) = String::from_utf8(content) else { return wrong("the seccomp profile is not UTF-8 text") };
+                let Ok(json) = String::from_utf8(content) else {
+                    return wrong("the seccomp profile is not UTF-8 text");
+                };
                 self.seccomp = Seccomp::File { path, json };
             }
             ("apparmor", "unconfined") | ("label", "disable") => {}
-            ("apparmor", _) => return wrong("AppArmor profiles are not supported; leave it out, or use apparmor=unconfined"),
-            ("label", _) => return wrong("SELinux labels are not supported; leave it out, or use label=disable"),
+            ("apparmor", _) => {
+                return wrong(
+                    "AppArmor profiles are not supported; leave it out, or use apparmor=unconfined",
+                );
+            }
+            ("label", _) => {
+                return wrong(
+                    "SELinux labels are not supported; leave it out, or use label=disable",
+                );
+            }
             ("systempaths", "unconfined") => self.unconfined_system_paths = true,
             ("systempaths", _) => return wrong("use systempaths=unconfined"),
             ("credentialspec", _) => return wrong("it exists on Windows only; leave it out"),
-            _ => return wrong("there are no-new-privileges, seccomp=unconfined|FILE, systempaths=unconfined, apparmor=unconfined, label=disable"),
+            _ => {
+                return wrong(
+                    "there are no-new-privileges, seccomp=unconfined|FILE, systempaths=unconfined, apparmor=unconfined, label=disable",
+                );
+            }
         }
         Ok(())
     }
@@ -100,15 +117,26 @@ fn sysctls(flags: &[String]) -> Result<BTreeMap<String, String>, Invalid> {
     let mut found = BTreeMap::new();
     for text in flags {
         let wrong = |why: &str| Invalid::value("--sysctl", text, why);
-        let (name, value) = text.split_once('=').ok_or_else(|| wrong("write NAME=VALUE, such as net.core.somaxconn=1024"))?;
+        let (name, value) = text
+            .split_once('=')
+            .ok_or_else(|| wrong("write NAME=VALUE, such as net.core.somaxconn=1024"))?;
         let name = name.replace('/', ".");
         let part = |part: &str| {
-            !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+            !part.is_empty()
+                && part
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
         };
         if !name.contains('.') || !name.split('.').all(part) || name.len() > 256 {
-            return Err(wrong("not the name of a kernel parameter; write one such as net.core.somaxconn"));
+            return Err(wrong(
+                "not the name of a kernel parameter; write one such as net.core.somaxconn",
+            ));
         }
-        if value.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t') || value.len() > 4096 {
+        if value
+            .bytes()
+            .any(|byte| byte.is_ascii_control() && byte != b'\t')
+            || value.len() > 4096
+        {
             return Err(wrong("the value holds control characters or is too long"));
         }
         found.insert(name, value.to_owned());
@@ -121,25 +149,72 @@ mod tests {
     use super::*;
 
     fn gather(options: &[&str]) -> Result<Security, Invalid> {
-        let around = Surroundings { cwd: "/cwd".into(), environment: &|_| None, read: &|_, path| match path.to_str() {
-            Some("/cwd/rules.json") => Ok(b"{}".to_vec()),
-            Some("/bytes") => Ok(vec![0xff]),
-            _ => Err(Invalid::new("open: no such file")),
-        } };
+        let around = Surroundings {
+            cwd: "/cwd".into(),
+            environment: &|_| None,
+            read: &|_, path| match path.to_str() {
+                Some("/cwd/rules.json") => Ok(b"{}".to_vec()),
+                Some("/bytes") => Ok(vec![0xff]),
+                _ => Err(Invalid::new("open: no such file")),
+            },
+        };
         let security_opt = options.iter().map(|text| (*text).to_owned()).collect();
-        Security::gather(&RunArgs { security_opt, ..RunArgs::default() }, &around)
+        Security::gather(
+            &RunArgs {
+                security_opt,
+                ..RunArgs::default()
+            },
+            &around,
+        )
     }
 
     #[test]
     fn security_options() {
         assert!(gather(&["no-new-privileges"]).unwrap().no_new_privileges);
-        assert!(gather(&["no-new-privileges:true"]).unwrap().no_new_privileges);
-        assert!(!gather(&["no-new-privileges=true", "no-new-privileges=false"]).unwrap().no_new_privileges);
-        assert_eq!(gather(&["seccomp=unconfined"]).unwrap().seccomp, Seccomp::Unconfined);
-        assert_eq!(gather(&["seccomp=rules.json"]).unwrap().seccomp, Seccomp::File { path: "/cwd/rules.json".into(), json: "{}".into() });
-        assert!(gather(&["systempaths=unconfined"]).unwrap().unconfined_system_paths);
-        assert_eq!(gather(&["apparmor=unconfined", "label=disable", "label:disable"]), Ok(Security::default()));
-        for text in ["", "foo", "seccomp", "seccomp=", "seccomp=/nope", "seccomp=/bytes", "apparmor=docker-default", "label=type:x", "no-new-privileges=maybe", "no-new-privileges=", "systempaths=x", "credentialspec=x"] {
+        assert!(
+            gather(&["no-new-privileges:true"])
+                .unwrap()
+                .no_new_privileges
+        );
+        assert!(
+            !gather(&["no-new-privileges=true", "no-new-privileges=false"])
+                .unwrap()
+                .no_new_privileges
+        );
+        assert_eq!(
+            gather(&["seccomp=unconfined"]).unwrap().seccomp,
+            Seccomp::Unconfined
+        );
+        assert_eq!(
+            gather(&["seccomp=rules.json"]).unwrap().seccomp,
+            Seccomp::File {
+                path: "/cwd/rules.json".into(),
+                json: "{}".into()
+            }
+        );
+        assert!(
+            gather(&["systempaths=unconfined"])
+                .unwrap()
+                .unconfined_system_paths
+        );
+        assert_eq!(
+            gather(&["apparmor=unconfined", "label=disable", "label:disable"]),
+            Ok(Security::default())
+        );
+        for text in [
+            "",
+            "foo",
+            "seccomp",
+            "seccomp=",
+            "seccomp=/nope",
+            "seccomp=/bytes",
+            "apparmor=docker-default",
+            "label=type:x",
+            "no-new-privileges=maybe",
+            "no-new-privileges=",
+            "systempaths=x",
+            "credentialspec=x",
+        ] {
             assert!(gather(&[text]).is_err(), "{text}");
         }
     }
@@ -148,8 +223,24 @@ mod tests {
     fn names_of_kernel_parameters_have_a_form() {
         let read = |text: &str| sysctls(&[text.to_owned()]);
         assert!(read("net.ipv4.ip_forward=1").is_ok());
-        assert_eq!(read("net/core/somaxconn=1").unwrap().keys().collect::<Vec<_>>(), ["net.core.somaxconn"]);
-        for text in ["foo", "=1", "net=1", "net..x=1", "net.../x=1", "../etc/passwd=1", "net.a b=1", "net.x=1\n2", "."] {
+        assert_eq!(
+            read("net/core/somaxconn=1")
+                .unwrap()
+                .keys()
+                .collect::<Vec<_>>(),
+            ["net.core.somaxconn"]
+        );
+        for text in [
+            "foo",
+            "=1",
+            "net=1",
+            "net..x=1",
+            "net.../x=1",
+            "../etc/passwd=1",
+            "net.a b=1",
+            "net.x=1\n2",
+            ".",
+        ] {
             assert!(read(text).is_err(), "{text}");
         }
     }

@@ -10,7 +10,11 @@ use super::{Invalid, tmpfs};
 const FLAG: &str = "-v, --volume";
 
 /// Reads one flag. `warnings` gets what has no effect on this host.
-pub(super) fn parse(text: &OsStr, cwd: &Path, warnings: &mut Vec<String>) -> Result<Mount, Invalid> {
+pub(super) fn parse(
+    text: &OsStr,
+    cwd: &Path,
+    warnings: &mut Vec<String>,
+) -> Result<Mount, Invalid> {
     let wrong = |why: String| Invalid::value(FLAG, text, why);
     let parts: Vec<&[u8]> = text.as_bytes().split(|byte| *byte == b':').collect();
     let (source, target, options) = match parts[..] {
@@ -22,10 +26,16 @@ pub(super) fn parse(text: &OsStr, cwd: &Path, warnings: &mut Vec<String>) -> Res
     let target = mounts::target(OsStr::from_bytes(target)).map_err(wrong)?;
     let options = Options::parse(options, warnings).map_err(wrong)?;
     let Some(source) = source else {
-        return Ok(Mount::Volume { target, read_only: false, copy: true });
+        return Ok(Mount::Volume {
+            target,
+            read_only: false,
+            copy: true,
+        });
     };
     match source.first() {
-        None => Err(wrong("invalid volume specification: the source is empty".to_owned())),
+        None => Err(wrong(
+            "invalid volume specification: the source is empty".to_owned(),
+        )),
         Some(b'/' | b'.') => {
             if options.no_copy {
                 return Err(wrong("nocopy is for volumes; leave it out".to_owned()));
@@ -81,7 +91,13 @@ impl Options {
                         options.propagation = Some(propagation);
                         "propagation"
                     }
-                    None => return Err(tmpfs::unknown("volume option", word, "ro, rw, rshared, rslave, rprivate")),
+                    None => {
+                        return Err(tmpfs::unknown(
+                            "volume option",
+                            word,
+                            "ro, rw, rshared, rslave, rprivate",
+                        ));
+                    }
                 },
             };
             if kinds.contains(&kind) {
@@ -104,22 +120,59 @@ mod tests {
     }
 
     fn bind(source: &str, target: &str, read_only: bool, propagation: Propagation) -> Mount {
-        Mount::Bind { source: source.into(), target: target.into(), read_only, propagation, recursive: true, create_source: true }
+        Mount::Bind {
+            source: source.into(),
+            target: target.into(),
+            read_only,
+            propagation,
+            recursive: true,
+            create_source: true,
+        }
     }
 
     #[test]
     fn the_forms_of_a_volume() {
-        assert_eq!(read("/a:/b").unwrap(), bind("/a", "/b", false, Propagation::Rprivate));
-        assert_eq!(read("./a:/b:ro").unwrap(), bind("/cwd/a", "/b", true, Propagation::Rprivate));
-        assert_eq!(read("/a:/b:rw,rslave,z").unwrap(), bind("/a", "/b", false, Propagation::Rslave));
-        assert_eq!(read("/anon/").unwrap(), Mount::Volume { target: "/anon".into(), read_only: false, copy: true });
+        assert_eq!(
+            read("/a:/b").unwrap(),
+            bind("/a", "/b", false, Propagation::Rprivate)
+        );
+        assert_eq!(
+            read("./a:/b:ro").unwrap(),
+            bind("/cwd/a", "/b", true, Propagation::Rprivate)
+        );
+        assert_eq!(
+            read("/a:/b:rw,rslave,z").unwrap(),
+            bind("/a", "/b", false, Propagation::Rslave)
+        );
+        assert_eq!(
+            read("/anon/").unwrap(),
+            Mount::Volume {
+                target: "/anon".into(),
+                read_only: false,
+                copy: true
+            }
+        );
         let bytes = OsString::from_vec(b"/a\xff:/b\xfe".to_vec());
         assert!(parse(&bytes, Path::new("/"), &mut Vec::new()).is_ok());
     }
 
     #[test]
     fn wrong_volumes_are_refused() {
-        for text in ["", ":", "a", "/a:b", "/a:/", ":/b", "/a:", "a:b:c:d", "/a:/b:zz", "/a:/b:ro,rw", "/a:/b:ro,", "/a:/b:nocopy", "/a:ro"] {
+        for text in [
+            "",
+            ":",
+            "a",
+            "/a:b",
+            "/a:/",
+            ":/b",
+            "/a:",
+            "a:b:c:d",
+            "/a:/b:zz",
+            "/a:/b:ro,rw",
+            "/a:/b:ro,",
+            "/a:/b:nocopy",
+            "/a:ro",
+        ] {
             assert!(read(text).is_err(), "{text}");
         }
         let error = read("data:/b").unwrap_err();
