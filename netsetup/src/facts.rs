@@ -73,24 +73,24 @@ impl Facts {
         } else {
             host.forget_bridge();
         }
-        let on = |key: &str| sysctl::read(key).map(|value| value.is_some_and(|value| value != "0"));
-        Ok(Facts {
-            ip_forward: on("net/ipv4/ip_forward")?,
-            route_localnet: found.is_some() && on(&route_localnet_key(&network.bridge))?,
-            bridge_netfilter: on("net/bridge/bridge-nf-call-iptables")?,
-            egress_mtu: egress_mtu(host),
-            firewall: firewall::Facts::read(host, network)?,
-            bridge: found.map(|found| Bridge {
+        let bridge = found.map(|found| {
+            let own = addresses.iter().filter(|one| one.index == found.index);
+            Bridge {
                 index: found.index,
                 kind: found.kind,
                 up: found.up,
                 mtu: found.mtu,
-                addresses: addresses
-                    .iter()
-                    .filter(|one| one.index == found.index)
-                    .map(|one| (one.address, one.prefix_len))
-                    .collect(),
-            }),
+                addresses: own.map(|one| (one.address, one.prefix_len)).collect(),
+            }
+        });
+        let on = |key: &str| sysctl::read(key).map(|value| value.is_some_and(|value| value != "0"));
+        Ok(Facts {
+            ip_forward: on("net/ipv4/ip_forward")?,
+            route_localnet: bridge.is_some() && on(&route_localnet_key(&network.bridge))?,
+            bridge_netfilter: on("net/bridge/bridge-nf-call-iptables")?,
+            egress_mtu: egress_mtu(host),
+            firewall: firewall::Facts::read(host, &adopt(bridge.as_ref(), network))?,
+            bridge,
             addresses,
         })
     }
@@ -98,31 +98,27 @@ impl Facts {
     /// The network as this host has it: a bridge that is there keeps its address, which is the containers' gateway.
     /// Its MTU is kept too.
     pub fn adopt(&self, network: &Network) -> Network {
-        let mut network = network.clone();
-        if let Some(bridge) = self
-            .bridge
-            .as_ref()
-            .filter(|bridge| bridge.kind == "bridge")
-        {
-            let usable = |(_, prefix_len): &&(Ipv4Addr, u8)| *prefix_len <= 30;
-            if !bridge
-                .addresses
-                .iter()
-                .any(|(address, _)| *address == network.gateway)
-                && let Some((address, prefix_len)) = bridge.addresses.iter().find(usable)
-            {
-                (network.gateway, network.prefix_len) = (*address, *prefix_len);
-            } else if let Some((_, prefix_len)) = bridge
-                .addresses
-                .iter()
-                .find(|(address, _)| *address == network.gateway)
-            {
-                network.prefix_len = *prefix_len;
-            }
-            network.mtu = bridge.mtu;
-        }
-        network
+        adopt(self.bridge.as_ref(), network)
     }
+}
+
+fn adopt(bridge: Option<&Bridge>, network: &Network) -> Network {
+    let mut network = network.clone();
+    let Some(bridge) = bridge.filter(|bridge| bridge.kind == "bridge") else {
+        return network;
+    };
+    let same = |(address, _): &&(Ipv4Addr, u8)| *address == network.gateway;
+    let usable = |(_, prefix_len): &&(Ipv4Addr, u8)| *prefix_len <= 30;
+    let kept = bridge
+        .addresses
+        .iter()
+        .find(same)
+        .or_else(|| bridge.addresses.iter().find(usable));
+    if let Some((address, prefix_len)) = kept {
+        (network.gateway, network.prefix_len) = (*address, *prefix_len);
+    }
+    network.mtu = bridge.mtu;
+    network
 }
 
 pub(crate) fn route_localnet_key(bridge: &str) -> String {

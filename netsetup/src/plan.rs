@@ -62,6 +62,19 @@ fn plan_bridge(network: &Network, facts: &Facts) -> Result<Vec<link::Op>> {
             "cannot use {name} as a bridge: it is there and is {kind}; rename or remove it"
         )));
     }
+    if let Some(found) = &facts.bridge
+        && let [(address, prefix_len), ..] = found.addresses[..]
+        && !found
+            .addresses
+            .iter()
+            .any(|(one, _)| *one == network.gateway)
+    {
+        return Err(Error::Refused(format!(
+            "the bridge {name} has the address {address}/{prefix_len}, not {}/{}: take its address for the network, \
+             or remove the bridge",
+            network.gateway, network.prefix_len
+        )));
+    }
     let addressed = facts.bridge.as_ref().is_some_and(|found| {
         found
             .addresses
@@ -185,5 +198,247 @@ fn plan_ports(network: &Network, endpoint: &Endpoint, ports: &[PortMapping]) -> 
             comment: format!("{} {short_id}", endpoint.name),
         })],
         Backend::Iptables => ports.iter().map(publish).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::firewall::nftables::TableState;
+
+    fn network(backend: Backend) -> Network {
+        Network {
+            name: "bridge".into(),
+            bridge: "docker0".into(),
+            gateway: Ipv4Addr::new(172, 17, 0, 1),
+            prefix_len: 16,
+            mtu: 1500,
+            table: "minidock".into(),
+            backend,
+        }
+    }
+
+    /// A host that has nothing yet.
+    fn nothing(network: &Network) -> Facts {
+        let firewall = match network.backend {
+            Backend::Nftables => firewall::Facts::Nftables(nftables::Facts {
+                table: TableState::Missing,
+                missing: nftables::network_elements(network),
+            }),
+            Backend::Iptables => firewall::Facts::Iptables(iptables::Facts::default()),
+        };
+        Facts {
+            bridge: None,
+            addresses: Vec::new(),
+            ip_forward: false,
+            route_localnet: false,
+            bridge_netfilter: false,
+            egress_mtu: 1500,
+            firewall,
+        }
+    }
+
+    fn endpoint() -> Endpoint {
+        let port =
+            |host_address: Ipv4Addr, host_port, container_port, protocol, mode| PortMapping {
+                protocol,
+                host_address,
+                host_port,
+                container_port,
+                mode,
+            };
+        let any = Ipv4Addr::UNSPECIFIED;
+        Endpoint {
+            owner: "3f2a9c11d0b2e4f5".repeat(4),
+            name: "web".into(),
+            host_link: "veth3f2a9c1".into(),
+            inside_link: "eth0".into(),
+            mac: [2, 0x42, 172, 17, 0, 2],
+            address: Ipv4Addr::new(172, 17, 0, 2),
+            prefix_len: 16,
+            gateway: Ipv4Addr::new(172, 17, 0, 1),
+            mtu: 1500,
+            bridge: "docker0".into(),
+            hairpin: false,
+            ports: vec![
+                port(any, 10080, 80, Protocol::Tcp, PublishMode::Dnat),
+                port(
+                    Ipv4Addr::LOCALHOST,
+                    10053,
+                    53,
+                    Protocol::Udp,
+                    PublishMode::Dnat,
+                ),
+                port(any, 9000, 9000, Protocol::Tcp, PublishMode::Proxy),
+            ],
+        }
+    }
+
+    fn script(ops: &[Op]) -> String {
+        let commands = ops
+            .iter()
+            .flat_map(Op::explain)
+            .map(|(command, _)| command + "\n");
+        commands.collect()
+    }
+
+    #[test]
+    fn a_network_with_nftables() {
+        let network = network(Backend::Nftables);
+        let ops = plan_network(&network, &nothing(&network)).unwrap();
+        let text = script(&ops);
+        let (head, table) = text.split_once("nft -f - <<'EOF'\n").unwrap();
+        assert_eq!(
+            head,
+            "echo 1 > /proc/sys/net/ipv4/ip_forward\n\
+             ip link add docker0 address 02:42:ac:11:00:01 mtu 1500 type bridge\n\
+             ip addr add 172.17.0.1/16 dev docker0\n\
+             ip link set docker0 up\n\
+             echo 1 > /proc/sys/net/ipv4/conf/docker0/route_localnet\n"
+        );
+        let (table, elements) = table.split_once("EOF\n").unwrap();
+        assert!(table.starts_with("table ip minidock {\n\tset bridges { type ifname; }\n"));
+        assert!(table.contains("\t\tip saddr @subnets oifname != @bridges masquerade comment "));
+        assert_eq!(
+            elements,
+            "nft add element ip minidock bridges '{ \"docker0\" }'\n\
+             nft add element ip minidock subnets '{ 172.17.0.0/16 }'\n\
+             nft add element ip minidock same_bridge '{ \"docker0\" . \"docker0\" }'\n"
+        );
+    }
+
+    #[test]
+    fn a_network_with_iptables() {
+        let network = network(Backend::Iptables);
+        let text = script(&plan_network(&network, &nothing(&network)).unwrap());
+        let (_, rules) = text.split_once("route_localnet\n").unwrap();
+        assert_eq!(
+            rules,
+            "iptables -t raw -N MINIDOCK-GUARD\n\
+             iptables -t raw -I PREROUTING -j MINIDOCK-GUARD\n\
+             iptables -t raw -A MINIDOCK-GUARD -d 127.0.0.0/8 ! -i lo -j DROP\n\
+             iptables -t raw -A MINIDOCK-GUARD -s 127.0.0.0/8 ! -i lo -j DROP\n\
+             iptables -t nat -N DOCKER\n\
+             iptables -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER\n\
+             iptables -t nat -A OUTPUT -m addrtype --dst-type LOCAL -j DOCKER\n\
+             iptables -t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE\n\
+             iptables -t nat -A POSTROUTING -s 172.17.0.0/16 -o docker0 -m conntrack --ctstate DNAT -j MASQUERADE\n\
+             iptables -t nat -A POSTROUTING -s 127.0.0.0/8 -o docker0 -j MASQUERADE\n\
+             iptables -N MINIDOCK-FORWARD\n\
+             iptables -I FORWARD -j MINIDOCK-FORWARD\n\
+             iptables -I MINIDOCK-FORWARD -i docker0 -o docker0 -j ACCEPT\n\
+             iptables -I MINIDOCK-FORWARD -o docker0 -m conntrack --ctstate DNAT -j ACCEPT\n\
+             iptables -I MINIDOCK-FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n\
+             iptables -A MINIDOCK-FORWARD -o docker0 -j DROP\n\
+             iptables -A FORWARD -i docker0 ! -o docker0 -j ACCEPT\n"
+        );
+    }
+
+    #[test]
+    fn an_endpoint() {
+        let text = script(&plan_endpoint(&network(Backend::Nftables), &endpoint()));
+        assert_eq!(
+            text,
+            "ip link add veth3f2a9c1 mtu 1500 type veth peer name eth0 address 02:42:ac:11:00:02 mtu 1500 netns $pid\n\
+             ip link set veth3f2a9c1 alias web\n\
+             ip link set veth3f2a9c1 master docker0\n\
+             ip link set veth3f2a9c1 up\n\
+             nsenter -t $pid -n ip link set eth0 up\n\
+             nsenter -t $pid -n ip addr add 172.17.0.2/16 dev eth0\n\
+             nsenter -t $pid -n ip route add default via 172.17.0.1\n\
+             nsenter -t $pid -n ip link set lo up\n\
+             mkdir -p /var/run/netns\n\
+             ln -s /proc/$pid/ns/net /var/run/netns/web\n\
+             nft add element ip minidock ports '{ tcp . 10080 comment \"web 3f2a9c11d0b2\" : 172.17.0.2 . 80 }'\n\
+             nft add element ip minidock ports_at '{ udp . 127.0.0.1 . 10053 comment \"web 3f2a9c11d0b2\" : 172.17.0.2 . 53 }'\n\
+             conntrack -D -p udp --orig-dst 127.0.0.1 --orig-port-dst 10053 || true\n"
+        );
+        let text = script(&plan_endpoint(&network(Backend::Iptables), &endpoint()));
+        let (_, rules) = text.split_once("/var/run/netns/web\n").unwrap();
+        assert_eq!(
+            rules,
+            "iptables -t nat -A DOCKER -p tcp -m tcp --dport 10080 -j DNAT --to-destination 172.17.0.2:80\n\
+             iptables -t nat -A DOCKER -d 127.0.0.1/32 -p udp -m udp --dport 10053 -j DNAT --to-destination 172.17.0.2:53\n\
+             conntrack -D -p udp --orig-dst 127.0.0.1 --orig-port-dst 10053 || true\n"
+        );
+    }
+
+    #[test]
+    fn a_bridge_with_another_address_is_refused() {
+        let network = network(Backend::Nftables);
+        let mut facts = nothing(&network);
+        facts.bridge = Some(crate::Bridge {
+            index: 7,
+            kind: "bridge".into(),
+            up: true,
+            mtu: 1500,
+            addresses: vec![(Ipv4Addr::new(10, 200, 0, 1), 24)],
+        });
+        assert_eq!(
+            plan_network(&network, &facts).unwrap_err().to_string(),
+            "the bridge docker0 has the address 10.200.0.1/24, not 172.17.0.1/16: take its address for the network, \
+             or remove the bridge"
+        );
+        assert!(plan_network(&facts.adopt(&network), &facts).is_ok());
+    }
+
+    #[test]
+    fn names_that_are_no_link_names_are_refused() {
+        for bridge in [
+            "",
+            "a-bridge-too-long",
+            "a b",
+            "a/b",
+            "a\"b",
+            "..",
+            "-x",
+            "br;reboot",
+        ] {
+            let network = Network {
+                bridge: bridge.into(),
+                ..network(Backend::Nftables)
+            };
+            assert!(
+                plan_network(&network, &nothing(&network)).is_err(),
+                "{bridge:?}"
+            );
+        }
+    }
+
+    /// The journal of a container and a network as the first version writes it: every later one must read it.
+    #[test]
+    fn residues_keep_their_written_form() {
+        let network = network(Backend::Nftables);
+        let mut ops = plan_network(&network, &nothing(&network)).unwrap();
+        ops.extend(plan_endpoint(&network, &endpoint()));
+        let lines = |ops: &[Op]| {
+            let residues = ops.iter().filter_map(|op| op.residue(Some(42)));
+            residues
+                .map(|residue| serde_json::to_string(&residue).unwrap() + "\n")
+                .collect::<String>()
+        };
+        assert_eq!(
+            lines(&ops),
+            r#"{"Sysctl":{"key":"net/ipv4/ip_forward","old":"0","new":"1"}}
+{"Bridge":{"name":"docker0"}}
+{"NftTable":{"family":"ip","name":"minidock"}}
+{"NftElements":{"family":"ip","table":"minidock","elements":[{"Bridge":{"name":"docker0"}},{"Subnet":{"address":"172.17.0.0","prefix_len":16}},{"SameBridge":{"name":"docker0"}}]}}
+{"Link":{"name":"veth3f2a9c1","alias":"web"}}
+{"NetnsName":{"name":"web","pid":42}}
+{"NftElements":{"family":"ip","table":"minidock","elements":[{"Port":{"protocol":"tcp","host_address":"0.0.0.0","host_port":10080,"address":"172.17.0.2","port":80}},{"Port":{"protocol":"udp","host_address":"127.0.0.1","host_port":10053,"address":"172.17.0.2","port":53}}]}}
+"#
+        );
+        let publish = plan_endpoint(&self::network(Backend::Iptables), &endpoint());
+        let text = lines(&publish);
+        assert!(
+            text.contains(r#"{"IptablesRule":{"table":"nat","chain":"DOCKER","rule":["-p","tcp","#),
+            "{text}"
+        );
+        for line in text.lines() {
+            let residue: crate::Residue = serde_json::from_str(line).unwrap();
+            assert_eq!(serde_json::to_string(&residue).unwrap(), line);
+        }
     }
 }

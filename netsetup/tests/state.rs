@@ -350,6 +350,18 @@ fn a_bridge_that_is_there_keeps_its_address_and_survives() {
         let before = snapshot(None);
         let facts = host.facts();
         host.network = facts.adopt(&host.network);
+        let ops = plan_network(&host.network, &facts).unwrap();
+        let script: Vec<String> = ops
+            .iter()
+            .flat_map(Op::explain)
+            .map(|(command, _)| command)
+            .collect();
+        assert!(
+            script
+                .iter()
+                .any(|command| command.contains("subnets '{ 10.200.0.0/24 }'")),
+            "{script:?}"
+        );
         assert_eq!(
             (
                 host.network.gateway,

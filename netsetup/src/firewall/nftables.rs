@@ -412,7 +412,7 @@ pub(crate) fn plan_network(network: &Network, facts: &Facts) -> Vec<Op> {
 }
 
 /// What the table holds of a network.
-pub(super) fn network_elements(network: &Network) -> Vec<Element> {
+pub(crate) fn network_elements(network: &Network) -> Vec<Element> {
     let (address, prefix_len) = network.subnet();
     let name = &network.bridge;
     vec![
