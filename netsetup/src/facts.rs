@@ -11,7 +11,7 @@ use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 
 use crate::host::Host;
 use crate::netlink::{Answer, Batch, Netlink, attribute, attributes, text_of, u16_at, u32_at};
-use crate::{Network, Result, firewall, link, sysctl};
+use crate::{Network, Result, firewall, query, sysctl};
 
 const DEFAULT_MTU: u32 = 1500;
 const DUMP: u16 = libc::NLM_F_DUMP as u16;
@@ -66,7 +66,7 @@ pub struct Address {
 impl Facts {
     /// Reads all of it; well under 0.3 ms with nftables, ~6 ms with iptables (a process).
     pub fn read(host: &mut Host, network: &Network) -> Result<Facts> {
-        let found = link::get(host.route()?, &network.bridge)?;
+        let found = query::get(host.route()?, &network.bridge)?;
         let addresses = addresses(host.route()?)?;
         if let Some(found) = &found {
             host.remember_bridge(&network.bridge, found.index);
@@ -146,7 +146,7 @@ pub fn egress_mtu(host: &mut Host) -> u32 {
     let mtu = |host: &mut Host| -> Option<u32> {
         let netlink = host.route().ok()?;
         let index = device(netlink)?;
-        Some(link::get_index(netlink, index).ok()??.mtu)
+        Some(query::get_index(netlink, index).ok()??.mtu)
     };
     // lo's 65536 would be the answer of a host that routes everything to itself.
     mtu(host)
@@ -158,7 +158,7 @@ pub fn egress_mtu(host: &mut Host) -> u32 {
 /// MAC is still behind a port of the bridge. (Entries of dead containers linger for minutes, but their ports are gone.)
 pub fn bridge_addresses_in_use(host: &mut Host, bridge: &str) -> Result<BTreeSet<Ipv4Addr>> {
     let netlink = host.route()?;
-    let Some(found) = link::get(netlink, bridge)? else {
+    let Some(found) = query::get(netlink, bridge)? else {
         return Ok(BTreeSet::new());
     };
     let neighbours = neighbours(netlink, AddressFamily::Inet, found.index)?;

@@ -1,7 +1,7 @@
 //! The host's side: netlink sockets of the caller's network namespace, opened when first needed.
 
 use crate::netlink::Netlink;
-use crate::{Error, Result, link};
+use crate::{Error, Result, query};
 
 /// Sockets into the network namespace of the caller.
 pub struct Host {
@@ -40,7 +40,7 @@ impl Host {
         match &self.bridge {
             Some((known, index)) if known == name => Ok(*index),
             _ => {
-                let Some(found) = link::get(self.route()?, name)? else {
+                let Some(found) = query::get(self.route()?, name)? else {
                     return Err(Error::Refused(format!(
                         "the bridge {name} is gone: was it removed by hand?"
                     )));

@@ -21,6 +21,7 @@ mod op;
 mod plan;
 pub mod port;
 pub mod proxy;
+mod query;
 pub mod sysctl;
 mod undo;
 

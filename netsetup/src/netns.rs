@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::netlink::Netlink;
 use crate::undo::{Residue, Undone};
-use crate::{Command, Error, Result, link};
+use crate::{Command, Error, Result, query};
 
 /// Where iproute2 looks for named namespaces (`/var/run` is `/run`).
 const NAMES: &str = "/run/netns";
@@ -50,7 +50,7 @@ impl NewNetns {
             .map_err(|error| Error::system("return to the host's network namespace", error))?;
         let (fd, mut route) = inside?;
         // Some hosts put tunnel devices into each new namespace, so the first index after lo may be taken.
-        let free_index = link::highest_index(&mut route)? + 1;
+        let free_index = query::highest_index(&mut route)? + 1;
         Ok(NewNetns {
             fd,
             outside,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::firewall::{conntrack, iptables, nftables, table};
 use crate::host::Host;
-use crate::{Protocol, Result, link, netns, sysctl};
+use crate::{Protocol, Result, link, netns, query, sysctl};
 
 /// What stays on the host when every process is dead, with what undo needs to find it and to know it as its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -173,7 +173,7 @@ fn undo_one(residue: &Residue, host: &mut Host, links: Links) -> Result<Undone> 
 
 /// No RTM_DELLINK for the normal end of a container: its namespace's death removes the link, and the call waits.
 fn undo_link(name: &str, alias: &str, host: &mut Host, links: Links) -> Result<Undone> {
-    let Some(found) = link::get(host.route()?, name)? else {
+    let Some(found) = query::get(host.route()?, name)? else {
         return Ok(Undone::NotThere);
     };
     // Without an alias it was cut off between its birth and its second message; the name is made from our id.
@@ -188,7 +188,7 @@ fn undo_link(name: &str, alias: &str, host: &mut Host, links: Links) -> Result<U
         Links::Leave => return Ok(Undone::Removed),
     };
     let gone = wait_until(wait_ms, || {
-        Ok(link::get_index(host.route()?, found.index)?.is_none_or(|now| now.name != found.name))
+        Ok(query::get_index(host.route()?, found.index)?.is_none_or(|now| now.name != found.name))
     })?;
     if gone {
         return Ok(Undone::Removed);
@@ -197,7 +197,7 @@ fn undo_link(name: &str, alias: &str, host: &mut Host, links: Links) -> Result<U
 }
 
 fn undo_bridge(name: &str, host: &mut Host, links: Links) -> Result<Undone> {
-    let Some(found) = link::get(host.route()?, name)? else {
+    let Some(found) = query::get(host.route()?, name)? else {
         return Ok(Undone::NotThere);
     };
     if found.kind != "bridge" {
@@ -212,10 +212,10 @@ fn undo_bridge(name: &str, host: &mut Host, links: Links) -> Result<Undone> {
         0
     };
     let free = wait_until(wait_ms, || {
-        Ok(link::list(host.route()?, found.index)?.is_empty())
+        Ok(query::list(host.route()?, found.index)?.is_empty())
     })?;
     if !free {
-        let ports: Vec<String> = link::list(host.route()?, found.index)?
+        let ports: Vec<String> = query::list(host.route()?, found.index)?
             .into_iter()
             .map(|port| port.name)
             .collect();
@@ -234,7 +234,7 @@ fn undo_address(
     prefix_len: u8,
     host: &mut Host,
 ) -> Result<Undone> {
-    let Some(found) = link::get(host.route()?, bridge)? else {
+    let Some(found) = query::get(host.route()?, bridge)? else {
         return Ok(Undone::NotThere);
     };
     match link::delete_address(host.route()?, found.index, address, prefix_len) {
