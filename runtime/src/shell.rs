@@ -28,9 +28,9 @@ mod tests {
         for text in ["plain", "", "two words", "it's", "$HOME`id`\\", "a\nb", "*"] {
             let output = std::process::Command::new("sh").args(["-c", &format!("printf %s {}", word(text))]).output().unwrap();
             assert_eq!(String::from_utf8(output.stdout).unwrap(), text);
-            let script = format!("root=/r; printf %s {}", inside(text));
+            let script = format!("root=/r; printf %s {}", inside(format!("/{text}")));
             let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
-            assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("/r{text}"));
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("/r/{text}"));
         }
     }
 }

@@ -118,7 +118,11 @@ pub(crate) fn become_user(process: &Process, ready: &Ready) -> Result<(), StartE
         capabilities::keep_over_setuid().doing(|| "keep capabilities")?;
     }
     rustix::thread::set_thread_res_uid(uid, uid, uid).doing(|| format!("become the user {}", ready.uid))?;
-    let sets = process.capabilities;
+    let mut sets = process.capabilities;
+    if ready.uid != 0 {
+        // What execve would leave: else the program of another user is found with root's right to read everything.
+        (sets.effective, sets.permitted) = (sets.ambient, sets.ambient);
+    }
     capabilities::set(sets.effective, sets.permitted, sets.inheritable).doing(|| "set capabilities")?;
     capabilities::set_ambient(sets.ambient).doing(|| "set ambient capabilities")?;
     // Where root may not go (NFS, a user's own folder), the user may.

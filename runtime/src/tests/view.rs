@@ -88,7 +88,7 @@ fn the_mounts_are_dockers() {
 #[test]
 fn masked_paths_are_empty_and_read_only_ones_closed() {
     isolated("view::masked_paths_are_empty_and_read_only_ones_closed", |host| {
-        let script = "for f in kcore keys timer_list interrupts; do ! test -e /proc/$f || wc -c < /proc/$f; done | sort -u; ls -A /proc/acpi /proc/scsi /sys/firmware 2>/dev/null | grep -v : | grep -c .; echo x > /proc/sys/kernel/domainname; echo $?; echo b > /proc/sysrq-trigger; echo $?; touch /sys/x; echo $?; touch /proc/acpi/x; echo $?; ls -l /proc/kcore";
+        let script = "for f in kcore keys timer_list interrupts; do ! test -e /proc/$f || wc -c < /proc/$f; done | sort -u; ls -A /proc/acpi /proc/scsi /sys/firmware 2>/dev/null | grep -v : | grep -c .; echo x > /proc/sys/kernel/domainname; echo $?; echo b > /proc/sysrq-trigger; echo $?; touch /sys/x; echo $?; touch /sys/firmware/x; echo $?; ls -l /proc/keys";
         let outcome = Container::sh(host, script).run().unwrap();
         let lines: Vec<&str> = outcome.stdout.lines().collect();
         assert_eq!(lines[..6], ["0", "0", "1", "1", "1", "1"], "{outcome:?}");
