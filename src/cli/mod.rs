@@ -26,9 +26,9 @@ pub use containers::{
     VersionArgs, WaitArgs,
 };
 pub use images::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
+pub(crate) use pflag::boolean;
 #[cfg(test)]
 pub(crate) use pflag::declared;
-pub(crate) use pflag::{boolean, distance};
 pub use run::RunArgs;
 pub use stop::Stop;
 pub(crate) use stop::bounded;

@@ -50,11 +50,6 @@ impl Stop {
         }
     }
 
-    /// A request that was refused after the flags had been read.
-    pub fn refused(invalid: crate::request::Invalid, command: &str) -> Stop {
-        Stop::usage(&invalid.message, Some(command), invalid.code)
-    }
-
     /// The exit code: 0 for help.
     pub fn code(&self) -> u8 {
         match self {

@@ -483,11 +483,6 @@ fn ports(view: &ContainerView) -> Document {
     )
 }
 
-/// The text for names that were not found; `kind` is the word after "No such".
-pub fn not_found(kind: &str, name: &str) -> String {
-    format!("Error: No such {kind}: {name}")
-}
-
 #[cfg(test)]
 #[path = "inspect_tests.rs"]
 mod tests;

@@ -149,7 +149,6 @@ pub fn status(state: &StateView, now: Nanoseconds) -> String {
     match state.status {
         Status::Running => format!("Up {}", since(state.started)),
         Status::Paused => format!("Up {} (Paused)", since(state.started)),
-        Status::Removing => "Removal In Progress".to_owned(),
         Status::Dead => "Dead".to_owned(),
         Status::Created => "Created".to_owned(),
         Status::Exited => match state.finished {

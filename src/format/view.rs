@@ -58,8 +58,6 @@ pub enum Status {
     Running,
     /// Its processes are frozen.
     Paused,
-    /// Being removed.
-    Removing,
     /// Its first process has ended.
     Exited,
     /// Its removal failed halfway.
@@ -73,7 +71,6 @@ impl Status {
             Status::Created => "created",
             Status::Running => "running",
             Status::Paused => "paused",
-            Status::Removing => "removing",
             Status::Exited => "exited",
             Status::Dead => "dead",
         }

@@ -64,11 +64,6 @@ impl CpuSet {
             ranges,
         })
     }
-
-    /// The highest number in it.
-    pub fn highest(&self) -> u32 {
-        self.ranges.iter().map(|(_, last)| *last).max().unwrap_or(0)
-    }
 }
 
 fn number(text: &str) -> Result<u32, String> {
@@ -117,7 +112,6 @@ mod tests {
     fn a_set_stays_a_list_of_ranges() {
         let set = CpuSet::parse("0-3,5,7-7").unwrap();
         assert_eq!(set.ranges, [(0, 3), (5, 5), (7, 7)]);
-        assert_eq!(set.highest(), 7);
         for text in [
             "",
             ",",

@@ -1,11 +1,11 @@
 //! The cgroup limits of a container, checked against each other by docker's rules.
 
-use std::path::PathBuf;
-
 use serde::{Deserialize, Serialize};
 
 use super::cpus::{CpuSet, nano_cpus};
-use super::{Invalid, size, text};
+pub use super::throttle::Throttle;
+use super::throttle::{bytes_per_second, per_second, throttles};
+use super::{Invalid, size};
 use crate::cli::RunArgs;
 
 /// docker's least memory limit: below it no program starts.
@@ -57,16 +57,6 @@ pub enum MemorySwap {
     Bytes(u64),
     /// `-1`: as much swap as the host has.
     Unlimited,
-}
-
-/// A rate of one block device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Throttle {
-    /// Below /dev. Its device numbers are looked up with the host's facts.
-    #[serde(with = "text::one")]
-    pub device: PathBuf,
-    /// Bytes or operations per second, at least 1.
-    pub rate: u64,
 }
 
 impl Limits {
@@ -282,49 +272,6 @@ fn oom_score(score: Option<i64>) -> Result<Option<i32>, Invalid> {
             "range for oom score adj is [-1000, 1000]",
         )),
     }
-}
-
-fn throttles(
-    flag: &str,
-    list: &[String],
-    rate: fn(&str) -> Result<u64, String>,
-) -> Result<Vec<Throttle>, Invalid> {
-    list.iter()
-        .map(|text| {
-            let (device, number) = text
-                .rsplit_once(':')
-                .ok_or_else(|| Invalid::value(flag, text, "bad format; write DEVICE:RATE"))?;
-            if !device.starts_with("/dev/") {
-                return Err(Invalid::value(
-                    flag,
-                    text,
-                    format!("bad format for device path: {device}; it must be below /dev/"),
-                ));
-            }
-            let rate = rate(number).map_err(|why| Invalid::value(flag, text, why))?;
-            Ok(Throttle {
-                device: PathBuf::from(device),
-                rate,
-            })
-        })
-        .collect()
-}
-
-fn bytes_per_second(text: &str) -> Result<u64, String> {
-    let why =
-        "invalid rate; write a positive number of bytes per second, with kb, mb or gb if wanted";
-    size::parse(text)
-        .ok()
-        .filter(|rate| *rate > 0)
-        .ok_or_else(|| why.to_owned())
-}
-
-fn per_second(text: &str) -> Result<u64, String> {
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse()
-        .ok()
-        .filter(|rate| *rate > 0 && digits)
-        .ok_or_else(|| "invalid rate; write a positive number".to_owned())
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ pub mod cpus;
 pub mod devices;
 pub mod environment;
 mod exec;
+mod hosts;
 mod invalid;
 mod labels;
 pub mod limits;
@@ -16,12 +17,14 @@ mod mount_flag;
 pub mod mounts;
 pub mod names;
 pub mod namespaces;
+mod net_cls;
 pub mod network;
 pub mod ports;
 pub mod security;
 pub mod signal;
 mod size;
 mod text;
+mod throttle;
 mod tmpfs;
 pub mod ulimits;
 mod volume_flag;
@@ -168,7 +171,7 @@ pub struct RunRequest {
     pub security: Security,
     /// Limits.
     pub limits: Limits,
-    /// To be printed on stderr before the start; docker's words.
+    /// To be printed on stderr before the start, each after `WARNING: `; docker's words.
     pub warnings: Vec<String>,
 }
 

@@ -9,8 +9,9 @@ use std::path::PathBuf;
 use netsetup::{Protocol, PublishMode};
 use serde::{Deserialize, Serialize};
 
+use super::net_cls::net_cls;
 use super::ports::{self, Publish};
-use super::{Invalid, names, text};
+use super::{Invalid, hosts, names, text};
 use crate::cli::RunArgs;
 
 /// Everything about the network that was asked for.
@@ -80,22 +81,22 @@ impl Network {
             dns: args
                 .dns
                 .iter()
-                .map(|text| dns(text))
+                .map(|text| hosts::dns(text))
                 .collect::<Result<_, _>>()?,
             dns_search: args
                 .dns_search
                 .iter()
-                .map(|text| domain(text))
+                .map(|text| hosts::domain(text))
                 .collect::<Result<_, _>>()?,
             dns_options: args
                 .dns_option
                 .iter()
-                .map(|text| dns_option(text))
+                .map(|text| hosts::dns_option(text))
                 .collect::<Result<_, _>>()?,
             extra_hosts: args
                 .add_host
                 .iter()
-                .map(|text| extra_host(text))
+                .map(|text| hosts::extra_host(text))
                 .collect::<Result<_, _>>()?,
             net_cls: args.net_cls.as_deref().map(net_cls).transpose()?,
         };
@@ -145,7 +146,7 @@ impl Network {
         };
         if !self.publish.is_empty() || self.publish_all {
             warnings.push(format!(
-                "WARNING: Published ports are discarded when using {mode} network mode"
+                "Published ports are discarded when using {mode} network mode"
             ));
             self.publish.clear();
             self.publish_all = false;
@@ -211,105 +212,6 @@ pub(crate) fn publish_mode(text: Option<&str>) -> Result<Option<PublishMode>, In
         Some("proxy") => Ok(Some(PublishMode::Proxy)),
         Some(text) => Err(Invalid::value("--publish-mode", text, "use dnat or proxy")),
     }
-}
-
-fn dns(text: &str) -> Result<IpAddr, Invalid> {
-    text.parse()
-        .map_err(|_| Invalid::value("--dns", text, "IP address is not correctly formatted"))
-}
-
-fn domain(text: &str) -> Result<String, Invalid> {
-    let name = text.strip_suffix('.').unwrap_or(text);
-    match text == "." || (name.len() <= 253 && name.split('.').all(names::label)) {
-        true => Ok(text.to_owned()),
-        false => Err(Invalid::value(
-            "--dns-search",
-            text,
-            "not a valid domain; write one such as example.org, or . for none",
-        )),
-    }
-}
-
-/// One word of resolv.conf's options line: a newline would be a line of the user's own.
-fn dns_option(text: &str) -> Result<String, Invalid> {
-    let word =
-        !text.is_empty() && text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_graphic());
-    match word {
-        true => Ok(text.to_owned()),
-        false => Err(Invalid::value(
-            "--dns-option",
-            text,
-            "write one option of resolv.conf(5), such as ndots:2",
-        )),
-    }
-}
-
-fn extra_host(text: &str) -> Result<ExtraHost, Invalid> {
-    let flag = "--add-host";
-    let bad = || Invalid::value(flag, text, "bad format for add-host; write NAME:ADDRESS");
-    let (name, address) = text
-        .split_once('=')
-        .or_else(|| text.split_once(':'))
-        .ok_or_else(bad)?;
-    if !name.split('.').all(names::label) {
-        return Err(bad());
-    }
-    let bare = address
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .unwrap_or(address);
-    let address = match bare {
-        "host-gateway" => None,
-        _ => Some(bare.parse().map_err(|_| {
-            Invalid::value(
-                flag,
-                text,
-                format!(
-                    "invalid IP address in add-host: {address:?}; write an address or host-gateway"
-                ),
-            )
-        })?),
-    };
-    Ok(ExtraHost {
-        name: name.to_owned(),
-        address,
-    })
-}
-
-/// `1:10` as tc writes class ids (hexadecimal, major and minor), or the number itself as net_cls.classid takes it.
-fn net_cls(text: &str) -> Result<u32, Invalid> {
-    let wrong = || {
-        Invalid::value(
-            "--net-cls",
-            text,
-            "write MAJOR:MINOR in hexadecimal as tc does, such as 1:10, or 0xAAAABBBB such as 0x00010010",
-        )
-    };
-    let hexadecimal = |digits: &str| {
-        let all = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-        u32::from_str_radix(digits, 16).ok().filter(|_| all)
-    };
-    let id = match text.split_once(':') {
-        Some((major, minor)) => {
-            let half = |digits: &str| hexadecimal(digits).filter(|half| *half <= 0xffff);
-            let minor = if minor.is_empty() {
-                Some(0)
-            } else {
-                half(minor)
-            };
-            half(major)
-                .zip(minor)
-                .map(|(major, minor)| major << 16 | minor)
-        }
-        None => match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-            Some(digits) => hexadecimal(digits),
-            None => text
-                .parse()
-                .ok()
-                .filter(|_| text.bytes().all(|byte| byte.is_ascii_digit())),
-        },
-    };
-    id.filter(|id| *id != 0).ok_or_else(wrong)
 }
 
 #[cfg(test)]
@@ -435,117 +337,8 @@ mod tests {
         .unwrap();
         assert_eq!(
             warnings,
-            ["WARNING: Published ports are discarded when using host network mode"]
+            ["Published ports are discarded when using host network mode"]
         );
         assert!(network.publish.is_empty());
-    }
-
-    #[test]
-    fn resolver_and_hosts_lines_cant_be_smuggled() {
-        let list = |text: &str| vec![text.to_owned()];
-        let (network, _) = read(RunArgs {
-            dns: list("::1"),
-            dns_search: list("example.org."),
-            dns_option: list("ndots:2"),
-            add_host: vec![
-                "a:1.2.3.4".into(),
-                "b=::1".into(),
-                "c:[::1]".into(),
-                "d:host-gateway".into(),
-                "e:::1".into(),
-            ],
-            ..RunArgs::default()
-        })
-        .unwrap();
-        let addresses: Vec<_> = network
-            .extra_hosts
-            .iter()
-            .map(|host| host.address.map(|address| address.to_string()))
-            .collect();
-        assert_eq!(
-            addresses,
-            [
-                Some("1.2.3.4".into()),
-                Some("::1".into()),
-                Some("::1".into()),
-                None,
-                Some("::1".into())
-            ]
-        );
-        for text in [
-            "foo",
-            "foo:300.1.1.1",
-            ":1.1.1.1",
-            "a\nb:1.1.1.1",
-            "a b:1.1.1.1",
-            "a:1.1.1.1\nx",
-        ] {
-            assert!(
-                read(RunArgs {
-                    add_host: list(text),
-                    ..RunArgs::default()
-                })
-                .is_err(),
-                "{text}"
-            );
-        }
-        for text in ["", "a\nnameserver 6.6.6.6", "a b"] {
-            assert!(
-                read(RunArgs {
-                    dns_option: list(text),
-                    ..RunArgs::default()
-                })
-                .is_err(),
-                "{text}"
-            );
-        }
-        for text in ["", "-a", "a..b", "a\nb", &"x".repeat(300)] {
-            assert!(
-                read(RunArgs {
-                    dns_search: list(text),
-                    ..RunArgs::default()
-                })
-                .is_err(),
-                "{text}"
-            );
-        }
-        assert!(
-            read(RunArgs {
-                dns: list("foo"),
-                ..RunArgs::default()
-            })
-            .is_err()
-        );
-    }
-
-    #[test]
-    fn class_ids() {
-        for (text, id) in [
-            ("1:10", 0x0001_0010),
-            ("0x00010010", 0x0001_0010),
-            ("0x10010", 0x0001_0010),
-            ("65552", 0x0001_0010),
-            ("10:", 0x0010_0000),
-            ("ffff:ffff", u32::MAX),
-        ] {
-            assert_eq!(net_cls(text), Ok(id), "{text}");
-        }
-        for text in [
-            "",
-            ":",
-            "0",
-            "0x0",
-            "0:0",
-            "10000:1",
-            "1:10000",
-            "1:2:3",
-            "x",
-            "0x1ffffffff",
-            "-1",
-            "+1",
-            "1:+1",
-        ] {
-            assert!(net_cls(text).is_err(), "{text}");
-        }
     }
 }

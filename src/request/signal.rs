@@ -11,8 +11,6 @@ pub struct Signal(pub i32);
 impl Signal {
     /// SIGTERM, what `stop` sends first by default.
     pub const TERM: Signal = Signal(15);
-    /// SIGKILL, what `kill` sends by default.
-    pub const KILL: Signal = Signal(9);
 }
 
 /// Linux's numbers on x86 and ARM (signal(7)). glibc keeps 32 and 33 for itself: SIGRTMIN is 34.

@@ -77,7 +77,10 @@ impl Options {
                     "ro or rw"
                 }
                 b"z" | b"Z" => {
-                    warnings.push("WARNING: the volume option z has no effect: minidock has no SELinux labels".to_owned());
+                    warnings.push(
+                        "the volume option z has no effect: minidock has no SELinux labels"
+                            .to_owned(),
+                    );
                     "z or Z"
                 }
                 b"nocopy" => {
