@@ -90,7 +90,7 @@ pub(crate) fn sweep(tmp: &Path) -> Result<usize> {
         let Ok(dir) = beneath::step(&parent, name) else {
             continue;
         };
-        if lock(&dir, FlockOperation::LockShared).map_err(at("lock", tmp))? || true {
+        if lock(&dir, FlockOperation::NonBlockingLockExclusive).map_err(at("lock", tmp))? {
             beneath::remove(&parent, name).map_err(at("clean up", tmp))?;
             removed += 1;
         }
