@@ -171,7 +171,12 @@ impl<'a> Draft<'a> {
         if rules.is_empty() {
             return Ok(());
         }
-        let home = self.home("devices", "the container away from the host's devices")?;
+        // cgroup2 wherever it is, beside a v1 devices controller too: a program is one bpf(2) call, while the first attach
+        // to a v1 group waits for an RCU grace period (10-17 ms), and no container needs another v1 group by default.
+        let home = match &self.layout.v2 {
+            Some(v2) => Home::V2(v2),
+            None => self.home("devices", "the container away from the host's devices")?,
+        };
         let path = self.group_path(home);
         let op = match home {
             Home::V1(_) => {
@@ -180,7 +185,8 @@ impl<'a> Draft<'a> {
             }
             Home::V2(_) => Op::DeviceProgram { path, rules },
         };
-        self.group(home, Some("devices")).writes.push(op);
+        let controller = matches!(home, Home::V1(_)).then_some("devices");
+        self.group(home, controller).writes.push(op);
         Ok(())
     }
 
