@@ -142,6 +142,9 @@ enum Member {
     Link(Vec<u8>),
 }
 
+/// Longest name, or link, of a member that we look at.
+const MEMBER_NAME_MAX: usize = 512;
+
 /// The archive, with its members by name.
 pub(crate) struct Archive {
     /// How messages call it.
@@ -379,6 +382,10 @@ fn index(file: &File, limits: &Limits) -> io::Result<HashMap<Vec<u8>, Member>> {
         let Ok(path) = beneath::clean(&entry.name) else {
             continue;
         };
+        // No form has such names; all of them together must not fill the memory.
+        if path.len() > MEMBER_NAME_MAX || entry.link.len() > MEMBER_NAME_MAX {
+            continue;
+        }
         if entry
             .data_offset
             .checked_add(entry.size)

@@ -352,7 +352,7 @@ mod tests {
             &deep,
         ] {
             assert!(
-                Config::parse(bad.into()).is_err(),
+                Config::check(bad.into()).is_err(),
                 "{}",
                 &bad[..bad.len().min(40)]
             );

@@ -61,7 +61,9 @@ pub enum Error {
         why: String,
     },
     /// The archive holds no image; perhaps it's a root file system.
-    #[error("refused {archive}: it has no manifest.json, index.json or repositories: not an image; if it is a root file system, use import")]
+    #[error(
+        "refused {archive}: it has no manifest.json, index.json or repositories: not an image; if it is a root file system, use import"
+    )]
     NotAnImage {
         /// The archive as the user named it.
         archive: String,

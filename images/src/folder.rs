@@ -15,18 +15,22 @@ use tar::Header;
 
 use crate::beneath::proc_path;
 use crate::error::refusal;
-use crate::layer::keeps;
-use crate::limits::Limits;
+use crate::layer::shown;
+use crate::metadata::keeps;
+
+/// Most bytes of names to keep in memory.
+const NAMES_MAX: usize = 256 << 20;
 
 /// A `Read` of the folder's tar stream.
-pub(crate) struct FolderTar<'a> {
+pub(crate) struct FolderTar {
     root: OwnedFd,
-    limits: &'a Limits,
     device: u64,
     /// Names still to come: of each open folder, the last first. The top itself is the first.
     todo: Vec<Vec<u8>>,
     /// Hard links seen: inode to the first name.
     links: HashMap<u64, Vec<u8>>,
+    /// Bytes of the names in these two.
+    names_bytes: usize,
     /// Headers and padding ready to be read.
     ready: Vec<u8>,
     given: usize,
@@ -36,14 +40,14 @@ pub(crate) struct FolderTar<'a> {
     ended: bool,
 }
 
-impl<'a> FolderTar<'a> {
-    pub fn new(root: OwnedFd, limits: &'a Limits) -> FolderTar<'a> {
+impl FolderTar {
+    pub fn new(root: OwnedFd) -> FolderTar {
         FolderTar {
             root,
-            limits,
             device: 0,
             todo: vec![Vec::new()],
             links: HashMap::new(),
+            names_bytes: 0,
             ready: Vec::new(),
             given: 0,
             file: None,
@@ -61,12 +65,10 @@ impl<'a> FolderTar<'a> {
             self.ended = true;
             return Ok(());
         };
+        self.names_bytes = self.names_bytes.saturating_sub(path.len());
         let named = |error: Errno| {
             let error = io::Error::from(error);
-            io::Error::new(
-                error.kind(),
-                refusal(format!("{}: {error}", String::from_utf8_lossy(&path))),
-            )
+            io::Error::new(error.kind(), refusal(format!("{}: {error}", shown(&path))))
         };
         let flags = OFlags::PATH | OFlags::NOFOLLOW;
         let object = match self.open(&path, flags) {
@@ -100,7 +102,8 @@ impl<'a> FolderTar<'a> {
             },
             FileType::Directory => {
                 if stat.st_dev == self.device {
-                    self.list(&path).map_err(named)?;
+                    self.list(&path)
+                        .map_err(|error| refusal(format!("{}: {error}", shown(&path))))?;
                 }
                 b'5'
             }
@@ -116,6 +119,7 @@ impl<'a> FolderTar<'a> {
             _ => return Ok(()),
         };
         if kind != FileType::Directory && stat.st_nlink > 1 {
+            self.names_bytes += path.len();
             self.links
                 .entry(stat.st_ino)
                 .or_insert_with(|| path.clone());
@@ -159,7 +163,7 @@ impl<'a> FolderTar<'a> {
         }
     }
 
-    fn list(&mut self, path: &[u8]) -> rustix::io::Result<()> {
+    fn list(&mut self, path: &[u8]) -> io::Result<()> {
         let folder = self.open(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
         let mut names = Vec::new();
         for entry in Dir::new(folder)? {
@@ -168,8 +172,9 @@ impl<'a> FolderTar<'a> {
             if matches!(name, b"." | b"..") {
                 continue;
             }
-            if (self.todo.len() + names.len()) as u64 >= self.limits.entries {
-                return Err(Errno::TOOBIG);
+            self.names_bytes += path.len() + 1 + name.len();
+            if self.names_bytes > NAMES_MAX {
+                return Err(refusal("too many names for the memory"));
             }
             names.push(match path.is_empty() {
                 true => name.to_vec(),
@@ -253,7 +258,7 @@ impl<'a> FolderTar<'a> {
         if count == 0 {
             return Err(refusal(format!(
                 "{}: it shrank while it was read",
-                String::from_utf8_lossy(path)
+                shown(path)
             )));
         }
         *left -= count as u64;
@@ -261,7 +266,7 @@ impl<'a> FolderTar<'a> {
     }
 }
 
-impl Read for FolderTar<'_> {
+impl Read for FolderTar {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if into.is_empty() {
             return Ok(0);

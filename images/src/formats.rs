@@ -56,7 +56,9 @@ pub(crate) fn read(archive: &Archive, limits: &Limits) -> Result<Vec<Found>> {
     } else if let Some(blob) = archive.get("repositories")? {
         reader.repositories(&blob)?
     } else {
-        return Err(crate::Error::NotAnImage { archive: archive.name.clone() });
+        return Err(crate::Error::NotAnImage {
+            archive: archive.name.clone(),
+        });
     };
     if found.is_empty() {
         return Err(crate::Error::Refused {

@@ -8,10 +8,11 @@ use serde_json::json;
 
 use crate::archive::{Input, Opened};
 use crate::change;
+use crate::commit::{Tree, commit, prepare};
 use crate::config::host_architecture;
 use crate::error::{Error, Failure, Result};
 use crate::folder::FolderTar;
-use crate::load::{LoadOptions, Loaded, Tree, commit, prepare, unpack_stream};
+use crate::load::{LoadOptions, Loaded, unpack_stream};
 use crate::meter::{Budget, Stored};
 use crate::progress::Progress;
 use crate::reference::Reference;
@@ -48,7 +49,7 @@ impl Store {
         let devices = options.load.devices;
         let result = match input.open()? {
             Opened::Folder(fd) => {
-                let mut tar = Stored::new(FolderTar::new(fd, limits), None);
+                let mut tar = Stored::new(FolderTar::new(fd), None);
                 unpack_stream(&mut tar, &folder, devices, &budget)
             }
             Opened::File(file) | Opened::Stream(file) => {

@@ -12,6 +12,7 @@
 mod archive;
 mod beneath;
 mod change;
+mod commit;
 mod compression;
 mod config;
 mod digest;
@@ -23,10 +24,13 @@ mod import;
 mod layer;
 mod limits;
 mod load;
+mod metadata;
 mod meter;
 mod near;
+mod pax;
 mod progress;
 mod reference;
+mod remove;
 mod store;
 mod workspace;
 
@@ -40,4 +44,5 @@ pub use limits::{Devices, Limits};
 pub use load::{LoadOptions, Loaded};
 pub use progress::{Callback, Phase};
 pub use reference::Reference;
-pub use store::{Guard, Image, Removed, Store, Summary};
+pub use remove::Removed;
+pub use store::{Guard, Image, Store, Summary};

@@ -27,7 +27,7 @@ pub struct Limits {
     pub json_bytes: u64,
     /// Images in one archive.
     pub images: usize,
-    /// Entries of the outer archive.
+    /// Entries of the outer archive. An image has three for each layer at most.
     pub archive_entries: usize,
 }
 
@@ -45,7 +45,7 @@ impl Default for Limits {
             layers: 127,
             json_bytes: 4 << 20,
             images: 1000,
-            archive_entries: 100_000,
+            archive_entries: 20_000,
         }
     }
 }

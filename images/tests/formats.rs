@@ -1,5 +1,5 @@
 //! All forms in which images come, and the wrong ones' messages.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
 

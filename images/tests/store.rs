@@ -1,5 +1,5 @@
 //! The store: names and ids, removal as docker's, two processes at once, crashes, no space left, the fast path.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
 

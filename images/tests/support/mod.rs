@@ -1,6 +1,12 @@
 //! What the tests of this crate share: a root that goes away, tar archives written byte by byte (so that they can
 //! be as bad as wanted), images in all forms, and a listing of a folder to compare.
-#![allow(dead_code, missing_docs)]
+#![allow(
+    dead_code,
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
 
 use std::collections::BTreeMap;
 use std::fs;
