@@ -17,7 +17,11 @@ fuzz_target!(|data: &[u8]| {
     for place in ["file", "work/file"] {
         fs::write(top.join(place), "canary").unwrap();
     }
-    let limits = Limits { unpacked_bytes: 1 << 20, entries: 1000, ..Limits::default() };
+    let limits = Limits {
+        unpacked_bytes: 1 << 20,
+        entries: 1000,
+        ..Limits::default()
+    };
     let folder: OwnedFd = File::open(&layer).unwrap().into();
     let _ = images::unpack_tar(data, &folder, Devices::Skip, &limits);
     for place in ["file", "work/file"] {

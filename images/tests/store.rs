@@ -422,6 +422,8 @@ fn no_space_left_is_said_and_leaves_the_store_as_it_was() {
     // A small tmpfs in a mount namespace of its own.
     let temp = Temp::new();
     let archive = temp.file("a.tar", &image(&"x".repeat(3 << 20), &["big:1"]));
+    // This one is copied, uncompressed, before it is read.
+    let packed = temp.file("a.tar.gz", &gzip(&fs::read(&archive).unwrap()));
     let small = temp.file("b.tar", &image("small", &["small:1"]));
     let script = format!(
         "mount -t tmpfs -o size=2m,mode=700 tmpfs {root} && exec {exe} --exact in_a_child --nocapture",
@@ -434,6 +436,7 @@ fn no_space_left_is_said_and_leaves_the_store_as_it_was() {
         .env("IMAGES_TEST_VERB", "full")
         .env("IMAGES_TEST_ROOT", temp.0.join("root"))
         .env("IMAGES_TEST_ARCHIVE", &archive)
+        .env("IMAGES_TEST_GZIP", &packed)
         .env("IMAGES_TEST_SMALL", &small)
         .output()
         .unwrap();
@@ -531,7 +534,7 @@ fn in_a_child() {
                 .load(Input::File(path("IMAGES_TEST_SMALL")), &options())
                 .unwrap();
             let before = state(&store);
-            for input in ["IMAGES_TEST_ARCHIVE"] {
+            for input in ["IMAGES_TEST_ARCHIVE", "IMAGES_TEST_GZIP"] {
                 let error = store
                     .load(Input::File(path(input)), &options())
                     .unwrap_err();
