@@ -8,7 +8,7 @@ use rustix::{
     mount::{MountFlags, mount},
 };
 
-use super::{CpusetSeed, DeviceRule, Error, Op, bpf_sys, devices, explain, file, program};
+use super::{DeviceRule, Error, Op, bpf_sys, devices, file, program};
 
 /// How often a parent group that another container's removal has just taken away is made again.
 const PARENT_TRIES: usize = 100;
@@ -21,16 +21,8 @@ pub fn apply(ops: &[Op]) -> Result<(), Error> {
     for (index, op) in ops.iter().enumerate() {
         match op {
             Op::Mount { at, options } => mount_net_cls(at, options)?,
-            Op::Parent {
-                path,
-                enable,
-                cpuset,
-            } => match make_parent(path, enable, cpuset.as_ref()) {
-                // The parents above it stand before it in the plan; `create` makes them all again.
-                Err(Error::Failed { source, .. })
-                    if source.raw_os_error() == Some(libc::ENOENT) => {}
-                result => result?,
-            },
+            Op::Parent { path } => make_parent(path)?,
+            Op::Fill { path, value, why } => fill(path, value, why)?,
             Op::Create { path, .. } => create(path, &ops[..index])?,
             Op::Write { path, value, why } => {
                 file::write(path, value).map_err(|error| write_error(path, value, why, error))?;
@@ -68,29 +60,12 @@ fn mount_net_cls(at: &Path, options: &str) -> Result<(), Error> {
     })
 }
 
-fn make_parent(path: &Path, enable: &[String], cpuset: Option<&CpusetSeed>) -> Result<(), Error> {
+/// Makes a parent group. One that can't be made because the parent above it has just been removed is left to `create`.
+fn make_parent(path: &Path) -> Result<(), Error> {
     match mkdir(path, mode()) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(error) => return Err(mkdir_error(path, error)),
+        Ok(()) | Err(Errno::EXIST | Errno::NOENT | Errno::NODEV) => Ok(()),
+        Err(error) => Err(mkdir_error(path, error)),
     }
-    if !enable.is_empty() {
-        let (control, value) = (path.join("cgroup.subtree_control"), explain::plus(enable));
-        file::write(&control, &value).map_err(|error| {
-            write_error(&control, &value, "controllers for the groups below", error)
-        })?;
-    }
-    if let Some(CpusetSeed { cpus, mems }) = cpuset {
-        for (name, value) in [("cpuset.cpus", cpus), ("cpuset.mems", mems)] {
-            let list = path.join(name);
-            let filled = file::read(&list, 1 << 16).is_ok_and(|text| !text.trim().is_empty());
-            if !filled {
-                file::write(&list, value).map_err(|error| {
-                    write_error(&list, value, "a cpuset group starts empty", error)
-                })?;
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Makes the container's group. The end of the last other container may remove the parent in between: make it again.
@@ -104,22 +79,22 @@ fn create(path: &Path, before: &[Op]) -> Result<(), Error> {
             Err(error) => return Err(mkdir_error(path, error)),
         }
         for op in before {
-            if let Op::Parent {
-                path: parent,
-                enable,
-                cpuset,
-            } = op
+            if let Op::Parent { path: parent } = op
                 && path.starts_with(parent)
             {
-                match make_parent(parent, enable, cpuset.as_ref()) {
-                    Err(Error::Failed { source, .. })
-                        if matches!(source.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => {}
-                    result => result?,
-                }
+                make_parent(parent)?;
             }
         }
     }
     Err(mkdir_error(path, Errno::NOENT))
+}
+
+fn fill(path: &Path, value: &str, why: &str) -> Result<(), Error> {
+    let filled = file::read(path, 1 << 16).is_ok_and(|text| !text.trim().is_empty());
+    if filled {
+        return Ok(());
+    }
+    file::write(path, value).map_err(|error| write_error(path, value, why, error))
 }
 
 fn write_rules(group: &Path, rules: &[DeviceRule]) -> Result<(), Error> {

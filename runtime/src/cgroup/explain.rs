@@ -1,6 +1,6 @@
 //! Operations as the shell commands a person would type.
 
-use super::{CpusetSeed, Op};
+use super::Op;
 
 /// The commands of one operation, each with its reason.
 pub(super) fn explain(op: &Op) -> Vec<(String, String)> {
@@ -17,30 +17,14 @@ pub(super) fn explain(op: &Op) -> Vec<(String, String)> {
                 "for all containers; it stays until the last one is gone",
             ),
         ],
-        Op::Parent { enable, cpuset, .. } => {
-            let mut commands = vec![command(
-                format!("mkdir -p {shown}"),
-                "all containers' groups lie in here",
-            )];
-            if !enable.is_empty() {
-                commands.push(command(
-                    format!("echo '{}' > {shown}/cgroup.subtree_control", plus(enable)),
-                    "the groups below get these controllers",
-                ));
-            }
-            if let Some(CpusetSeed { cpus, mems }) = cpuset {
-                for (file, value) in [("cpuset.cpus", cpus), ("cpuset.mems", mems)] {
-                    commands.push(command(
-                        format!(
-                            "grep -q . {shown}/{file} || echo {} > {shown}/{file}",
-                            quote(value)
-                        ),
-                        "a v1 cpuset group starts empty and takes no task so",
-                    ));
-                }
-            }
-            commands
-        }
+        Op::Parent { .. } => vec![command(
+            format!("mkdir -p {shown}"),
+            "all containers' groups lie in here",
+        )],
+        Op::Fill { value, why, .. } => vec![command(
+            format!("grep -q . {shown} || echo {} > {shown}", quote(value)),
+            why,
+        )],
         Op::Create { controllers, .. } if controllers.is_empty() => {
             vec![command(
                 format!("mkdir {shown}"),
@@ -79,15 +63,6 @@ pub(super) fn explain(op: &Op) -> Vec<(String, String)> {
             )]
         }
     }
-}
-
-/// `+cpu +memory`.
-pub(super) fn plus(controllers: &[String]) -> String {
-    controllers
-        .iter()
-        .map(|name| format!("+{name}"))
-        .collect::<Vec<_>>()
-        .join(" ")
 }
 
 /// A word for sh: as it is when nothing in it is special, otherwise in single quotes.

@@ -55,14 +55,20 @@ pub enum Op {
         /// where the kernel already holds the two together.
         options: String,
     },
-    /// Makes the group above the containers' groups. Shared: found is as good as made, and it goes when it is empty.
+    /// Makes the group above the containers' groups. Shared: found is as good as made, and it goes when it is empty. What
+    /// it needs is written when the container's own group is in it: from then on nobody else removes it.
     Parent {
         /// The folder of the group.
         path: PathBuf,
-        /// cgroup2: controllers that the groups below get (`cgroup.subtree_control`), without the plus sign.
-        enable: Vec<String>,
-        /// v1 cpuset: what an empty `cpuset.cpus` and `cpuset.mems` is filled with.
-        cpuset: Option<CpusetSeed>,
+    },
+    /// Writes one value into one control file of the parent group, unless another container has filled it already.
+    Fill {
+        /// The control file.
+        path: PathBuf,
+        /// The text to write.
+        value: String,
+        /// The meaning, for people.
+        why: String,
     },
     /// Makes the container's own group in one hierarchy, exclusively.
     Create {
@@ -98,15 +104,6 @@ pub enum Op {
     },
 }
 
-/// The CPUs and memory nodes that a fresh v1 cpuset group gets: an empty one takes no task.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CpusetSeed {
-    /// `cpuset.cpus` of the group above, such as `0-3`.
-    pub cpus: String,
-    /// `cpuset.mems` of the group above, such as `0`.
-    pub mems: String,
-}
-
 impl Op {
     /// What stays on the host when every process of the container is dead.
     ///
@@ -119,6 +116,7 @@ impl Op {
             }),
             Op::Mount { at, .. } => Some(Residue::NetClsMount { path: at.clone() }),
             Op::Parent { .. }
+            | Op::Fill { .. }
             | Op::Write { .. }
             | Op::DeviceRules { .. }
             | Op::DeviceProgram { .. } => None,
@@ -127,7 +125,7 @@ impl Op {
 
     /// Whether the effect belongs to all containers, so that its residue stands in the network's journal, in no container's.
     pub fn is_shared(&self) -> bool {
-        matches!(self, Op::Mount { .. } | Op::Parent { .. })
+        matches!(self, Op::Mount { .. } | Op::Parent { .. } | Op::Fill { .. })
     }
 
     /// The file or folder that the operation is about.
@@ -136,6 +134,7 @@ impl Op {
             Op::Mount { at, .. } => at,
             Op::Parent { path, .. }
             | Op::Create { path, .. }
+            | Op::Fill { path, .. }
             | Op::Write { path, .. }
             | Op::DeviceRules { path, .. }
             | Op::DeviceProgram { path, .. } => path,

@@ -4,9 +4,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::LinuxResources;
 
-use super::{
-    ClassId, CpusetSeed, DeviceRule, Error, Home, Layout, Op, devices, io, limits, memory,
-};
+use super::{ClassId, DeviceRule, Error, Home, Layout, Op, devices, io, limits, memory};
 
 /// What a container asks of the host's cgroups.
 #[derive(Debug, Clone, Copy)]
@@ -265,51 +263,65 @@ impl<'a> Draft<'a> {
 
     fn finish(self) -> Vec<Op> {
         let mut ops: Vec<Op> = self.mount.into_iter().collect();
-        let group_name = format!("{}/{}", self.request.parent, self.request.id);
         for group in self.groups {
-            let is_v2 = group.v1_controllers.is_empty();
             ops.extend(enable_at_top(&group, self.layout));
-            let seed = group
-                .v1_controllers
-                .iter()
-                .any(|name| name == "cpuset")
-                .then(|| CpusetSeed {
-                    cpus: self.layout.cpus.clone().unwrap_or_else(|| "0".to_owned()),
-                    mems: self.layout.mems.clone().unwrap_or_else(|| "0".to_owned()),
-                });
-            let mut parent = group.top.clone();
+            let mut parents = vec![group.top.clone()];
             for part in self.request.parent.split('/') {
-                parent.push(part);
-                ops.push(Op::Parent {
-                    path: parent.clone(),
-                    enable: group.needs.clone(),
-                    cpuset: seed.clone(),
-                });
+                parents.push(parents[parents.len() - 1].join(part));
             }
-            let path = parent.join(self.request.id);
+            let path = parents[parents.len() - 1].join(self.request.id);
+            parents.remove(0);
+            ops.extend(parents.iter().map(|path| Op::Parent { path: path.clone() }));
             ops.push(Op::Create {
                 path: path.clone(),
-                controllers: group.v1_controllers,
-                group: group_name.clone(),
+                controllers: group.v1_controllers.clone(),
+                group: format!("{}/{}", self.request.parent, self.request.id),
             });
-            // A v1 cpuset group is empty and takes no task before both lists are filled; the user's own values come first.
-            let set = |file: &str| group.writes.iter().any(|op| op.path() == path.join(file));
-            if let Some(seed) = seed.filter(|_| !is_v2) {
-                for (file, value) in [("cpuset.cpus", seed.cpus), ("cpuset.mems", seed.mems)] {
-                    if !set(file) {
-                        let why = "a v1 cpuset group starts empty and takes no task so".to_owned();
-                        ops.push(Op::Write {
-                            path: path.join(file),
-                            value,
-                            why,
-                        });
-                    }
-                }
+            if !group.needs.is_empty() {
+                let value = plus(&group.needs);
+                let why = "the groups below get these controllers".to_owned();
+                ops.extend(parents.iter().map(|parent| Op::Write {
+                    path: parent.join("cgroup.subtree_control"),
+                    value: value.clone(),
+                    why: why.clone(),
+                }));
+            }
+            if group.v1_controllers.iter().any(|name| name == "cpuset") {
+                ops.extend(fill_cpuset(self.layout, &parents, &path, &group.writes));
             }
             ops.extend(group.writes);
         }
         ops
     }
+}
+
+/// `+cpu +memory`.
+fn plus<T: AsRef<str>>(controllers: &[T]) -> String {
+    controllers
+        .iter()
+        .map(|name| format!("+{}", name.as_ref()))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// A v1 cpuset group starts empty, and takes no task before both of its lists are filled, nor more than the group above
+/// has. The user's own values for the container stay.
+fn fill_cpuset(layout: &Layout, parents: &[PathBuf], group: &Path, writes: &[Op]) -> Vec<Op> {
+    let mut ops = Vec::new();
+    for (file, value) in [("cpuset.cpus", &layout.cpus), ("cpuset.mems", &layout.mems)] {
+        let value = value.clone().unwrap_or_else(|| "0".to_owned());
+        let why = "a v1 cpuset group starts empty and takes no task so".to_owned();
+        ops.extend(parents.iter().map(|parent| Op::Fill {
+            path: parent.join(file),
+            value: value.clone(),
+            why: why.clone(),
+        }));
+        let path = group.join(file);
+        if !writes.iter().any(|op| op.path() == path) {
+            ops.push(Op::Write { path, value, why });
+        }
+    }
+    ops
 }
 
 /// cgroup2: what the topmost group does not pass on yet. The one write that outlives the container: it changes no
@@ -330,11 +342,7 @@ fn enable_at_top(group: &DraftGroup, layout: &Layout) -> Option<Op> {
     }
     Some(Op::Write {
         path: v2.mount.join("cgroup.subtree_control"),
-        value: missing
-            .iter()
-            .map(|name| format!("+{name}"))
-            .collect::<Vec<_>>()
-            .join(" "),
+        value: plus(&missing),
         why: "the top group does not pass these controllers on yet; this stays".to_owned(),
     })
 }

@@ -31,8 +31,8 @@ const LIMITS: &str = r#"{"memory":{"limit":67108864,"swap":134217728,"reservatio
 fn on_pure_v2() {
     let expected = "\
 mkdir -p $C/minidock
-echo '+memory +cpu +cpuset +pids +io' > $C/minidock/cgroup.subtree_control
 mkdir $C/minidock/c0ffee
+echo '+memory +cpu +cpuset +pids +io' > $C/minidock/cgroup.subtree_control
 echo 67108864 > $C/minidock/c0ffee/memory.max
 echo 67108864 > $C/minidock/c0ffee/memory.swap.max
 echo 33554432 > $C/minidock/c0ffee/memory.low
@@ -59,9 +59,9 @@ echo 512 > $C/cpu,cpuacct/minidock/c0ffee/cpu.shares
 echo 100000 > $C/cpu,cpuacct/minidock/c0ffee/cpu.cfs_period_us
 echo 150000 > $C/cpu,cpuacct/minidock/c0ffee/cpu.cfs_quota_us
 mkdir -p $C/cpuset/minidock
+mkdir $C/cpuset/minidock/c0ffee
 grep -q . $C/cpuset/minidock/cpuset.cpus || echo 0-1 > $C/cpuset/minidock/cpuset.cpus
 grep -q . $C/cpuset/minidock/cpuset.mems || echo 0 > $C/cpuset/minidock/cpuset.mems
-mkdir $C/cpuset/minidock/c0ffee
 echo 0 > $C/cpuset/minidock/c0ffee/cpuset.mems
 echo 0 > $C/cpuset/minidock/c0ffee/cpuset.cpus
 mkdir -p $C/pids/minidock
@@ -87,8 +87,8 @@ mkdir $C/unified/minidock/c0ffee
 fn on_hybrid_612_memory_and_cpuset_are_on_cgroup2() {
     let expected = "\
 mkdir -p $C/unified/minidock
-echo '+memory +cpuset' > $C/unified/minidock/cgroup.subtree_control
 mkdir $C/unified/minidock/c0ffee
+echo '+memory +cpuset' > $C/unified/minidock/cgroup.subtree_control
 echo 67108864 > $C/unified/minidock/c0ffee/memory.max
 echo 0 > $C/unified/minidock/c0ffee/memory.swap.max
 echo 1 > $C/unified/minidock/c0ffee/cpuset.cpus
@@ -133,7 +133,10 @@ fn device_rules_are_lines_on_v1_and_a_program_on_v2() {
     assert!(!v1.contains("10:229"));
     // A hybrid host has both: the program is far cheaper than a v1 group more.
     let hybrid = script(&hosts::test_machine(), &json, None).unwrap();
-    assert!(hybrid.contains("# bpf(2)") && !hybrid.contains("$C/devices"), "{hybrid}");
+    assert!(
+        hybrid.contains("# bpf(2)") && !hybrid.contains("$C/devices"),
+        "{hybrid}"
+    );
     let v2 = script(&hosts::pure_v2(), &json, None).unwrap();
     assert!(v2.starts_with("mkdir -p $C/minidock\nmkdir $C/minidock/c0ffee\n# bpf(2): a device filter for $C/minidock/c0ffee: deny a, deny c 10:229 rwm, allow c *:* m"), "{v2}");
     resources.set_devices(Some(crate::defaults::device_rules_privileged()));
@@ -200,13 +203,8 @@ fn nested_parents_are_made_one_by_one() {
         .map(|op| op.path().display().to_string())
         .collect();
     assert_eq!(
-        paths,
-        [
-            "/sys/fs/cgroup/lab",
-            "/sys/fs/cgroup/lab/blue",
-            "/sys/fs/cgroup/lab/blue/a",
-            "/sys/fs/cgroup/lab/blue/a/pids.max"
-        ]
+        paths.join(" ").replace("/sys/fs/cgroup/", ""),
+        "lab lab/blue lab/blue/a lab/cgroup.subtree_control lab/blue/cgroup.subtree_control lab/blue/a/pids.max"
     );
     assert_eq!(
         serde_json::to_string(&ops[2].residue()).unwrap(),

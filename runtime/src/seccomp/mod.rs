@@ -36,6 +36,7 @@ pub struct Error(pub(crate) String);
 
 /// The system call conventions whose numbers are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(test), expect(dead_code, reason = "each processor has its own"))]
 pub(crate) enum Arch {
     X86_64 = 0,
     I386 = 1,
