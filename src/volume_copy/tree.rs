@@ -223,7 +223,7 @@ fn content(from: &File, to: &File, size: u64) -> io::Result<()> {
     while at < size {
         let start = match fs::seek(from, SeekFrom::Data(at)) {
             // Only a hole is left.
-            Err(Errno::NXIO) => break,
+            Err(Errno::NXIO) => return to.set_len(size),
             start => start?,
         };
         let end = fs::seek(from, SeekFrom::Hole(start))?;
@@ -231,11 +231,11 @@ fn content(from: &File, to: &File, size: u64) -> io::Result<()> {
         fs::seek(to, SeekFrom::Start(start))?;
         let mut data: io::Take<&File> = from.take(end - start);
         if io::copy(&mut data, &mut &*to)? == 0 {
-            break;
+            return Err(io::Error::other("the file got shorter; is the image being changed?"));
         }
         at = end;
     }
-    to.set_len(size)
+    Ok(())
 }
 
 fn mode(stat: &Stat) -> Mode {
