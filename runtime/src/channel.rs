@@ -113,25 +113,33 @@ impl Channel {
 
     /// Waits until the process has said everything: its terminal, if it has made one, on success.
     pub(crate) fn outcome(&self) -> Result<Option<OwnedFd>, StartError> {
-        let (mut terminal, mut ready, mut failed) = (None, false, None);
+        self.outcome_of_helper().0
+    }
+
+    /// The same, and the pid of the process that was made for us by another. The two speak at the same time.
+    pub(crate) fn outcome_of_helper(&self) -> (Result<Option<OwnedFd>, StartError>, Option<u32>) {
+        let (mut terminal, mut pid, mut ready, mut failed) = (None, None, false, None);
         loop {
             match self.receive() {
                 Ok(Some(Message::Terminal(fd))) => terminal = Some(fd),
                 Ok(Some(Message::Ready)) => ready = true,
                 Ok(Some(Message::Failed(error))) => failed = Some(error),
-                Ok(Some(Message::Go(_) | Message::Pid(_))) => {}
-                // A process killed with unread input resets the connection.
-                Ok(None) | Err(Errno::CONNRESET) => break,
-                Err(error) => return Err(StartError::new(format!("cannot hear from the container's first process: {error}"))),
+                Ok(Some(Message::Pid(number))) => pid = Some(number),
+                Ok(Some(Message::Go(_))) => {}
+                // Its end was closed with our "go" unread. Said once, before what it had sent, which is still to be read.
+                Err(Errno::CONNRESET) => {}
+                Ok(None) => break,
+                Err(error) => return (Err(StartError::new(format!("cannot hear from the container's process: {error}"))), pid),
             }
         }
-        match failed {
+        let result = match failed {
             Some(error) => Err(error),
             None if ready => Ok(terminal),
             None => Err(StartError::new(
-                "the container's first process was killed before its program started; a memory limit that is too small does that",
+                "the container's process was killed before its program started; a memory limit that is too small does that",
             )),
-        }
+        };
+        (result, pid)
     }
 
     fn send(&self, bytes: &[u8], fd: Option<BorrowedFd>) -> Result<(), Errno> {

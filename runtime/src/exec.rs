@@ -5,6 +5,7 @@
 //! it, even by a container that may trace (CVE-2016-9962). CLONE_PARENT makes it the caller's child, to be waited for.
 
 use std::convert::Infallible;
+use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -13,7 +14,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags};
 
 use crate::cgroup::Group;
-use crate::channel::{Channel, Message};
+use crate::channel::Channel;
 use crate::error::{Doing, StartError};
 use crate::facts::Facts;
 use crate::init::{self, Running, Stdio};
@@ -67,43 +68,34 @@ pub fn spawn(target: Target, process: &oci_spec::runtime::Process, stdio: Stdio)
 
     let parent = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty()).doing(|| "open a pidfd of this process")?;
     let (channel, inner) = Channel::pair().doing(|| "make a socket pair")?;
-    let helper = sys::clone3(&CloneArgs::default()).doing(|| "clone")?;
+    // Born in the cgroup2 group, as its child will be; the descriptor ends here.
+    let args = CloneArgs { flags: 0, cgroup: v2.as_ref().map(AsFd::as_fd) };
+    let helper = sys::clone3(&args).doing(|| "clone")?;
     let Clone::Parent { pidfd: helper, .. } = helper else {
         let joining = Joining {
             process: &process,
-            container: container.as_fd(),
+            container,
             groups: &groups,
-            v2: v2.as_ref().map(AsFd::as_fd),
-            parent: parent.as_fd(),
+            parent: target.die_with_caller.then_some(parent.as_fd()),
             stdio: &stdio,
-            dies: target.die_with_caller,
         };
-        init::run_child(&inner, || help(&joining, &inner));
+        init::run_child(&inner, || help(joining, &inner));
     };
     drop(inner);
     drop(stdio);
-    let started = started(&channel);
-    // The helper has nothing more to do; what it said is said.
+    let (outcome, pid) = channel.outcome_of_helper();
     init::end(&helper);
-    let (pid, pidfd) = started?;
-    match channel.outcome() {
-        Ok(terminal) => Ok(Running { pid, pidfd, terminal }),
-        Err(error) => {
-            init::end(&pidfd);
-            Err(error)
+    // Our child, and not waited for yet: its pid can't be another's, also when it has ended by now.
+    let raw = pid.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+    let pidfd = raw.map(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).doing(|| "open a pidfd of the new process")).transpose()?;
+    match (outcome, pid, pidfd) {
+        (Ok(terminal), Some(pid), Some(pidfd)) => Ok(Running { pid, pidfd, terminal }),
+        (outcome, _, pidfd) => {
+            if let Some(pidfd) = pidfd {
+                init::end(&pidfd);
+            }
+            Err(outcome.err().unwrap_or_else(|| StartError::new("the process that should join the container was killed")))
         }
-    }
-}
-
-/// The process that the helper has made. It is our child and not waited for yet, so its pid can't be another's.
-fn started(channel: &Channel) -> Result<(u32, OwnedFd), StartError> {
-    match channel.receive().doing(|| "hear from the joining process")? {
-        Some(Message::Pid(pid)) => {
-            let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(|| StartError::new("bad pid"))?;
-            Ok((pid, rustix::process::pidfd_open(raw, PidfdFlags::empty()).doing(|| "open a pidfd of the new process")?))
-        }
-        Some(Message::Failed(error)) => Err(error),
-        _ => Err(StartError::new("the process that should join the container was killed")),
     }
 }
 
@@ -166,19 +158,18 @@ fn open_folder(path: &Path) -> Result<OwnedFd, rustix::io::Errno> {
 /// What the helper and the new process work with.
 struct Joining<'a> {
     process: &'a Process,
-    container: BorrowedFd<'a>,
+    container: OwnedFd,
     groups: &'a [Group],
-    v2: Option<BorrowedFd<'a>>,
-    parent: BorrowedFd<'a>,
+    /// When the process shall die with it.
+    parent: Option<BorrowedFd<'a>>,
     stdio: &'a Stdio,
-    dies: bool,
 }
 
 /// The helper: drops what is the host's, and makes the process inside.
-fn help(joining: &Joining, channel: &Channel) -> Result<Infallible, StartError> {
+fn help(joining: Joining, channel: &Channel) -> Result<Infallible, StartError> {
     init::protect(joining.parent)?;
-    let mut keep = vec![channel.as_fd().as_raw_fd(), joining.parent.as_raw_fd(), joining.container.as_raw_fd()];
-    keep.extend(joining.v2.map(|fd| fd.as_raw_fd()));
+    let mut keep = vec![channel.as_fd().as_raw_fd(), joining.container.as_raw_fd()];
+    keep.extend(joining.parent.map(|fd| fd.as_raw_fd()));
     init::take_streams(joining.stdio, &mut keep)?;
     sys::reset_signals();
     process::on_host(joining.process)?;
@@ -186,43 +177,40 @@ fn help(joining: &Joining, channel: &Channel) -> Result<Infallible, StartError> 
     // All at once by the pidfd (Linux 5.8), so that a pid can't be reused in between. The pid namespace takes effect for
     // children only. Namespaces that are the host's anyway don't hurt.
     let all = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWCGROUP;
-    let args = CloneArgs { flags: libc::CLONE_PARENT as u64, cgroup: joining.v2 };
-    sys::setns(joining.container, all as u64).doing(|| "join the container's namespaces; it may have ended")?;
+    sys::setns(joining.container.as_fd(), all as u64).doing(|| "join the container's namespaces; it may have ended")?;
+    // From here on there are the streams, the channel and, when asked for, the caller's pidfd.
+    drop(joining.container);
+    let args = CloneArgs { flags: libc::CLONE_PARENT as u64, cgroup: None };
     match sys::clone3(&args).doing(|| "make the process inside the container")? {
         Clone::Parent { pid, .. } => {
             channel.pid(pid).doing(|| "report the new process")?;
             sys::exit_now(0)
         }
-        Clone::Child => Err(join(joining, channel)),
+        Clone::Child => Err(join(joining.process, joining.parent, joining.stdio, channel)),
     }
 }
 
 /// The new process, from its birth inside to execve.
-fn join(joining: &Joining, channel: &Channel) -> StartError {
-    match prepare(joining, channel) {
-        Ok(env) => process::execute(&joining.process.args, &env, channel),
+fn join(process: &Process, parent: Option<BorrowedFd>, stdio: &Stdio, channel: &Channel) -> StartError {
+    match prepare(process, parent, stdio, channel) {
+        Ok(env) => process::execute(&process.args, &env, channel),
         Err(error) => error,
     }
 }
 
-fn prepare(joining: &Joining, channel: &Channel) -> Result<Vec<std::ffi::CString>, StartError> {
-    let process = joining.process;
+fn prepare(process: &Process, parent: Option<BorrowedFd>, stdio: &Stdio, channel: &Channel) -> Result<Vec<CString>, StartError> {
     rustix::process::setsid().doing(|| "become a session leader")?;
     rustix::process::umask(Mode::empty());
     // Joining its mount namespace has made the container's / ours.
     let root = Root::new(open_folder(Path::new("/")).doing(|| "open the container's root")?);
     let ready = process::look_up(process, &root)?;
-    if let Some(size) = joining.stdio.size() {
+    if let Some(size) = stdio.size() {
         let terminal = Terminal::open(&root, size)?;
         init::use_terminal(terminal.slave.as_fd(), ready.uid)?;
         channel.terminal(terminal.master.as_fd()).doing(|| "hand the terminal over")?;
     }
     process::become_user(process, &ready)?;
-    if joining.dies {
-        die_with(joining.parent)?;
-    } else {
-        rustix::process::set_parent_process_death_signal(None).doing(|| "clear the parent-death signal")?;
-    }
+    die_with(parent)?;
     sys::close_range(3, u32::MAX, true).doing(|| "close descriptors")?;
     Ok(ready.env)
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::capabilities::Set;
 use crate::cgroup::Layout;
 use crate::error::Error;
 use crate::sys;
@@ -22,6 +23,8 @@ pub struct Facts {
     pub kernel: (u32, u32),
     /// Our hard resource limits by number; `u64::MAX` is unlimited.
     pub hard_limits: Vec<u64>,
+    /// What we have ourselves, and so the most that a container can get: `ALL` means these.
+    pub capabilities: Set,
     /// We may raise hard limits (CAP_SYS_RESOURCE).
     pub can_raise_limits: bool,
     /// The kernel has the overlay file system, or a module for it may be loaded.
@@ -49,6 +52,7 @@ impl Facts {
             last_cap: last_cap.trim().parse().unwrap_or(40),
             kernel,
             hard_limits: (0..=LAST_LIMIT).map(|resource| sys::hard_limit(resource).unwrap_or(u64::MAX)).collect(),
+            capabilities: Set(capabilities.permitted.bits()),
             can_raise_limits: capabilities.effective.contains(rustix::thread::CapabilitySet::SYS_RESOURCE),
             overlay: has_overlay(),
             apparmor: Path::new("/sys/kernel/security/apparmor").exists(),
@@ -63,6 +67,7 @@ impl Facts {
             last_cap: 40,
             kernel: (6, 1),
             hard_limits: vec![1 << 20; 16],
+            capabilities: Set::all(40),
             can_raise_limits: false,
             overlay: true,
             apparmor: false,

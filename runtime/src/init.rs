@@ -196,7 +196,7 @@ pub(crate) fn run_child(channel: &Channel, body: impl FnOnce() -> Result<std::co
 /// Init: from clone to exec, one straight line.
 fn run(plan: &Plan, inherited: &Inherited) -> Result<std::convert::Infallible, StartError> {
     let channel = inherited.channel;
-    protect(inherited.parent)?;
+    protect(Some(inherited.parent))?;
     let mut keep = vec![channel.as_fd().as_raw_fd(), inherited.parent.as_raw_fd()];
     keep.extend(inherited.joined.iter().map(|joined| joined.fd.as_raw_fd()));
     take_streams(inherited.stdio, &mut keep)?;
@@ -229,14 +229,14 @@ fn run(plan: &Plan, inherited: &Inherited) -> Result<std::convert::Infallible, S
     if plan.process.reaper {
         return reaper::run(&plan.process.args, &ready.env, channel, inherited.parent);
     }
-    die_with(inherited.parent)?;
+    die_with(Some(inherited.parent))?;
     // All of ours are close-on-exec; this is for what a library might have opened otherwise.
     sys::close_range(3, u32::MAX, true).doing(|| "close descriptors")?;
     Err(process::execute(&plan.process.args, &ready.env, channel))
 }
 
 /// The first thing in every process that is going to be a container's.
-pub(crate) fn protect(parent: BorrowedFd) -> Result<(), StartError> {
+pub(crate) fn protect(parent: Option<BorrowedFd>) -> Result<(), StartError> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).doing(|| "become undumpable")?;
     die_with(parent)
 }

@@ -127,6 +127,10 @@ pub(crate) fn plan(process: &oci_spec::runtime::Process, request: &Request, fact
             }
         }
     };
+    let missing = Set((capabilities.bounding.0 | capabilities.permitted.0 | capabilities.effective.0) & !facts.capabilities.0);
+    if let Some(name) = missing.names().next() {
+        return Err(Error::refused(format!("cannot give the container {name}: minidock itself doesn't have it here; leave it out")));
+    }
     let limits = process.rlimits().iter().flatten().map(|limit| {
         let (resource, name) = resource(limit.typ());
         check_limit(Limit { resource, name, soft: limit.soft(), hard: limit.hard() }, facts)

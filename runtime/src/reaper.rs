@@ -26,7 +26,7 @@ pub(crate) fn run(args: &[CString], env: &[CString], channel: &Channel, parent: 
             Err(process::execute(args, env, channel))
         }
         Fork::Parent(child) => {
-            die_with(parent)?;
+            die_with(Some(parent))?;
             // The program's own copy of the channel is the last: it closes with its execve.
             sys::close_range(0, u32::MAX, false).doing(|| "close descriptors")?;
             sys::exit_now(look_after(child))

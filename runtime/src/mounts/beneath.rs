@@ -92,6 +92,11 @@ impl Root {
             Ok(()) => open(parent.as_fd(), Path::new(name), flags | OFlags::NOFOLLOW, ResolveFlags::NO_MAGICLINKS),
             // Something is there although its path leads nowhere: a dangling link. What it names is made, inside the root.
             Err(Errno::EXIST) => {
+                // Or it has come into being since, which is no link to be read: a magic one would lead anywhere.
+                match open(parent.as_fd(), Path::new(name), flags, ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS) {
+                    Err(Errno::NOENT | Errno::XDEV) => {}
+                    other => return other,
+                }
                 let target = rustix::fs::readlinkat(&parent, name, Vec::new())?;
                 let target = Path::new(<OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(target.as_bytes()));
                 self.make(&parent_path.join(target), kind, links + 1)

@@ -175,8 +175,10 @@ fn is_terminal_slave(fd: BorrowedFd, device: u64) -> bool {
         && own.is_ok_and(|own| own.st_rdev == device && rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_dev == own.st_dev))
 }
 
-/// Dies when the caller dies. Cleared by the kernel whenever credentials change, so it is set early and again here.
-pub(crate) fn die_with(parent: BorrowedFd) -> Result<(), StartError> {
+/// Dies when the caller dies; with None, lives on. The kernel forgets it whenever credentials change, so it is said early
+/// and again right before execve.
+pub(crate) fn die_with(parent: Option<BorrowedFd>) -> Result<(), StartError> {
+    let Some(parent) = parent else { return Ok(()) };
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).doing(|| "set the parent-death signal")?;
     // The parent may have died before: then its pidfd is readable, and no signal will come.
     let mut poll = [rustix::event::PollFd::from_borrowed_fd(parent, rustix::event::PollFlags::IN)];

@@ -49,13 +49,15 @@ fn it_joins_everything_and_gets_the_same_rights() {
         let mut started = container.start().unwrap();
         assert_eq!(started.line(), "up");
         let exec = Exec { container: &container, started: &started, user: None };
-        let script = "for n in pid net uts ipc mnt cgroup; do test $(readlink /proc/self/ns/$n) = $(readlink /proc/1/ns/$n) || echo $n; done; cat /proc/self/cgroup | grep -v ':/$'; grep -E '^(Cap|NoNew|Seccomp:)' /proc/self/status; ls /proc/$$/fd | grep -v 10; hostname; pwd; echo $HOME";
+        let script = "for n in pid net uts ipc mnt cgroup; do test $(readlink /proc/self/ns/$n) = $(readlink /proc/1/ns/$n) || echo $n; done; cat /proc/self/cgroup | grep -v ':/$'; grep -E '^(Cap|NoNew|Seccomp:)' /proc/self/status; hostname; pwd; echo $HOME";
         // A descriptor of the host that somebody forgot to mark.
         let leak = fs::File::open("/").unwrap();
         rustix::io::fcntl_setfd(&leak, rustix::io::FdFlags::empty()).unwrap();
         let (status, text) = exec.run(&["sh", "-c", script], |_| {}).unwrap();
-        let expected = "CapInh:\t0000000000000000\nCapPrm:\t00000000a80425fb\nCapEff:\t00000000a80425fb\nCapBnd:\t00000000a80425fb\nCapAmb:\t0000000000000000\nNoNewPrivs:\t0\nSeccomp:\t2\n0\n1\n2\nbox\n/\n/root\n";
+        let expected = "CapInh:\t0000000000000000\nCapPrm:\t00000000a80425fb\nCapEff:\t00000000a80425fb\nCapBnd:\t00000000a80425fb\nCapAmb:\t0000000000000000\nNoNewPrivs:\t0\nSeccomp:\t2\nbox\n/\n/root\n";
         assert_eq!((status, text.as_str()), (0, expected));
+        // The fourth is ls's own.
+        assert_eq!(exec.run(&["ls", "/proc/self/fd"], |_| {}).unwrap().1, "0\n1\n2\n3\n");
         // The same groups, as the host sees them.
         let (stdin, stdin_end) = pipe();
         let (out, stdout) = pipe();
@@ -81,7 +83,9 @@ fn its_errors_are_told_apart() {
         assert_eq!((error.kind, error.message.as_str()), (StartErrorKind::NotFound, "exec: \"foo\": executable file not found in $PATH"));
         assert_eq!(exec.run(&["/etc"], |_| {}).unwrap_err().kind, StartErrorKind::NotExecutable);
         for number in 0..32 {
-            let error = exec.run(&["pwd"], |process| drop(process.set_cwd(format!("/proc/self/fd/{number}").into()))).unwrap_err();
+            let error = exec.run(&["pwd"], |process| {
+                process.set_cwd(format!("/proc/self/fd/{number}").into());
+            }).unwrap_err();
             assert!(error.message.contains("working directory"), "{error}");
         }
         assert_ne!(exec.run(&["/proc/self/exe"], |_| {}).unwrap_err().kind, StartErrorKind::Other);
@@ -137,7 +141,7 @@ fn a_tracing_container_finds_no_descriptor_of_the_host() {
         // Watches every new process and prints what its descriptors lead to.
         let watcher = "echo up; while :; do for p in /proc/[0-9]*; do case $p in /proc/1|/proc/$$) continue;; esac; for f in $p/fd/*; do l=$(readlink $f 2>/dev/null) && case $l in pipe:*|socket:*|/dev/null|'anon_inode:[pidfd]') ;; *) echo $p $l;; esac; done; done; done";
         let container = Container::sh(host, watcher).process(|process| {
-            let all = crate::capabilities::Set::all(host.facts.last_cap).to_oci();
+            let all = host.facts.capabilities.to_oci();
             let mut sets = process.capabilities().clone().unwrap();
             sets.set_bounding(Some(all.clone())).set_effective(Some(all.clone())).set_permitted(Some(all));
             process.set_capabilities(Some(sets));

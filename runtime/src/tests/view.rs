@@ -154,12 +154,10 @@ fn only_three_descriptors_are_open() {
         // A descriptor that somebody forgot to mark.
         let leak = fs::File::open("/etc/passwd").unwrap();
         rustix::io::fcntl_setfd(&leak, rustix::io::FdFlags::empty()).unwrap();
-        // ls itself opens the folder.
-        let text = Container::new(host, &["ls", "/proc/self/fd"]).output();
-        assert_eq!(text, "0\n1\n2\n3\n");
         for init in [false, true] {
-            let text = Container { init, ..Container::sh(host, "ls /proc/$$/fd | grep -v 10") }.output();
-            assert_eq!(text, "0\n1\n2\n", "--init: {init}");
+            // ls itself opens the folder.
+            let text = Container { init, ..Container::new(host, &["ls", "/proc/self/fd"]) }.output();
+            assert_eq!(text, "0\n1\n2\n3\n", "--init: {init}");
         }
     });
 }
