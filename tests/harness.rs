@@ -73,7 +73,11 @@ fn each_kind_of_residue_is_seen() {
             "iptables -t nat -N DOCKER",
             "iptables -t nat -X DOCKER",
         ),
-        ("+ mount: /", "mkdir -p m; mount -t tmpfs x $PWD/m", "umount $PWD/m"),
+        (
+            "+ mount: /",
+            "mkdir -p m; mount -t tmpfs x $PWD/m",
+            "umount $PWD/m",
+        ),
         (
             "+ sysctl: net.ipv4.ip_forward 1",
             "echo 1 >/proc/sys/net/ipv4/ip_forward",

@@ -29,9 +29,15 @@ fn sources() -> Vec<(String, String)> {
     let mut files = Vec::new();
     walk(root(), &mut files);
     files.sort();
-    assert!(files.len() > 20, "the sources are not where this test looks");
+    assert!(
+        files.len() > 20,
+        "the sources are not where this test looks"
+    );
     let relative = |path: &Path| path.strip_prefix(root()).unwrap().display().to_string();
-    files.iter().map(|path| (relative(path), std::fs::read_to_string(path).unwrap())).collect()
+    files
+        .iter()
+        .map(|path| (relative(path), std::fs::read_to_string(path).unwrap()))
+        .collect()
 }
 
 /// A file's code: without comments, string contents and test modules (which stand at the end of a file).
@@ -41,9 +47,7 @@ fn code(text: &str) -> String {
     let mut chars = text[..end].chars().peekable();
     while let Some(c) = chars.next() {
         match c {
-            '/' if chars.peek() == Some(&'/') => {
-                while chars.next_if(|c| *c != '\n').is_some() {}
-            }
+            '/' if chars.peek() == Some(&'/') => while chars.next_if(|c| *c != '\n').is_some() {},
             '\'' if chars.peek() == Some(&'"') => drop(chars.next()), // the character '"'
             '"' => {
                 out.push('"');
@@ -63,15 +67,18 @@ fn code(text: &str) -> String {
 }
 
 fn is_test(path: &str) -> bool {
-    path.starts_with("tests/") || path.contains("/tests/") || path.ends_with("/tests.rs") || path.starts_with("benches/") || path.starts_with("fuzz/")
+    path.starts_with("tests/")
+        || path.contains("/tests/")
+        || path.ends_with("/tests.rs")
+        || path.starts_with("benches/")
+        || path.starts_with("fuzz/")
 }
 
 /// Whether the code has this word, not as a part of another one.
 fn has_word(code: &str, word: &str) -> bool {
     let part = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    code.match_indices(word).any(|(at, _)| {
-        !code[..at].ends_with(part) && !code[at + word.len()..].starts_with(part)
-    })
+    code.match_indices(word)
+        .any(|(at, _)| !code[..at].ends_with(part) && !code[at + word.len()..].starts_with(part))
 }
 
 fn none(what: &str, found: Vec<String>) {
@@ -96,16 +103,28 @@ fn member_crates_do_not_depend_on_each_other() {
 
 #[test]
 fn unsafe_stands_only_in_its_few_modules() {
-    let found = sources().into_iter().filter(|(path, text)| !UNSAFE.contains(&path.as_str()) && !is_test(path) && has_word(&code(text), "unsafe"));
-    none("`unsafe` outside of sys.rs", found.map(|(path, _)| path).collect());
+    let found = sources().into_iter().filter(|(path, text)| {
+        !UNSAFE.contains(&path.as_str()) && !is_test(path) && has_word(&code(text), "unsafe")
+    });
+    none(
+        "`unsafe` outside of sys.rs",
+        found.map(|(path, _)| path).collect(),
+    );
 }
 
 #[test]
 fn each_unsafe_block_says_why_it_is_safe() {
     let mut found = Vec::new();
-    for (path, text) in sources().iter().filter(|(path, _)| UNSAFE.contains(&path.as_str())) {
+    for (path, text) in sources()
+        .iter()
+        .filter(|(path, _)| UNSAFE.contains(&path.as_str()))
+    {
         let lines: Vec<&str> = text.lines().collect();
-        for (number, line) in lines.iter().enumerate().filter(|(_, line)| code(line).contains("unsafe {")) {
+        for (number, line) in lines
+            .iter()
+            .enumerate()
+            .filter(|(_, line)| code(line).contains("unsafe {"))
+        {
             let above = &lines[number.saturating_sub(8)..=number];
             if !above.iter().any(|line| line.contains("SAFETY")) {
                 found.push(format!("{path}:{}: {}", number + 1, line.trim()));
@@ -120,9 +139,15 @@ fn processes_are_spawned_only_by_the_iptables_back_end() {
     let words = ["std::process::Command", "process::Command", "Command::new("];
     let found = sources().into_iter().filter(|(path, text)| {
         let code = code(text);
-        !SPAWNING.contains(&path.as_str()) && !is_test(path) && !path.ends_with("build.rs") && words.iter().any(|word| spawns(&code, word))
+        !SPAWNING.contains(&path.as_str())
+            && !is_test(path)
+            && !path.ends_with("build.rs")
+            && words.iter().any(|word| spawns(&code, word))
     });
-    none("a program is started", found.map(|(path, _)| path).collect());
+    none(
+        "a program is started",
+        found.map(|(path, _)| path).collect(),
+    );
 }
 
 /// clap has a `Command` too.
@@ -132,14 +157,33 @@ fn spawns(code: &str, word: &str) -> bool {
 
 #[test]
 fn the_plan_is_pure() {
-    let forbidden = ["std::fs", "fs::", "std::env", "env::", "nix::", "rustix::", "std::net::TcpStream", "SystemTime", "Instant", "File::open"];
+    let forbidden = [
+        "std::fs",
+        "fs::",
+        "std::env",
+        "env::",
+        "nix::",
+        "rustix::",
+        "std::net::TcpStream",
+        "SystemTime",
+        "Instant",
+        "File::open",
+    ];
     let plan = |path: &str| path == "src/plan.rs" || path.starts_with("src/plan/");
     let mut found = Vec::new();
     let mut seen = 0;
-    for (path, text) in sources().iter().filter(|(path, _)| plan(path) && !is_test(path)) {
+    for (path, text) in sources()
+        .iter()
+        .filter(|(path, _)| plan(path) && !is_test(path))
+    {
         seen += 1;
         let code = code(text);
-        found.extend(forbidden.iter().filter(|word| has_start(&code, word)).map(|word| format!("{path}: {word}")));
+        found.extend(
+            forbidden
+                .iter()
+                .filter(|word| has_start(&code, word))
+                .map(|word| format!("{path}: {word}")),
+        );
     }
     assert!(seen > 0, "there is no plan");
     none("the plan touches the system", found);
@@ -147,19 +191,30 @@ fn the_plan_is_pure() {
 
 fn has_start(code: &str, word: &str) -> bool {
     let part = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    code.match_indices(word).any(|(at, _)| !code[..at].ends_with(part))
+    code.match_indices(word)
+        .any(|(at, _)| !code[..at].ends_with(part))
 }
 
 #[test]
 fn each_file_begins_with_what_it_is_for() {
-    let found = sources().into_iter().filter(|(_, text)| !text.starts_with("//! ")).map(|(path, _)| path);
+    let found = sources()
+        .into_iter()
+        .filter(|(_, text)| !text.starts_with("//! "))
+        .map(|(path, _)| path);
     none("a file without a head comment", found.collect());
 }
 
 #[test]
 fn no_file_is_too_long() {
-    let long = sources().into_iter().map(|(path, text)| (path, text.lines().count())).filter(|(_, lines)| *lines > LONGEST);
-    none("a file with a second job", long.map(|(path, lines)| format!("{path}: {lines} lines")).collect());
+    let long = sources()
+        .into_iter()
+        .map(|(path, text)| (path, text.lines().count()))
+        .filter(|(_, lines)| *lines > LONGEST);
+    none(
+        "a file with a second job",
+        long.map(|(path, lines)| format!("{path}: {lines} lines"))
+            .collect(),
+    );
 }
 
 #[test]
@@ -175,31 +230,56 @@ fn nothing_is_left_to_be_done_or_may_panic() {
 #[test]
 fn the_readme_s_commands_and_files_exist() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    let commands: String = sources().iter().filter(|(path, _)| path.starts_with("src/")).map(|(_, text)| text.as_str()).collect();
+    let commands: String = sources()
+        .iter()
+        .filter(|(path, _)| path.starts_with("src/"))
+        .map(|(_, text)| text.as_str())
+        .collect();
     let mut missing = Vec::new();
     let mut in_code = false;
     for line in readme.lines() {
         in_code ^= line.starts_with("```");
         let words: Vec<&str> = line.split_whitespace().collect();
         for (at, word) in words.iter().enumerate() {
-            let is_call = word.trim_start_matches(['`', '$', '|']) == "minidock" && (in_code || word.starts_with('`'));
+            let is_call = word.trim_start_matches(['`', '$', '|']) == "minidock"
+                && (in_code || word.starts_with('`'));
             if let Some(next) = words.get(at + 1).filter(|_| is_call) {
                 let next = next.trim_matches(|c: char| !c.is_ascii_alphanumeric() && c != '-');
-                if next.starts_with(|c: char| c.is_ascii_lowercase()) && !commands.contains(&format!("\"{next}\"")) {
+                if next.starts_with(|c: char| c.is_ascii_lowercase())
+                    && !commands.contains(&format!("\"{next}\""))
+                {
                     missing.push(format!("minidock {next}"));
                 }
             }
         }
-        for path in line.split('`').skip(1).step_by(2).filter(|text| text.contains('/') && !text.contains(' ') && !text.starts_with(['/', '$', '.', '-'])) {
+        for path in line.split('`').skip(1).step_by(2).filter(|text| {
+            text.contains('/') && !text.contains(' ') && !text.starts_with(['/', '$', '.', '-'])
+        }) {
             let path = path.trim_end_matches('/');
-            let in_repository = ["src/", "tests/", "runtime/", "netsetup/", "images/", "docs/", "benches/"].iter().any(|top| path.starts_with(top));
+            let in_repository = [
+                "src/",
+                "tests/",
+                "runtime/",
+                "netsetup/",
+                "images/",
+                "docs/",
+                "benches/",
+            ]
+            .iter()
+            .any(|top| path.starts_with(top));
             if in_repository && !path.contains(['*', '{']) && !root().join(path).exists() {
                 missing.push(path.to_string());
             }
         }
     }
     none("the README names what isn't there", missing);
-    for needed in [".ci/run", "LICENSE", "ARCHITECTURE.md", "tests/all.sh", "tests/vm/vm.sh"] {
+    for needed in [
+        ".ci/run",
+        "LICENSE",
+        "ARCHITECTURE.md",
+        "tests/all.sh",
+        "tests/vm/vm.sh",
+    ] {
         assert!(root().join(needed).exists(), "{needed} is missing");
     }
 }

@@ -70,7 +70,12 @@ impl Output {
     /// Fails the test unless the exit code is one of these.
     #[track_caller]
     pub fn exits_any(self, codes: &[i32]) -> Output {
-        assert!(codes.contains(&self.code()), "exit code {} and none of {codes:?}:\n{}", self.code(), self.describe());
+        assert!(
+            codes.contains(&self.code()),
+            "exit code {} and none of {codes:?}:\n{}",
+            self.code(),
+            self.describe()
+        );
         self
     }
 

@@ -31,13 +31,9 @@ impl Snapshot {
         snapshot
             .0
             .insert("temporary file", names_in(&base.join("tmp")));
-        snapshot.0.insert(
-            "process",
-            processes(&[host.inode(), outside.inode()], base, mark)
-                .into_values()
-                .collect(),
-        );
-        snapshot.0.insert("cgroup", host.run(cgroups));
+        let own = processes(&[host.inode(), outside.inode()], base, mark);
+        snapshot.0.insert("cgroup", host.run(|| cgroups(&own)));
+        snapshot.0.insert("process", own.into_values().collect());
         snapshot.0.insert("on the machine itself", machine());
         snapshot
     }
@@ -258,7 +254,6 @@ fn sysctls() -> BTreeSet<String> {
         "net.ipv4.ip_forward",
         "net.ipv4.conf.all.route_localnet",
         "net.ipv4.conf.all.rp_filter",
-        "net.ipv4.conf.default.forwarding",
     ];
     let value = |key: &str| {
         std::fs::read_to_string(format!("/proc/sys/{}", key.replace('.', "/"))).unwrap_or_default()
@@ -294,10 +289,19 @@ fn engine_files(root: &Path) -> BTreeSet<String> {
             .display()
             .to_string();
         let last = name.rsplit('/').next().unwrap_or_default();
-        let folder_of = |parent: &str| name.strip_prefix(parent).is_some_and(|rest| rest.starts_with('/'));
-        let of_a_container = ["containers", "names", "run"].iter().any(|parent| folder_of(parent));
-        let half_made = last.starts_with("tmp") || last.starts_with(".tmp") || last.ends_with(".tmp") || name.contains("/tmp/");
-        let shared = folder_of("run/network") && (is_folder || last == "journal" || last.trim_start_matches('.') == "last");
+        let folder_of = |parent: &str| {
+            name.strip_prefix(parent)
+                .is_some_and(|rest| rest.starts_with('/'))
+        };
+        let of_a_container = ["containers", "names", "run"]
+            .iter()
+            .any(|parent| folder_of(parent));
+        let half_made = last.starts_with("tmp")
+            || last.starts_with(".tmp")
+            || last.ends_with(".tmp")
+            || name.contains("/tmp/");
+        let shared = folder_of("run/network")
+            && (is_folder || last == "journal" || last.trim_start_matches('.') == "last");
         let lock = last == "lock" || last.ends_with(".lock");
         let empty_parent = is_folder && name.split('/').count() <= 2 && folder_of("run");
         if (of_a_container || half_made && !is_folder) && !shared && !lock && !empty_parent {
@@ -390,13 +394,21 @@ fn processes(networks: &[u64], base: &Path, mark: &str) -> BTreeMap<u32, String>
     found
 }
 
-/// Groups named by a container's id that no live test host knows, in all hierarchies.
-fn cgroups() -> BTreeSet<String> {
+/// Groups named by a container's id that no live test host knows, in all hierarchies: empty ones, and those of own
+/// processes. (One with others' processes belongs to an engine beside the tests.)
+fn cgroups(own: &BTreeMap<u32, String>) -> BTreeSet<String> {
     let known = live_ids();
-    cgroup_folders()
-        .into_iter()
-        .filter(|path| !path.split('/').any(|part| known.contains(part)))
-        .collect()
+    let left_over = |group: &String| {
+        let members =
+            std::fs::read_to_string(Path::new(group).join("cgroup.procs")).unwrap_or_default();
+        let mut members = members
+            .lines()
+            .filter_map(|pid| pid.parse().ok())
+            .peekable();
+        !group.split('/').any(|part| known.contains(part))
+            && (members.peek().is_none() || members.any(|pid: u32| own.contains_key(&pid)))
+    };
+    cgroup_folders().into_iter().filter(left_over).collect()
 }
 
 /// All folders in cgroup file systems that are named by a container's id.
