@@ -10,6 +10,7 @@ use netsetup::{Facts, Host, Live, Network};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::explain::Command;
+use crate::facts::DEFAULT_NETWORK;
 use crate::files;
 use crate::host_netns;
 use crate::journal::{self, FORMAT, Header, Journal};
@@ -103,8 +104,11 @@ const SHARED_MOUNTS: &str = ".mounts";
 
 /// Removes what a network has on the host. Fails while containers use it.
 pub fn remove(roots: &Roots, name: &str) -> Result<()> {
-    if !roots.network(name).exists() {
-        bail!("network {name} has nothing on this host");
+    if name != DEFAULT_NETWORK {
+        bail!("network {name} not found; there is only {DEFAULT_NETWORK}");
+    }
+    if !journal_path(roots, name).exists() {
+        return Ok(()); // nothing was made, or all of it was found
     }
     let _lock = lock(roots, name)?;
     if let Some((address, owner)) = users(roots, name).first() {

@@ -22,7 +22,7 @@ use clap::{ArgMatches, Args, FromArgMatches};
 use netsetup::Backend;
 
 pub use containers::{
-    ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, PortArgs, PsArgs, RmArgs, StopArgs,
+    ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, NetworkRmArgs, PortArgs, PsArgs, RmArgs, StopArgs,
     VersionArgs, WaitArgs,
 };
 pub use images::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
@@ -56,6 +56,8 @@ pub enum Command {
     Wait(WaitArgs),
     /// `port`, `container port`
     Port(PortArgs),
+    /// `network rm`
+    NetworkRm(NetworkRmArgs),
     /// `version`
     Version(VersionArgs),
     /// `load`, `image load`

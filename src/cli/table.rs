@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use clap::{ArgMatches, Args, FromArgMatches};
 
 use super::containers::{
-    ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, PortArgs, PsArgs, RmArgs, StopArgs,
+    ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, NetworkRmArgs, PortArgs, PsArgs, RmArgs, StopArgs,
     VersionArgs, WaitArgs,
 };
 use super::images::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
@@ -89,6 +89,8 @@ pub(super) const COMMANDS: &[Entry] = &[
         "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", "requires 2 arguments", TagArgs, Command::Tag),
     entry!(&["rmi", "image rm", "image remove"], "Remove images",
         "[OPTIONS] IMAGE [IMAGE...]", AT_LEAST_1, RmiArgs, Command::Rmi),
+    entry!(&["network rm", "network remove"], "Remove what a network has on this host: bridge, rules, sysctls",
+        "NETWORK", "requires 1 argument", NetworkRmArgs, Command::NetworkRm),
     entry!(&["version"], "Print minidock's version",
         "[OPTIONS]", "accepts no arguments", VersionArgs, Command::Version),
 ];
@@ -108,7 +110,7 @@ const MISSING: &[(&str, &str)] = &[
     ("info", "see 'minidock version'"),
     ("login", "load images from archives with 'minidock load'"),
     ("logout", "load images from archives with 'minidock load'"),
-    ("network", "use run's --network bridge, none, host, container:NAME or ns:PATH"),
+    ("network", "use run's --network bridge, none, host, container:NAME or ns:PATH; there is 'minidock network rm'"),
     ("pause", "stop it with 'minidock stop'"),
     ("prune", "remove with 'minidock rm' or 'minidock rmi'"),
     ("pull", "load images from archives with 'minidock load'"),

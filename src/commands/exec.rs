@@ -152,7 +152,6 @@ fn relay(
         pidfd: running.pidfd,
         outputs,
         terminal: running.terminal,
-        stdin: None,
         client: (!detach).then_some(client),
         client_terminal: terminal,
         proxies: vec![],

@@ -16,6 +16,7 @@ use crate::error;
 use crate::files;
 use crate::format::FormatError;
 use crate::host_netns;
+use crate::network;
 use crate::recover;
 use crate::request::Invalid;
 use crate::roots::Roots;
@@ -60,6 +61,11 @@ pub fn dispatch(global: Global, command: Command) -> Result<u8> {
         Command::Rm(args) => stop::rm(roots, &args),
         Command::Wait(args) => stop::wait(roots, &args),
         Command::Port(args) => ps::port(roots, &args),
+        Command::NetworkRm(args) => {
+            network::remove(roots, &args.network)?;
+            println!("{}", args.network);
+            Ok(0)
+        }
         Command::Load(args) => images::load(roots, &args),
         Command::Import(args) => images::import(roots, &args),
         Command::Images(args) => images::images(roots, &args),
@@ -98,7 +104,7 @@ fn recover_left_overs(engine: &Engine) {
         eprintln!("minidock: warning: {}", error::text(&problem));
     }
     let network = crate::facts::default_network(engine, host_netns::is_machines_own());
-    if let Err(problem) = crate::network::recover(&engine.roots, &network) {
+    if let Err(problem) = network::recover(&engine.roots, &network) {
         eprintln!("minidock: warning: {}", error::text(&problem));
     }
 }

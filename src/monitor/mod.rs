@@ -77,7 +77,6 @@ fn serve(
         pidfd: running.pidfd,
         outputs,
         terminal: running.terminal,
-        stdin: keep_stdin,
         client: (!order.request.detach).then_some(client),
         client_terminal: terminal,
         proxies,
@@ -102,6 +101,8 @@ fn serve(
     }
     wire::push(&mut relay.to_client, wire::EXIT, &ended.code.to_le_bytes());
     relay.flush_client();
+    // Until here a detached `-i` container has not seen the end of its input.
+    drop(keep_stdin);
     drop(cleaner);
 }
 

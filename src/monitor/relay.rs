@@ -30,8 +30,6 @@ pub struct Relay {
     pub outputs: [Option<OwnedFd>; 2],
     /// The terminal's master, with `-t`.
     pub terminal: Option<OwnedFd>,
-    /// Kept open so that a detached `-i` container doesn't see the end of its input.
-    pub stdin: Option<OwnedFd>,
     /// The foreground client.
     pub client: Option<UnixStream>,
     /// The client's terminal, to be restored if the client is killed.

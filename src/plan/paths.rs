@@ -12,11 +12,6 @@ impl ContainerFolder {
         ContainerFolder(path.to_path_buf())
     }
 
-    /// Its path.
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-
     /// The overlay's writable layer: the container's changes.
     pub fn upper(&self) -> PathBuf {
         self.0.join("upper")
