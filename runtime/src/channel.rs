@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    SocketFlags, SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
 use crate::error::{StartError, StartErrorKind};
@@ -39,7 +39,12 @@ pub(crate) enum Message {
 impl Channel {
     /// Both ends.
     pub(crate) fn pair() -> Result<(Channel, Channel), Errno> {
-        let (one, other) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let (one, other) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
         Ok((Channel(one), Channel(other)))
     }
 
@@ -84,7 +89,12 @@ impl Channel {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let received = loop {
-            match rustix::net::recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC) {
+            match rustix::net::recvmsg(
+                &self.0,
+                &mut [IoSliceMut::new(&mut bytes)],
+                &mut control,
+                RecvFlags::CMSG_CLOEXEC,
+            ) {
                 Err(Errno::INTR) => {}
                 result => break result?.bytes,
             }
@@ -105,7 +115,10 @@ impl Channel {
                     b'X' => StartErrorKind::NotExecutable,
                     _ => StartErrorKind::Other,
                 };
-                Some(Message::Failed(StartError { kind, message: String::from_utf8_lossy(text).into_owned() }))
+                Some(Message::Failed(StartError {
+                    kind,
+                    message: String::from_utf8_lossy(text).into_owned(),
+                }))
             }
             _ => return Err(Errno::PROTO),
         })
@@ -129,7 +142,14 @@ impl Channel {
                 // Its end was closed with our "go" unread. Said once, before what it had sent, which is still to be read.
                 Err(Errno::CONNRESET) => {}
                 Ok(None) => break,
-                Err(error) => return (Err(StartError::new(format!("cannot hear from the container's process: {error}"))), pid),
+                Err(error) => {
+                    return (
+                        Err(StartError::new(format!(
+                            "cannot hear from the container's process: {error}"
+                        ))),
+                        pid,
+                    );
+                }
             }
         }
         let result = match failed {
@@ -149,7 +169,13 @@ impl Channel {
         if let Some(fds) = &fds {
             control.push(SendAncillaryMessage::ScmRights(fds));
         }
-        rustix::net::sendmsg(&self.0, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL).map(drop)
+        rustix::net::sendmsg(
+            &self.0,
+            &[IoSlice::new(bytes)],
+            &mut control,
+            SendFlags::NOSIGNAL,
+        )
+        .map(drop)
     }
 }
 

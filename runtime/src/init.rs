@@ -45,7 +45,10 @@ impl Stdio {
     pub(crate) fn size(&self) -> Option<Size> {
         match self {
             Stdio::Pipes { .. } => None,
-            Stdio::Terminal { rows, columns } => Some(Size { rows: *rows, columns: *columns }),
+            Stdio::Terminal { rows, columns } => Some(Size {
+                rows: *rows,
+                columns: *columns,
+            }),
         }
     }
 }
@@ -80,26 +83,50 @@ pub struct Running {
 /// # Errors
 /// A namespace that can't be joined or made. Errors of init itself come from [`Starting::go`].
 pub fn spawn(plan: &Plan, stdio: Stdio) -> Result<Starting, Error> {
-    let (channel, inner) = Channel::pair().map_err(|error| Error::system("make a socket pair", error))?;
+    let (channel, inner) =
+        Channel::pair().map_err(|error| Error::system("make a socket pair", error))?;
     let joined = open_joined(&plan.namespaces)?;
     let parent = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())
         .map_err(|error| Error::system("open a pidfd of this process", error))?;
-    let group = plan.namespaces.cgroups.iter().find(|group| group.controllers.is_empty());
+    let group = plan
+        .namespaces
+        .cgroups
+        .iter()
+        .find(|group| group.controllers.is_empty());
     let group = group
         .map(|group| {
-            rustix::fs::open(&group.path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-                .map_err(|error| Error::system(format!("open the cgroup {}", group.path.display()), error))
+            rustix::fs::open(
+                &group.path,
+                OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+            .map_err(|error| {
+                Error::system(format!("open the cgroup {}", group.path.display()), error)
+            })
         })
         .transpose()?;
-    let args = CloneArgs { flags: plan.namespaces.clone_flags(), cgroup: group.as_ref().map(AsFd::as_fd) };
-    let pid_namespace = joined.iter().find(|joined| joined.kind == libc::CLONE_NEWPID as u64);
-    let cloned = in_pid_namespace(pid_namespace.map(|joined| joined.fd.as_fd()), || {
-        sys::clone3(&args).map_err(|error| Error::system("make the container's first process and its namespaces", error))
-    })?;
+    let args = CloneArgs {
+        flags: plan.namespaces.clone_flags(),
+        cgroup: group.as_ref().map(AsFd::as_fd),
+    };
+    let pid_namespace = joined
+        .iter()
+        .find(|joined| joined.kind == libc::CLONE_NEWPID as u64);
+    let cloned = clone_into(pid_namespace.map(|joined| joined.fd.as_fd()), &args)?;
     match cloned {
-        Clone::Parent { pid, pidfd } => Ok(Starting { pid, pidfd, channel, gone: false }),
+        Clone::Parent { pid, pidfd } => Ok(Starting {
+            pid,
+            pidfd,
+            channel,
+            gone: false,
+        }),
         Clone::Child => {
-            let inherited = Inherited { channel: &inner, parent: parent.as_fd(), joined: &joined, stdio: &stdio };
+            let inherited = Inherited {
+                channel: &inner,
+                parent: parent.as_fd(),
+                joined: &joined,
+                stdio: &stdio,
+            };
             run_child(&inner, || run(plan, &inherited))
         }
     }
@@ -118,7 +145,11 @@ impl Starting {
         let terminal = self.channel.outcome()?;
         let pidfd = self.pidfd.try_clone().doing(|| "copy a pidfd")?;
         self.gone = true;
-        Ok(Running { pid: self.pid, pidfd, terminal })
+        Ok(Running {
+            pid: self.pid,
+            pidfd,
+            terminal,
+        })
     }
 }
 
@@ -134,7 +165,9 @@ impl Drop for Starting {
 /// Kills and reaps a child.
 pub(crate) fn end(pidfd: &OwnedFd) {
     let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
-    while let Err(rustix::io::Errno::INTR) = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {}
+    while let Err(rustix::io::Errno::INTR) =
+        rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)
+    {}
 }
 
 /// A namespace of somebody else, open.
@@ -148,28 +181,57 @@ fn open_joined(namespaces: &namespaces::Op) -> Result<Vec<Joined>, Error> {
     namespaces
         .joined()
         .map(|(kind, name, path)| {
-            let fail = |error: std::io::Error| Error::system(format!("join the {name} namespace {}", path.display()), error);
-            let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty());
+            let fail = |error: std::io::Error| {
+                Error::system(
+                    format!("join the {name} namespace {}", path.display()),
+                    error,
+                )
+            };
+            let fd = rustix::fs::open(
+                path,
+                OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK,
+                Mode::empty(),
+            );
             let fd = fd.map_err(|error| fail(error.into()))?;
             match sys::namespace_type(fd.as_fd()) {
                 Ok(found) if found == kind => Ok(Joined { kind, name, fd }),
-                Ok(_) => Err(Error::refused(format!("{} is a namespace, but not one of type {name}", path.display()))),
-                Err(_) => Err(Error::refused(format!("{} is not a namespace", path.display()))),
+                Ok(_) => Err(Error::refused(format!(
+                    "{} is a namespace, but not one of type {name}",
+                    path.display()
+                ))),
+                Err(_) => Err(Error::refused(format!(
+                    "{} is not a namespace",
+                    path.display()
+                ))),
             }
         })
         .collect()
 }
 
-/// Runs `clone` while new children are born in another pid namespace. Only children: our own never changes.
-pub(crate) fn in_pid_namespace<T>(namespace: Option<BorrowedFd>, clone: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    let Some(namespace) = namespace else { return clone() };
-    let own = rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|error| Error::system("open our pid namespace", error))?;
+/// Clones, with the child in another pid namespace when one is given. Our own never changes, only our children's.
+///
+/// In the child nothing may fail any more: it would go on with the caller's code.
+fn clone_into(namespace: Option<BorrowedFd>, args: &CloneArgs) -> Result<Clone, Error> {
+    let clone = || {
+        let what = "make the container's first process and its namespaces";
+        sys::clone3(args).map_err(|error| Error::system(what, error))
+    };
+    let Some(namespace) = namespace else {
+        return clone();
+    };
+    let own = rustix::fs::open(
+        "/proc/self/ns/pid",
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(|error| Error::system("open our pid namespace", error))?;
     let pid = libc::CLONE_NEWPID as u64;
     sys::setns(namespace, pid).map_err(|error| Error::system("join the pid namespace", error))?;
     let result = clone();
-    // In the child too, where it changes nothing that matters.
-    sys::setns(own.as_fd(), pid).map_err(|error| Error::system("go back to our pid namespace", error))?;
+    if !matches!(result, Ok(Clone::Child)) {
+        sys::setns(own.as_fd(), pid)
+            .map_err(|error| Error::system("go back to our pid namespace", error))?;
+    }
     result
 }
 
@@ -182,12 +244,17 @@ struct Inherited<'a> {
 }
 
 /// The child's frame: whatever happens, the caller's code never goes on in it.
-pub(crate) fn run_child(channel: &Channel, body: impl FnOnce() -> Result<std::convert::Infallible, StartError>) -> ! {
+pub(crate) fn run_child(
+    channel: &Channel,
+    body: impl FnOnce() -> Result<std::convert::Infallible, StartError>,
+) -> ! {
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
     let error = match result {
         Ok(Err(error)) => error,
         Ok(Ok(never)) => match never {},
-        Err(_) => StartError::new("the container's first process met a bug in minidock; please report it"),
+        Err(_) => {
+            StartError::new("the container's first process met a bug in minidock; please report it")
+        }
     };
     channel.failed(&error);
     sys::exit_now(125)
@@ -210,10 +277,14 @@ fn run(plan: &Plan, inherited: &Inherited) -> Result<std::convert::Infallible, S
     process::on_host(&plan.process)?;
     let mut live = Live::default();
     live.terminal_size = inherited.stdio.size();
-    let (early, late) = plan.mounts.split_at(plan.mounts_before_go.min(plan.mounts.len()));
+    let (early, late) = plan
+        .mounts
+        .split_at(plan.mounts_before_go.min(plan.mounts.len()));
     mounts::apply(early, &mut live)?;
     let go = channel.receive().doing(|| "hear from the caller")?;
-    let Some(Message::Go(netns)) = go else { return Err(StartError::new("the start was given up")) };
+    let Some(Message::Go(netns)) = go else {
+        return Err(StartError::new("the start was given up"));
+    };
     enter_network(&plan.namespaces, netns)?;
     mounts::apply(late, &mut live)?;
 
@@ -223,7 +294,9 @@ fn run(plan: &Plan, inherited: &Inherited) -> Result<std::convert::Infallible, S
     };
     if let Some(terminal) = &live.terminal {
         use_terminal(terminal.slave.as_fd(), ready.uid)?;
-        channel.terminal(terminal.master.as_fd()).doing(|| "hand the terminal over")?;
+        channel
+            .terminal(terminal.master.as_fd())
+            .doing(|| "hand the terminal over")?;
     }
     process::become_user(&plan.process, &ready)?;
     if plan.process.reaper {
@@ -237,26 +310,34 @@ fn run(plan: &Plan, inherited: &Inherited) -> Result<std::convert::Infallible, S
 
 /// The first thing in every process that is going to be a container's.
 pub(crate) fn protect(parent: Option<BorrowedFd>) -> Result<(), StartError> {
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).doing(|| "become undumpable")?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .doing(|| "become undumpable")?;
     die_with(parent)
 }
 
 /// Puts the streams on 0-2 and closes everything that isn't in `keep`: locks, journals and sockets of the engine must
 /// not live on in here.
-pub(crate) fn take_streams(stdio: &Stdio, keep: &mut Vec<RawFd>) -> Result<(), StartError> {
-    if let Stdio::Pipes { stdin, stdout, stderr } = stdio {
+pub(crate) fn take_streams(stdio: &Stdio, keep: &mut [RawFd]) -> Result<(), StartError> {
+    if let Stdio::Pipes {
+        stdin,
+        stdout,
+        stderr,
+    } = stdio
+    {
         // Out of the way first: one of them may be number 0, 1 or 2 itself.
         let moved = [stdin, stdout, stderr].map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, 3));
         for (target, fd) in (0..).zip(moved) {
             let fd = fd.doing(|| "set up the standard streams")?;
-            sys::become_standard_stream(fd.as_fd(), target).doing(|| "set up the standard streams")?;
+            sys::become_standard_stream(fd.as_fd(), target)
+                .doing(|| "set up the standard streams")?;
         }
     }
     keep.sort_unstable();
     let mut next = 3;
     for fd in keep.iter().map(|fd| *fd as u32).chain([u32::MAX]) {
         if fd > next {
-            sys::close_range(next, if fd == u32::MAX { fd } else { fd - 1 }, false).doing(|| "close inherited descriptors")?;
+            sys::close_range(next, if fd == u32::MAX { fd } else { fd - 1 }, false)
+                .doing(|| "close inherited descriptors")?;
         }
         next = next.max(fd.saturating_add(1));
     }
@@ -271,50 +352,68 @@ pub(crate) fn enter_v1_groups(groups: &[Group]) -> Result<(), StartError> {
     for group in groups.iter().filter(|group| !group.controllers.is_empty()) {
         let tasks = group.path.join("tasks");
         let file = rustix::fs::open(&tasks, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
-        file.and_then(|file| rustix::io::write(file, b"0")).doing(|| format!("enter the cgroup {}", group.path.display()))?;
+        file.and_then(|file| rustix::io::write(file, b"0"))
+            .doing(|| format!("enter the cgroup {}", group.path.display()))?;
     }
     Ok(())
 }
 
 fn enter_namespaces(namespaces: &namespaces::Op, joined: &[Joined]) -> Result<(), StartError> {
     // The pid namespace was joined by being born in it.
-    for joined in joined.iter().filter(|joined| joined.kind != libc::CLONE_NEWPID as u64) {
-        sys::setns(joined.fd.as_fd(), joined.kind).doing(|| format!("join the {} namespace", joined.name))?;
+    for joined in joined
+        .iter()
+        .filter(|joined| joined.kind != libc::CLONE_NEWPID as u64)
+    {
+        sys::setns(joined.fd.as_fd(), joined.kind)
+            .doing(|| format!("join the {} namespace", joined.name))?;
     }
     if namespaces.cgroup == Namespace::New {
         unshare(libc::CLONE_NEWCGROUP).doing(|| "make the cgroup namespace")?;
     }
-    if let Some(name) = namespaces.hostname.as_deref().filter(|name| !name.is_empty()) {
-        rustix::system::sethostname(name.as_bytes()).doing(|| format!("set the host name {name}"))?;
+    if let Some(name) = namespaces
+        .hostname
+        .as_deref()
+        .filter(|name| !name.is_empty())
+    {
+        rustix::system::sethostname(name.as_bytes())
+            .doing(|| format!("set the host name {name}"))?;
     }
-    if let Some(name) = namespaces.domainname.as_deref().filter(|name| !name.is_empty()) {
-        rustix::system::setdomainname(name.as_bytes()).doing(|| format!("set the domain name {name}"))?;
+    if let Some(name) = namespaces
+        .domainname
+        .as_deref()
+        .filter(|name| !name.is_empty())
+    {
+        rustix::system::setdomainname(name.as_bytes())
+            .doing(|| format!("set the domain name {name}"))?;
     }
     Ok(())
 }
 
 fn enter_network(namespaces: &namespaces::Op, netns: Option<OwnedFd>) -> Result<(), StartError> {
     match (&namespaces.net, netns) {
-        (Namespace::New, Some(fd)) => sys::setns(fd.as_fd(), libc::CLONE_NEWNET as u64).doing(|| "enter the network namespace"),
+        (Namespace::New, Some(fd)) => sys::setns(fd.as_fd(), libc::CLONE_NEWNET as u64)
+            .doing(|| "enter the network namespace"),
         (Namespace::New, None) => {
             unshare(libc::CLONE_NEWNET).doing(|| "make the network namespace")?;
             sys::loopback_up().doing(|| "bring loopback up")
         }
         (Namespace::Host | Namespace::Join(_), None) => Ok(()),
-        (Namespace::Host | Namespace::Join(_), Some(_)) => {
-            Err(StartError::new("a network namespace was made for a container that is to have none of its own"))
-        }
+        (Namespace::Host | Namespace::Join(_), Some(_)) => Err(StartError::new(
+            "a network namespace was made for a container that is to have none of its own",
+        )),
     }
 }
 
 fn unshare(kind: i32) -> Result<(), rustix::io::Errno> {
-    nix::sched::unshare(nix::sched::CloneFlags::from_bits_retain(kind)).map_err(|error| rustix::io::Errno::from_raw_os_error(error as i32))
+    nix::sched::unshare(nix::sched::CloneFlags::from_bits_retain(kind))
+        .map_err(|error| rustix::io::Errno::from_raw_os_error(error as i32))
 }
 
 /// Makes the terminal the session's and the three streams.
 pub(crate) fn use_terminal(slave: BorrowedFd, uid: u32) -> Result<(), StartError> {
     if uid != 0 {
-        rustix::fs::fchown(slave, Some(rustix::fs::Uid::from_raw(uid)), None).doing(|| "give the terminal to the user")?;
+        rustix::fs::fchown(slave, Some(rustix::fs::Uid::from_raw(uid)), None)
+            .doing(|| "give the terminal to the user")?;
     }
     sys::set_controlling_terminal(slave).doing(|| "make the terminal the controlling one")?;
     for target in 0..3 {

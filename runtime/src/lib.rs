@@ -29,9 +29,6 @@ mod sys;
 pub mod terminal;
 pub mod users;
 
-
-
-
 #[cfg(test)]
 mod tests;
 

@@ -55,7 +55,12 @@ pub(crate) fn plan(spec: &Spec, cgroups: Vec<Group>) -> Result<Op, Error> {
         domainname: spec.domainname().clone(),
     };
     let mut mount = Namespace::Host;
-    for namespace in spec.linux().iter().filter_map(|linux| linux.namespaces().as_ref()).flatten() {
+    for namespace in spec
+        .linux()
+        .iter()
+        .filter_map(|linux| linux.namespaces().as_ref())
+        .flatten()
+    {
         let place = match namespace.typ() {
             LinuxNamespaceType::Pid => &mut op.pid,
             LinuxNamespaceType::Network => &mut op.net,
@@ -64,37 +69,56 @@ pub(crate) fn plan(spec: &Spec, cgroups: Vec<Group>) -> Result<Op, Error> {
             LinuxNamespaceType::Cgroup => &mut op.cgroup,
             LinuxNamespaceType::Mount => &mut mount,
             kind @ (LinuxNamespaceType::User | LinuxNamespaceType::Time) => {
-                return Err(Error::refused(format!("a {kind} namespace is not supported yet; leave it out of linux.namespaces")));
+                return Err(Error::refused(format!(
+                    "a {kind} namespace is not supported yet; leave it out of linux.namespaces"
+                )));
             }
         };
         if *place != Namespace::Host {
-            return Err(Error::refused(format!("linux.namespaces names the {} namespace twice", namespace.typ())));
+            return Err(Error::refused(format!(
+                "linux.namespaces names the {} namespace twice",
+                namespace.typ()
+            )));
         }
         *place = match namespace.path() {
             None => Namespace::New,
             Some(path) if path.is_absolute() => Namespace::Join(path.clone()),
             Some(path) => {
-                return Err(Error::refused(format!("the namespace path {} is not absolute", path.display())));
+                return Err(Error::refused(format!(
+                    "the namespace path {} is not absolute",
+                    path.display()
+                )));
             }
         };
     }
     if mount != Namespace::New {
-        return Err(Error::refused("the container needs a mount namespace of its own (linux.namespaces without mount, or with a path)"));
+        return Err(Error::refused(
+            "the container needs a mount namespace of its own (linux.namespaces without mount, or with a path)",
+        ));
     }
     for (what, name) in [("host name", &op.hostname), ("domain name", &op.domainname)] {
-        let Some(name) = name.as_deref().filter(|name| !name.is_empty()) else { continue };
+        let Some(name) = name.as_deref().filter(|name| !name.is_empty()) else {
+            continue;
+        };
         if op.uts == Namespace::Host {
-            return Err(Error::refused(format!("cannot set the {what} {name}: the container shares the host's uts namespace")));
+            return Err(Error::refused(format!(
+                "cannot set the {what} {name}: the container shares the host's uts namespace"
+            )));
         }
         if name.len() > 64 || name.contains(['\0', '\n']) {
-            return Err(Error::refused(format!("the {what} {name:?} is longer than 64 bytes or has a control character")));
+            return Err(Error::refused(format!(
+                "the {what} {name:?} is longer than 64 bytes or has a control character"
+            )));
         }
     }
     Ok(op)
 }
 
+/// Its `CLONE_NEW*` bit, its name, its place in [`Op`].
+type Kind = (u64, &'static str, fn(&Op) -> &Namespace);
+
 /// What each kind is called by clone(2), unshare(1) and /proc/PID/ns.
-pub(crate) const KINDS: [(u64, &str, fn(&Op) -> &Namespace); 5] = [
+pub(crate) const KINDS: [Kind; 5] = [
     (libc::CLONE_NEWPID as u64, "pid", |op| &op.pid),
     (libc::CLONE_NEWNET as u64, "net", |op| &op.net),
     (libc::CLONE_NEWUTS as u64, "uts", |op| &op.uts),
@@ -109,7 +133,9 @@ impl Op {
     /// in its groups, because the groups at that moment become the namespace's `/`.
     pub(crate) fn clone_flags(&self) -> u64 {
         let later = (libc::CLONE_NEWNET | libc::CLONE_NEWCGROUP) as u64;
-        let new = KINDS.iter().filter(|(_, _, of)| *of(self) == Namespace::New);
+        let new = KINDS
+            .iter()
+            .filter(|(_, _, of)| *of(self) == Namespace::New);
         new.fold(libc::CLONE_NEWNS as u64, |flags, (flag, ..)| flags | flag) & !later
     }
 
@@ -125,7 +151,10 @@ impl Op {
     pub fn explain(&self) -> Vec<Command> {
         let is_new = |namespace: &Namespace| *namespace == Namespace::New;
         let mut holder = String::new();
-        let joins: Vec<_> = self.joined().map(|(_, name, path)| format!(" --{name}={}", shell::word(path))).collect();
+        let joins: Vec<_> = self
+            .joined()
+            .map(|(_, name, path)| format!(" --{name}={}", shell::word(path)))
+            .collect();
         if !joins.is_empty() {
             holder += &format!("nsenter{} ", joins.concat());
         }
@@ -163,22 +192,38 @@ impl Op {
             ));
         }
         if is_new(&self.net) {
-            commands.push(("nsenter -t $pid -n -- ip link set lo up".to_owned(), "loopback is down in a new network namespace".to_owned()));
+            commands.push((
+                "nsenter -t $pid -n -- ip link set lo up".to_owned(),
+                "loopback is down in a new network namespace".to_owned(),
+            ));
         }
         if let Some(name) = self.hostname.as_deref().filter(|name| !name.is_empty()) {
-            commands.push((format!("nsenter -t $pid -u -- hostname {}", shell::word(name)), "host name inside".to_owned()));
+            commands.push((
+                format!("nsenter -t $pid -u -- hostname {}", shell::word(name)),
+                "host name inside".to_owned(),
+            ));
         }
         if let Some(name) = self.domainname.as_deref().filter(|name| !name.is_empty()) {
             let inner = format!("echo {} > /proc/sys/kernel/domainname", shell::word(name));
-            commands.push((format!("nsenter -t $pid -u -- sh -c {}", shell::word(inner)), "NIS domain name inside".to_owned()));
+            commands.push((
+                format!("nsenter -t $pid -u -- sh -c {}", shell::word(inner)),
+                "NIS domain name inside".to_owned(),
+            ));
         }
         commands
     }
 
     fn attach(&self) -> cgroup::Attach {
-        let v1 = self.cgroups.iter().filter(|group| !group.controllers.is_empty());
+        let v1 = self
+            .cgroups
+            .iter()
+            .filter(|group| !group.controllers.is_empty());
         cgroup::Attach {
-            v2: self.cgroups.iter().find(|group| group.controllers.is_empty()).map(|group| group.path.clone()),
+            v2: self
+                .cgroups
+                .iter()
+                .find(|group| group.controllers.is_empty())
+                .map(|group| group.path.clone()),
             v1: v1.map(|group| group.path.join("cgroup.procs")).collect(),
         }
     }

@@ -15,7 +15,12 @@ use crate::process::{self, die_with};
 use crate::sys::{self, Fork};
 
 /// Forks the program and looks after it; never returns but with an error.
-pub(crate) fn run(args: &[CString], env: &[CString], channel: &Channel, parent: BorrowedFd) -> Result<Infallible, StartError> {
+pub(crate) fn run(
+    args: &[CString],
+    env: &[CString],
+    channel: &Channel,
+    parent: BorrowedFd,
+) -> Result<Infallible, StartError> {
     // Blocked before there is anything to lose: a signal between the fork and the loop stays pending.
     sys::block_signals();
     match sys::fork().doing(|| "fork the program")? {
@@ -45,7 +50,9 @@ fn foreground() {
 
 fn look_after(child: i32) -> i32 {
     loop {
-        let Ok(signal) = sys::wait_for_signal() else { continue };
+        let Ok(signal) = sys::wait_for_signal() else {
+            continue;
+        };
         if signal != libc::SIGCHLD {
             let _ = sys::kill(child, signal);
             continue;

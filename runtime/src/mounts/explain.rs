@@ -23,15 +23,27 @@ pub(super) fn explain(op: &Op) -> Vec<Command> {
         ),
         Op::Overlay(overlay) => explain_overlay(overlay),
         Op::RootFolder(path) => vec![
-            (format!("root={}", word(path)), "the root file system".to_owned()),
-            (format!("{ENTER} mount --rbind \"$root\" \"$root\""), "pivot_root wants a mount point".to_owned()),
+            (
+                format!("root={}", word(path)),
+                "the root file system".to_owned(),
+            ),
+            (
+                format!("{ENTER} mount --rbind \"$root\" \"$root\""),
+                "pivot_root wants a mount point".to_owned(),
+            ),
         ],
         Op::FileSystem(mount) => explain_file_system(mount),
         Op::Bind(bind) => explain_bind(bind),
         Op::Device(device) => explain_device(device),
-        Op::Symlink { path, target } => one(format!("{ENTER} ln -s {} {}", word(target), inside(path)), ""),
+        Op::Symlink { path, target } => one(
+            format!("{ENTER} ln -s {} {}", word(target), inside(path)),
+            "",
+        ),
         Op::Console(path) => one(
-            format!("# a terminal: open $root/dev/pts/ptmx, bind its other end to $root{}", path.display()),
+            format!(
+                "# a terminal: open $root/dev/pts/ptmx, bind its other end to $root{}",
+                path.display()
+            ),
             "what posix_openpt does has no command",
         ),
         Op::Mask(paths) => one(
@@ -44,25 +56,47 @@ pub(super) fn explain(op: &Op) -> Vec<Command> {
         Op::ReadOnly(paths) => one(
             format!(
                 "{ENTER} sh -c 'for path; do if [ -e \"$0$path\" ]; then mount --rbind \"$0$path\" \"$0$path\" && mount -o remount,bind,ro \"$0$path\"; fi; done' \"$root\" {}",
-                paths.iter().map(|path| word(path)).collect::<Vec<_>>().join(" ")
+                paths.iter().map(word).collect::<Vec<_>>().join(" ")
             ),
             "what these change is the host's business",
         ),
         Op::Sysctl { key, value } => {
             let inner = format!("echo {} > /proc/sys/{key}", word(value));
-            one(format!("{ENTER} sh -c {}", word(inner)), "kernel parameter of the container's own namespace")
+            one(
+                format!("{ENTER} sh -c {}", word(inner)),
+                "kernel parameter of the container's own namespace",
+            )
         }
         Op::Seal { target, attributes } => {
-            let path = if target == Path::new("/") { "\"$root\"".to_owned() } else { inside(target) };
-            one(format!("{ENTER} mount -o remount,bind,{} {path}", attributes.words().join(",")), "complete, so it can be closed")
+            let path = if target == Path::new("/") {
+                "\"$root\"".to_owned()
+            } else {
+                inside(target)
+            };
+            one(
+                format!(
+                    "{ENTER} mount -o remount,bind,{} {path}",
+                    attributes.words().join(",")
+                ),
+                "complete, so it can be closed",
+            )
         }
         Op::PivotRoot { propagation } => {
             let mut commands = vec![
-                (format!("{ENTER} env -C \"$root\" pivot_root . ."), "the new root under the old one, at the same place".to_owned()),
-                ("nsenter -t $pid -m -- umount -l /".to_owned(), "take the old one, the host's, away from above".to_owned()),
+                (
+                    format!("{ENTER} env -C \"$root\" pivot_root . ."),
+                    "the new root under the old one, at the same place".to_owned(),
+                ),
+                (
+                    "nsenter -t $pid -m -- umount -l /".to_owned(),
+                    "take the old one, the host's, away from above".to_owned(),
+                ),
             ];
             if let Some(propagation) = propagation {
-                let text = format!("# nsenter -t $pid -m -- mount --make-{} / (with the image's own mount)", propagation.name());
+                let text = format!(
+                    "# nsenter -t $pid -m -- mount --make-{} / (with the image's own mount)",
+                    propagation.name()
+                );
                 commands.push((text, "as rootfsPropagation says".to_owned()));
             }
             commands
@@ -76,23 +110,48 @@ fn explain_overlay(overlay: &Overlay) -> Vec<Command> {
         None => String::new(),
     };
     let options = if overlay.one_by_one {
-        let lower: Vec<_> = overlay.lower.iter().map(|path| format!("lowerdir+={}", path.display())).collect();
-        format!("{},upperdir={},workdir={},{}", lower.join(","), overlay.upper.display(), overlay.work.display(), overlay.flags())
+        let lower: Vec<_> = overlay
+            .lower
+            .iter()
+            .map(|path| format!("lowerdir+={}", path.display()))
+            .collect();
+        format!(
+            "{},upperdir={},workdir={},{}",
+            lower.join(","),
+            overlay.upper.display(),
+            overlay.work.display(),
+            overlay.flags()
+        )
     } else {
         String::from_utf8_lossy(&overlay.data()).into_owned()
     };
     vec![
-        (format!("root={}", word(&overlay.merged)), "the root file system".to_owned()),
         (
-            format!("{ENTER} {folder}mount -t overlay -o {} overlay \"$root\"", word(options)),
+            format!("root={}", word(&overlay.merged)),
+            "the root file system".to_owned(),
+        ),
+        (
+            format!(
+                "{ENTER} {folder}mount -t overlay -o {} overlay \"$root\"",
+                word(options)
+            ),
             "the image's layers, topmost first, below the container's own folder".to_owned(),
         ),
     ]
 }
 
 fn explain_file_system(mount: &FileSystem) -> Vec<Command> {
-    let mut options: Vec<String> = mount.attributes.words().into_iter().map(str::to_owned).collect();
-    for (flag, name) in [(libc::MS_SYNCHRONOUS, "sync"), (libc::MS_DIRSYNC, "dirsync"), (libc::MS_LAZYTIME, "lazytime")] {
+    let mut options: Vec<String> = mount
+        .attributes
+        .words()
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+    for (flag, name) in [
+        (libc::MS_SYNCHRONOUS, "sync"),
+        (libc::MS_DIRSYNC, "dirsync"),
+        (libc::MS_LAZYTIME, "lazytime"),
+    ] {
         if mount.flags & flag != 0 {
             options.push(name.to_owned());
         }
@@ -100,7 +159,11 @@ fn explain_file_system(mount: &FileSystem) -> Vec<Command> {
     if !mount.data.is_empty() {
         options.push(mount.data.clone());
     }
-    let options = if options.is_empty() { String::new() } else { format!(" -o {}", word(options.join(","))) };
+    let options = if options.is_empty() {
+        String::new()
+    } else {
+        format!(" -o {}", word(options.join(",")))
+    };
     let target = inside(&mount.target);
     let reason = match mount.kind.as_str() {
         "proc" => "processes of the container's pid namespace",
@@ -110,10 +173,17 @@ fn explain_file_system(mount: &FileSystem) -> Vec<Command> {
         "cgroup" | "cgroup2" => "its own groups and limits",
         _ => "",
     };
-    let command = format!("{ENTER} mount --mkdir -t {}{options} {} {target}", word(&mount.kind), word(&mount.source));
+    let command = format!(
+        "{ENTER} mount --mkdir -t {}{options} {} {target}",
+        word(&mount.kind),
+        word(&mount.source)
+    );
     let mut commands = vec![(command, reason.to_owned())];
     if let Some(propagation) = mount.propagation {
-        commands.push((format!("{ENTER} mount --make-{} {target}", propagation.name()), String::new()));
+        commands.push((
+            format!("{ENTER} mount --make-{} {target}", propagation.name()),
+            String::new(),
+        ));
     }
     commands
 }
@@ -132,9 +202,15 @@ fn explain_bind(bind: &Bind) -> Vec<Command> {
         steps.push(format!("findmnt -Rno TARGET \"$2\" | while read -r path; do mount -o remount,bind,{words} \"$path\"; done"));
     }
     if !bind.attributes.is_empty() {
-        steps.push(format!("mount -o remount,bind,{} \"$2\"", bind.attributes.words().join(",")));
+        steps.push(format!(
+            "mount -o remount,bind,{} \"$2\"",
+            bind.attributes.words().join(",")
+        ));
     }
-    let command = format!("{ENTER} sh -ec {} sh {source} {target}", word(steps.join("; ")));
+    let command = format!(
+        "{ENTER} sh -ec {} sh {source} {target}",
+        word(steps.join("; "))
+    );
     vec![(command, "a folder or file of the host".to_owned())]
 }
 
@@ -146,12 +222,25 @@ fn explain_device(device: &Device) -> Vec<Command> {
         NodeKind::Fifo => " p".to_owned(),
     };
     let mut commands = Vec::new();
-    if let Some(folder) = device.path.parent().filter(|folder| *folder != Path::new("/dev")) {
-        commands.push((format!("{ENTER} mkdir -p {}", inside(folder)), String::new()));
+    if let Some(folder) = device
+        .path
+        .parent()
+        .filter(|folder| *folder != Path::new("/dev"))
+    {
+        commands.push((
+            format!("{ENTER} mkdir -p {}", inside(folder)),
+            String::new(),
+        ));
     }
-    commands.push((format!("{ENTER} mknod -m {:o} {path}{numbers}", device.mode), String::new()));
+    commands.push((
+        format!("{ENTER} mknod -m {:o} {path}{numbers}", device.mode),
+        String::new(),
+    ));
     if (device.uid, device.gid) != (0, 0) {
-        commands.push((format!("{ENTER} chown {}:{} {path}", device.uid, device.gid), String::new()));
+        commands.push((
+            format!("{ENTER} chown {}:{} {path}", device.uid, device.gid),
+            String::new(),
+        ));
     }
     commands
 }
@@ -159,5 +248,7 @@ fn explain_device(device: &Device) -> Vec<Command> {
 /// `"$root/first" "$root/a" "$root/b"`.
 fn arguments(first: &str, paths: &[PathBuf]) -> String {
     let all = std::iter::once(Path::new(first)).chain(paths.iter().map(PathBuf::as_path));
-    all.map(|path| inside(OsStr::from_bytes(path.as_os_str().as_bytes()))).collect::<Vec<_>>().join(" ")
+    all.map(|path| inside(OsStr::from_bytes(path.as_os_str().as_bytes())))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
