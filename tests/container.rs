@@ -284,7 +284,7 @@ fn the_standard_mounts_and_devices_are_there() {
         ("/dev/shm", "tmpfs", "rw,nosuid,nodev,noexec"),
         ("/dev/mqueue", "mqueue", "rw,nosuid,nodev,noexec"),
         ("/proc/sys", "proc", "ro"),
-        ("/proc/sysrq-trigger", "proc", "ro"),
+        ("/proc/irq", "proc", "ro"),
     ] {
         let found = find(point);
         assert!(

@@ -96,7 +96,7 @@ fn inspect_gives_the_pid_and_docker_s_fields() {
         serde_json::from_slice(&host.minidock(&["inspect", "web"]).ok().stdout).unwrap();
     assert_eq!(whole[0]["State"]["Pid"], pid);
     host.minidock(&["inspect", "--format", "{{.State", "web"])
-        .exits(1);
+        .exits(64);
     host.minidock(&["inspect", "nobody"])
         .exits(1)
         .says(&["nobody"]);
@@ -185,9 +185,7 @@ fn exec_runs_in_the_container_with_its_own_exit_code_input_user_and_environment(
     );
     exec(&["nobody", "true"]).exits(1).says(&["nobody"]);
     host.minidock(&["stop", "-t", "0", "box"]).ok();
-    exec(&["box", "true"])
-        .exits(1)
-        .says(&["box", "not running"]);
+    exec(&["box", "true"]).exits(1).says(&["not running"]);
     host.remove(&["box"]);
     host.finish();
 }
@@ -481,25 +479,25 @@ fn ps_filters_and_formats() {
     let host = TestHost::new();
     host.detached(&[
         "--name",
-        "a",
+        "front",
         "--label",
         "tier=front",
         "busybox",
         "sleep",
         "1000",
     ]);
-    host.detached(&["--name", "b", "busybox", "true"]);
-    host.wait_exited("b");
+    host.detached(&["--name", "back", "busybox", "true"]);
+    host.wait_exited("back");
     let names = |args: &[&str]| {
         host.minidock(&[&["ps", "--format", "{{.Names}}"], args].concat())
             .ok()
             .out()
     };
-    assert_eq!(names(&[]), "a");
-    assert_eq!(names(&["-a"]), "b\na", "the youngest first");
-    assert_eq!(names(&["-a", "--filter", "status=exited"]), "b");
-    assert_eq!(names(&["-a", "--filter", "label=tier=front"]), "a");
-    assert_eq!(names(&["-a", "--filter", "name=b"]), "b");
-    host.remove(&["a", "b"]);
+    assert_eq!(names(&[]), "front");
+    assert_eq!(names(&["-a"]), "back\nfront", "the youngest first");
+    assert_eq!(names(&["-a", "--filter", "status=exited"]), "back");
+    assert_eq!(names(&["-a", "--filter", "label=tier=front"]), "front");
+    assert_eq!(names(&["-a", "--filter", "name=ba"]), "back");
+    host.remove(&["front", "back"]);
     host.finish();
 }

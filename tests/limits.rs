@@ -444,7 +444,7 @@ fn two_containers_with_net_cls_share_the_mount_and_have_their_own_classes() {
     let host = TestHost::new();
     host.detached(&[
         "--name",
-        "a",
+        "one",
         "--net-cls",
         "1:10",
         "busybox",
@@ -453,17 +453,23 @@ fn two_containers_with_net_cls_share_the_mount_and_have_their_own_classes() {
     ]);
     host.detached(&[
         "--name",
-        "b",
+        "two",
         "--net-cls",
         "1:11",
         "busybox",
         "sleep",
         "1000",
     ]);
-    assert_eq!(value(&host, "a", "net_cls", "net_cls.classid", ""), "65552");
-    host.remove(&["a"]);
-    assert_eq!(value(&host, "b", "net_cls", "net_cls.classid", ""), "65553");
-    host.remove(&["b"]);
+    assert_eq!(
+        value(&host, "one", "net_cls", "net_cls.classid", ""),
+        "65552"
+    );
+    host.remove(&["one"]);
+    assert_eq!(
+        value(&host, "two", "net_cls", "net_cls.classid", ""),
+        "65553"
+    );
+    host.remove(&["two"]);
     host.finish();
 }
 

@@ -392,7 +392,7 @@ fn an_existing_bridge_is_used_as_it_is_and_stays(firewall: Firewall) {
          unshare -n sh -c 'echo $$ >other; until ip link show inside >/dev/null 2>&1; do :; done; ip addr add 192.168.77.2/24 dev inside; \
          ip link set inside up; exec sleep 1000' >/dev/null 2>&1 & \
          until [ -s other ] && [ \"$(readlink /proc/$(cat other)/ns/net)\" != \"$(readlink /proc/self/ns/net)\" ]; do :; done; \
-         ip link set inside netns $(cat other); until ping -c 1 -W 1 192.168.77.2 >/dev/null; do :; done",
+         ip link set inside netns $(cat other); until busybox ping -c 1 -W 1 192.168.77.2 >/dev/null; do :; done",
     )
     .ok();
     web(&host, &["-p", "10080:80"]);
@@ -470,7 +470,7 @@ fn a_name_in_ip_netns_that_is_not_ours_is_left_alone() {
     host.minidock(&["run", "-d", "--name", "web", "busybox", "sleep", "1000"]); // refused or run: both are sensible
     host.minidock(&["rm", "-f", "web"]);
     assert_eq!(host.sh("stat -L -c %i /run/netns/web").ok().out(), before);
-    host.sh("ip netns del web").ok();
+    host.sh("ip netns del web; umount /run/netns").ok();
     host.finish();
 }
 
@@ -631,7 +631,7 @@ fn network_ns_joins_a_namespace_made_by_hand() {
     ])
     .exits(125)
     .says(&["/run/netns/nothing"]);
-    host.sh("ip netns exec lab true; ip netns del lab").ok();
+    host.sh("ip netns del lab; umount /run/netns").ok();
     host.finish();
 }
 

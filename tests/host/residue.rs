@@ -48,8 +48,11 @@ impl Snapshot {
                 .difference(before)
                 .filter(|line| !excused(section, line, network_journal));
             lines.extend(come.map(|line| format!("+ {section}: {line}")));
+            // What somebody else's engine took away meanwhile is no matter of this host.
+            let whole_machine = ["process", "cgroup", "on the machine itself"].contains(section);
             let gone = before
                 .difference(after)
+                .filter(|_| !whole_machine)
                 .filter(|line| !excused(section, line, network_journal));
             lines.extend(gone.map(|line| format!("- {section}: {line}")));
         }
