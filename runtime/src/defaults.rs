@@ -178,26 +178,27 @@ pub fn devices() -> Vec<LinuxDevice> {
 /// The default device rules: nothing, but making any node (it can't be opened then), the standard nodes, and terminals.
 /// FUSE is denied by name, as docker does, although the first rule covers it.
 pub fn device_rules() -> Vec<LinuxDeviceCgroup> {
-    let all = (None, None);
-    let table: [(bool, LinuxDeviceType, (Option<i64>, Option<i64>), &str); 13] = [
-        (false, LinuxDeviceType::A, all, "rwm"),
-        (false, LinuxDeviceType::C, (Some(10), Some(229)), "rwm"),
-        (true, LinuxDeviceType::C, all, "m"),
-        (true, LinuxDeviceType::B, all, "m"),
-        (true, LinuxDeviceType::C, (Some(1), Some(3)), "rwm"),
-        (true, LinuxDeviceType::C, (Some(1), Some(8)), "rwm"),
-        (true, LinuxDeviceType::C, (Some(1), Some(7)), "rwm"),
-        (true, LinuxDeviceType::C, (Some(5), Some(0)), "rwm"),
-        (true, LinuxDeviceType::C, (Some(1), Some(5)), "rwm"),
-        (true, LinuxDeviceType::C, (Some(1), Some(9)), "rwm"),
-        (true, LinuxDeviceType::C, (Some(136), None), "rwm"),
-        (true, LinuxDeviceType::C, (Some(5), Some(2)), "rwm"),
-        (true, LinuxDeviceType::C, (Some(5), Some(1)), "rwm"),
+    let char_device = |major: i64, minor: Option<i64>| {
+        device_rule(true, LinuxDeviceType::C, Some(major), minor, "rwm")
+    };
+    let mut rules = vec![
+        device_rule(false, LinuxDeviceType::A, None, None, "rwm"),
+        device_rule(false, LinuxDeviceType::C, Some(10), Some(229), "rwm"),
+        device_rule(true, LinuxDeviceType::C, None, None, "m"),
+        device_rule(true, LinuxDeviceType::B, None, None, "m"),
     ];
-    table
-        .into_iter()
-        .map(|(allow, kind, (major, minor), access)| device_rule(allow, kind, major, minor, access))
-        .collect()
+    rules.extend(
+        NODES
+            .iter()
+            .map(|node| char_device(node.major.into(), Some(node.minor.into()))),
+    );
+    // Terminals of the container's devpts, ptmx, and the console.
+    rules.extend([
+        char_device(136, None),
+        char_device(5, Some(2)),
+        char_device(5, Some(1)),
+    ]);
+    rules
 }
 
 /// One OCI device rule; no number = any.

@@ -457,7 +457,7 @@ fn live_errors_say_what_to_do() {
     let pids = groups
         .ops
         .iter()
-        .find(|op| matches!(op, Op::Write { .. }))
+        .find(|op| op.path().ends_with("pids.max"))
         .unwrap()
         .path()
         .to_owned();
@@ -480,6 +480,39 @@ fn live_errors_say_what_to_do() {
     );
     let error = write(&pids.with_file_name("memory.nonsense"), "1");
     assert!(error.contains("no such file for the group"), "{error}");
+}
+
+#[test]
+fn live_use_is_read_on_every_layout() {
+    let layout = Layout::read().unwrap();
+    let groups = Groups::plan("stats", "a", &all_limits());
+    apply(&groups.ops).unwrap();
+    let group = format!("mdtest-stats-{}/a", std::process::id());
+    let busy =
+        "x=0; while [ $x -lt 20000 ]; do x=$((x+1)); done; echo ready; sleep 1000 >/dev/null 2>&1";
+    let mut child = start(&groups.attach(), busy);
+    let mut line = String::new();
+    let mut output = std::io::BufReader::new(child.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut output, &mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    until("both processes", || {
+        super::stats(&layout, &group).pids == Some(2)
+    });
+    let now = super::stats(&layout, &group);
+    assert_eq!(
+        now.memory_bytes.is_some(),
+        layout.home("memory").is_some(),
+        "{now:?}"
+    );
+    assert!(
+        now.memory_bytes
+            .is_none_or(|bytes| (10_000..67_108_864).contains(&bytes)),
+        "{now:?}"
+    );
+    assert!(now.cpu_ns.is_some_and(|ns| ns > 100_000), "{now:?}");
+    undo(&groups.residues());
+    child.wait().unwrap();
+    assert_eq!(super::stats(&layout, &group), super::Stats::default());
 }
 
 /// The lecture's file, on whichever hierarchy this host has or on one that is mounted for it.
