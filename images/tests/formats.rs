@@ -489,10 +489,12 @@ fn import_of_a_folder_keeps_everything_and_gives_the_same_id_twice() {
     let meta =
         |name: &str| std::os::unix::fs::MetadataExt::ino(&fs::metadata(layer.join(name)).unwrap());
     assert_eq!(meta("bin/suid"), meta("bin/again"));
-    assert_eq!(
-        xattr(&layer.join("bin/suid"), "user.note").as_deref(),
-        Some(&b"a\nb"[..])
-    );
+    if user_xattrs(&temp.0) {
+        assert_eq!(
+            xattr(&layer.join("bin/suid"), "user.note").as_deref(),
+            Some(&b"a\nb"[..])
+        );
+    }
     let modified = fs::metadata(layer.join("bin/suid"))
         .unwrap()
         .modified()

@@ -338,7 +338,9 @@ fn file_capabilities_are_kept_and_forged_overlay_marks_dropped() {
         get("newline", "security.capability").as_deref(),
         Some(&newline[..])
     );
-    assert_eq!(get("user", "user.note").as_deref(), Some(&b"a\nb"[..]));
+    if user_xattrs(&temp.0) {
+        assert_eq!(get("user", "user.note").as_deref(), Some(&b"a\nb"[..]));
+    }
     assert_eq!(get("user", "user.overlay.redirect"), None);
     for name in [
         "trusted.overlay.opaque",
@@ -532,7 +534,7 @@ fn archives_of_gnu_tar_are_read_in_all_of_its_formats() {
     std::os::unix::fs::symlink("file", source.join("link")).unwrap();
     let sparse = File::create(source.join("sparse")).unwrap();
     for n in 0..40u64 {
-        std::os::unix::fs::FileExt::write_all_at(&sparse, b"piece", n << 20).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&sparse, b"piece", n << 16).unwrap();
     }
     for options in [
         &["--format=gnu", "--sparse"][..],

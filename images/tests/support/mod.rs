@@ -354,3 +354,9 @@ pub fn xattr(path: &Path, name: &str) -> Option<Vec<u8>> {
     value.truncate(count);
     Some(value)
 }
+
+/// Whether files here can have user.* attributes: tmpfs has them since 6.6 only.
+pub fn user_xattrs(folder: &Path) -> bool {
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(folder, "user.probe", b"1", flags).is_ok()
+}
