@@ -342,6 +342,7 @@ fn binds_tmpfs_and_a_read_only_root() {
             gone.message.contains("bind source path does not exist"),
             "{gone}"
         );
+        rustix::mount::unmount(data.join("sub"), rustix::mount::UnmountFlags::DETACH).unwrap();
     });
 }
 
