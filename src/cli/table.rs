@@ -98,6 +98,12 @@ pub(super) const COMMANDS: &[Entry] = &[
 /// docker's commands that minidock doesn't have (yet), with what to do meanwhile. Both forms are meant.
 #[rustfmt::skip]
 const MISSING: &[(&str, &str)] = &[
+    ("network connect", "choose with run's --network"),
+    ("network create", "there is the default bridge, and run's --network none, host, container:NAME and ns:PATH"),
+    ("network disconnect", "choose with run's --network"),
+    ("network inspect", "see 'ip addr show docker0' and 'minidock inspect' of a container"),
+    ("network ls", "there is the default network, bridge"),
+    ("network prune", "use 'minidock network rm bridge'"),
     ("attach", "read its output with 'minidock logs -f'"),
     ("build", "build with another tool, and load the result with 'minidock load'"),
     ("commit", "build with another tool, and load the result with 'minidock load'"),
@@ -110,7 +116,6 @@ const MISSING: &[(&str, &str)] = &[
     ("info", "see 'minidock version'"),
     ("login", "load images from archives with 'minidock load'"),
     ("logout", "load images from archives with 'minidock load'"),
-    ("network", "use run's --network bridge, none, host, container:NAME or ns:PATH; there is 'minidock network rm'"),
     ("pause", "stop it with 'minidock stop'"),
     ("prune", "remove with 'minidock rm' or 'minidock rmi'"),
     ("pull", "load images from archives with 'minidock load'"),
@@ -132,6 +137,7 @@ const MISSING: &[(&str, &str)] = &[
 const GROUPS: &[(&str, &str)] = &[
     ("container", "Manage containers"),
     ("image", "Manage images"),
+    ("network", "Manage networks"),
 ];
 
 /// Finds the command that `words` begin with; gives it and the words after it.
