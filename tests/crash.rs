@@ -42,27 +42,19 @@ fn host_with(firewall: Firewall, wish: Option<&str>) -> TestHost {
 }
 
 fn writes(host: &TestHost) -> usize {
-    std::fs::read_to_string(host.work.join("writes"))
-        .unwrap_or_default()
-        .lines()
-        .count()
+    std::fs::read_to_string(host.work.join("writes")).unwrap_or_default().lines().count()
 }
 
 /// The whole life of a container; its outcome is anybody's guess when something is killed on the way.
 fn live(host: &TestHost) -> String {
-    host.minidock(&[&["run"], FULL, &["busybox", "true"]].concat())
-        .describe()
+    host.minidock(&[&["run"], FULL, &["busybox", "true"]].concat()).describe()
 }
 
 /// How many journal writes a life has, all processes together.
 fn count(firewall: Firewall) -> usize {
     let host = host_with(firewall, None);
-    host.minidock(&[&["run"], FULL, &["busybox", "true"]].concat())
-        .ok();
-    assert!(
-        host.leftovers(Duration::from_secs(8)).is_empty(),
-        "a run without a crash leaves something"
-    );
+    host.minidock(&[&["run"], FULL, &["busybox", "true"]].concat()).ok();
+    assert!(host.leftovers(Duration::from_secs(8)).is_empty(), "a run without a crash leaves something");
     let writes = writes(&host);
     host.finish();
     writes
@@ -72,30 +64,18 @@ fn count(firewall: Firewall) -> usize {
 fn recover(mut host: TestHost) {
     host.unset("MINIDOCK_CRASH");
     host.unset("MINIDOCK_CRASH_COUNT");
-    assert_eq!(
-        host.minidock(&["ps", "-aq"]).ok().out(),
-        "",
-        "a half-made container is listed"
-    );
+    assert_eq!(host.minidock(&["ps", "-aq"]).ok().out(), "", "a half-made container is listed");
     let left = host.leftovers(Duration::from_secs(8));
-    assert!(
-        left.is_empty(),
-        "left over after the recovery:\n  {}",
-        left.join("\n  ")
-    );
+    assert!(left.is_empty(), "left over after the recovery:\n  {}", left.join("\n  "));
     // And the name, port and address can be used again.
-    host.minidock(&[&["run"], FULL, &["busybox", "true"]].concat())
-        .ok();
+    host.minidock(&[&["run"], FULL, &["busybox", "true"]].concat()).ok();
     host.finish();
 }
 
 /// Kills one process at each write: the other one (or, when that was the last, the next command) cleans up.
 fn one_is_killed(firewall: Firewall, side: &str) {
     let writes_of_a_life = count(firewall);
-    assert!(
-        writes_of_a_life >= 4,
-        "the journal is written for each stage; {writes_of_a_life} writes"
-    );
+    assert!(writes_of_a_life >= 4, "the journal is written for each stage; {writes_of_a_life} writes");
     for number in 1..=writes_of_a_life {
         let wish = format!("{side}:{number}");
         eprintln!("{wish} of {writes_of_a_life}");
@@ -162,12 +142,7 @@ fn a_killed_monitor_is_cleaned_up_after_without_any_command() {
         let host = TestHost::with_firewall(firewall);
         host.detached(&[FULL, &["busybox", "sleep", "1000"]].concat());
         let status = host::read(format!("/proc/{}/status", host.pid("crash")));
-        let monitor = status
-            .lines()
-            .find_map(|line| line.strip_prefix("PPid:"))
-            .unwrap()
-            .trim()
-            .to_string();
+        let monitor = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().to_string();
         host.sh(&format!("kill -9 {monitor}")).ok();
         host.finish();
     }
@@ -204,21 +179,11 @@ fn a_recovery_that_is_killed_is_finished_by_the_next() {
 fn a_thing_of_somebody_else_under_a_journaled_name_is_left_alone() {
     let host = TestHost::new();
     host.detached(&["--name", "box", "busybox", "sleep", "1000"]);
-    let card = host
-        .sh("ip -o link show master docker0 | sed 's/^[0-9]*: //; s/@.*//'")
-        .ok()
-        .out();
-    host.sh(&format!(
-        "kill -9 {0}; while [ -e /proc/{0}/root ]; do :; done",
-        host.pid("box")
-    ))
-    .ok();
-    host::wait_until("the card is gone with its namespace", || {
-        host.sh(&format!("ip link show {card}")).code() != 0
-    });
-    host.sh(&format!("ip link add {card} type dummy")).ok(); // the same name, another's link
+    let card = host.sh("ip -o link show master docker0 | sed 's/^[0-9]*: //; s/@.*//'").ok().out();
+    host.sh(&format!("kill -9 {0}; while [ -e /proc/{0}/root ]; do :; done", host.pid("box"))).ok();
+    host::wait_until("the card is gone with its namespace", || host.sh(&format!("ip link show {card}")).code() != 0);
+    host.sh(&format!("ip link add {card} type bridge")).ok(); // the same name, another's link
     host.minidock(&["rm", "-f", "box"]);
-    host.sh(&format!("ip link show {card} && ip link del {card}"))
-        .ok();
+    host.sh(&format!("ip link show {card} && ip link del {card}")).ok();
     host.finish();
 }

@@ -12,14 +12,7 @@ use host::{TestHost, wait_until};
 
 /// Starts a container named `box` with a limit, and false where the host lacks the controller (then it is refused).
 fn limited(host: &TestHost, controller: &str, flags: &[&str]) -> bool {
-    let run = host.minidock(
-        &[
-            &["run", "-d", "--name", "box"],
-            flags,
-            &["busybox", "sleep", "1000"],
-        ]
-        .concat(),
-    );
+    let run = host.minidock(&[&["run", "-d", "--name", "box"], flags, &["busybox", "sleep", "1000"]].concat());
     refused_without(run, controller, flags)
 }
 
@@ -40,31 +33,9 @@ fn refused_without(run: Output, controller: &str, flags: &[&str]) -> bool {
 #[test]
 fn memory_limits_are_read_back() {
     let host = TestHost::new();
-    if limited(
-        &host,
-        "memory",
-        &["-m", "64m", "--memory-reservation", "32m"],
-    ) {
-        assert_eq!(
-            value(
-                &host,
-                "box",
-                "memory",
-                "memory.limit_in_bytes",
-                "memory.max"
-            ),
-            "67108864"
-        );
-        assert_eq!(
-            value(
-                &host,
-                "box",
-                "memory",
-                "memory.soft_limit_in_bytes",
-                "memory.low"
-            ),
-            "33554432"
-        );
+    if limited(&host, "memory", &["-m", "64m", "--memory-reservation", "32m"]) {
+        assert_eq!(value(&host, "box", "memory", "memory.limit_in_bytes", "memory.max"), "67108864");
+        assert_eq!(value(&host, "box", "memory", "memory.soft_limit_in_bytes", "memory.low"), "33554432");
         let swap = if version("memory") == Some(Version::V1) {
             ("memory.memsw.limit_in_bytes", "134217728")
         } else {
@@ -72,11 +43,7 @@ fn memory_limits_are_read_back() {
         };
         let file = folder(&host, "box", "memory").join(swap.0);
         if host.host.run(|| file.exists()) {
-            assert_eq!(
-                host.host.run(|| host::read(&file)).trim(),
-                swap.1,
-                "as much swap again, as docker gives"
-            );
+            assert_eq!(host.host.run(|| host::read(&file)).trim(), swap.1, "as much swap again, as docker gives");
         }
     }
     host.minidock(&["rm", "-f", "box"]);
@@ -104,24 +71,11 @@ fn memory_and_swap_together_are_read_back() {
 #[test]
 fn a_program_over_its_memory_limit_is_killed_with_137() {
     let host = TestHost::new();
-    let run = host.minidock(&[
-        "run",
-        "--name",
-        "box",
-        "-m",
-        "24m",
-        "--memory-swap",
-        "24m",
-        "busybox",
-        "tail",
-        "/dev/zero",
-    ]);
+    let run =
+        host.minidock(&["run", "--name", "box", "-m", "24m", "--memory-swap", "24m", "busybox", "tail", "/dev/zero"]);
     if version("memory").is_some() {
         run.exits(137);
-        assert_eq!(
-            host.inspect("box", "{{.State.OOMKilled}} {{.State.ExitCode}}"),
-            "true 137"
-        );
+        assert_eq!(host.inspect("box", "{{.State.OOMKilled}} {{.State.ExitCode}}"), "true 137");
     } else {
         run.exits(125).says(&["-m"]);
     }
@@ -135,20 +89,12 @@ fn cpu_limits_are_read_back() {
     if limited(&host, "cpu", &["--cpus", "1.5", "--cpu-shares", "512"]) {
         if version("cpu") == Some(Version::V1) {
             assert_eq!(value(&host, "box", "cpu", "cpu.cfs_quota_us", ""), "150000");
-            assert_eq!(
-                value(&host, "box", "cpu", "cpu.cfs_period_us", ""),
-                "100000"
-            );
+            assert_eq!(value(&host, "box", "cpu", "cpu.cfs_period_us", ""), "100000");
             assert_eq!(value(&host, "box", "cpu", "cpu.shares", ""), "512");
         } else {
             assert_eq!(value(&host, "box", "cpu", "", "cpu.max"), "150000 100000");
-            let weight: u32 = value(&host, "box", "cpu", "", "cpu.weight")
-                .parse()
-                .unwrap();
-            assert!(
-                (20..=59).contains(&weight),
-                "half of the usual share: {weight}"
-            ); // runc's old and new conversion
+            let weight: u32 = value(&host, "box", "cpu", "", "cpu.weight").parse().unwrap();
+            assert!((20..=59).contains(&weight), "half of the usual share: {weight}"); // runc's old and new conversion
         }
     }
     host.remove(&["box"]);
@@ -158,11 +104,7 @@ fn cpu_limits_are_read_back() {
 #[test]
 fn cpu_period_and_quota_are_read_back() {
     let host = TestHost::new();
-    if limited(
-        &host,
-        "cpu",
-        &["--cpu-period", "50000", "--cpu-quota", "20000"],
-    ) {
+    if limited(&host, "cpu", &["--cpu-period", "50000", "--cpu-quota", "20000"]) {
         if version("cpu") == Some(Version::V1) {
             assert_eq!(value(&host, "box", "cpu", "cpu.cfs_quota_us", ""), "20000");
             assert_eq!(value(&host, "box", "cpu", "cpu.cfs_period_us", ""), "50000");
@@ -177,47 +119,24 @@ fn cpu_period_and_quota_are_read_back() {
 #[test]
 fn a_busy_program_gets_its_cpu_quota_and_no_more() {
     let host = TestHost::new();
-    let flags = [
-        "--name",
-        "box",
-        "--cpu-period",
-        "20000",
-        "--cpu-quota",
-        "4000",
-    ];
+    let flags = ["--name", "box", "--cpu-period", "20000", "--cpu-quota", "4000"];
     host.detached(&[&flags[..], &["busybox", "sh", "-c", "while :; do :; done"]].concat());
     let pid = host.pid("box");
     let used = || {
         let stat = host::read(format!("/proc/{pid}/stat"));
-        let fields: Vec<u64> = stat
-            .rsplit(')')
-            .next()
-            .unwrap()
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .map(|n| n.parse().unwrap())
-            .collect();
+        let fields: Vec<u64> =
+            stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2).map(|n| n.parse().unwrap()).collect();
         (fields[0] + fields[1]) as f64 / 100.0 // clock ticks: USER_HZ is 100
     };
     let throttled = || -> u64 {
         let stat = value(&host, "box", "cpu", "cpu.stat", "cpu.stat");
-        stat.lines()
-            .find_map(|line| line.strip_prefix("nr_throttled "))
-            .unwrap()
-            .parse()
-            .unwrap()
+        stat.lines().find_map(|line| line.strip_prefix("nr_throttled ")).unwrap().parse().unwrap()
     };
     let (start, before, periods) = (Instant::now(), used(), throttled());
-    wait_until("it has been throttled for a while", || {
-        throttled() >= periods + 40 || start.elapsed().as_secs() > 15
-    });
+    wait_until("it has been throttled for a while", || throttled() >= periods + 40 || start.elapsed().as_secs() > 15);
     let share = (used() - before) / start.elapsed().as_secs_f64();
     assert!(throttled() > periods, "it was never throttled");
-    assert!(
-        share < 0.30,
-        "a fifth of a CPU was allowed, {share:.2} used"
-    );
+    assert!(share < 0.30, "a fifth of a CPU was allowed, {share:.2} used");
     host.remove(&["box"]);
     host.finish();
 }
@@ -225,29 +144,11 @@ fn a_busy_program_gets_its_cpu_quota_and_no_more() {
 #[test]
 fn the_cpuset_is_read_back_and_felt() {
     let host = TestHost::new();
-    if limited(
-        &host,
-        "cpuset",
-        &["--cpuset-cpus", "0", "--cpuset-mems", "0"],
-    ) {
+    if limited(&host, "cpuset", &["--cpuset-cpus", "0", "--cpuset-mems", "0"]) {
+        assert_eq!(value(&host, "box", "cpuset", "cpuset.cpus", "cpuset.cpus"), "0");
+        assert_eq!(value(&host, "box", "cpuset", "cpuset.mems", "cpuset.mems"), "0");
         assert_eq!(
-            value(&host, "box", "cpuset", "cpuset.cpus", "cpuset.cpus"),
-            "0"
-        );
-        assert_eq!(
-            value(&host, "box", "cpuset", "cpuset.mems", "cpuset.mems"),
-            "0"
-        );
-        assert_eq!(
-            host.minidock(&[
-                "exec",
-                "box",
-                "grep",
-                "Cpus_allowed_list",
-                "/proc/self/status"
-            ])
-            .ok()
-            .out(),
+            host.minidock(&["exec", "box", "grep", "Cpus_allowed_list", "/proc/self/status"]).ok().out(),
             "Cpus_allowed_list:\t0"
         );
         assert_eq!(host.minidock(&["exec", "box", "nproc"]).ok().out(), "1");
@@ -266,50 +167,22 @@ fn the_number_of_processes_is_read_back_and_felt() {
     assert_eq!(value(&host, "box", "pids", "pids.max", "pids.max"), "20");
     host.remove(&["box"]);
     let script = "for i in 1 2 3 4 5 6 7 8 9; do sleep 1000 & done; echo survived";
-    let run = host.minidock(&[
-        "run",
-        "--rm",
-        "--pids-limit",
-        "5",
-        "busybox",
-        "sh",
-        "-c",
-        script,
-    ]);
-    assert!(
-        run.code() != 0 && !run.out().contains("survived"),
-        "{}",
-        run.describe()
-    );
+    let run = host.minidock(&["run", "--rm", "--pids-limit", "5", "busybox", "sh", "-c", script]);
+    assert!(run.code() != 0 && !run.out().contains("survived"), "{}", run.describe());
     run.says(&["can't fork"]);
     host.finish();
 }
 
 /// A block device of this machine: (node, `major:minor`).
 fn disk() -> (String, String) {
-    let mut disks: Vec<_> = std::fs::read_dir("/sys/block")
-        .unwrap()
-        .flatten()
-        .map(|entry| entry.file_name())
-        .collect();
+    let mut disks: Vec<_> = std::fs::read_dir("/sys/block").unwrap().flatten().map(|entry| entry.file_name()).collect();
     disks.sort();
-    let usable = disks
-        .iter()
-        .rev()
-        .map(|name| name.to_string_lossy().into_owned())
-        .find_map(|name| {
-            let number = std::fs::read_to_string(format!("/sys/block/{name}/dev"))
-                .ok()?
-                .trim()
-                .to_string();
-            let size: u64 = std::fs::read_to_string(format!("/sys/block/{name}/size"))
-                .ok()?
-                .trim()
-                .parse()
-                .ok()?;
-            let node = format!("/dev/{name}");
-            (size > 0 && std::path::Path::new(&node).exists()).then_some((node, number))
-        });
+    let usable = disks.iter().rev().map(|name| name.to_string_lossy().into_owned()).find_map(|name| {
+        let number = std::fs::read_to_string(format!("/sys/block/{name}/dev")).ok()?.trim().to_string();
+        let size: u64 = std::fs::read_to_string(format!("/sys/block/{name}/size")).ok()?.trim().parse().ok()?;
+        let node = format!("/dev/{name}");
+        (size > 0 && std::path::Path::new(&node).exists()).then_some((node, number))
+    });
     usable.expect("the tests need one block device with a size")
 }
 
@@ -317,41 +190,16 @@ fn disk() -> (String, String) {
 fn disk_throttles_are_read_back() {
     let host = TestHost::new();
     let (disk, number) = disk();
-    let controller = if version("blkio").is_some() {
-        "blkio"
-    } else {
-        "io"
-    };
+    let controller = if version("blkio").is_some() { "blkio" } else { "io" };
     let read = format!("{disk}:1mb");
     let write = format!("{disk}:77");
-    if limited(
-        &host,
-        controller,
-        &["--device-read-bps", &read, "--device-write-iops", &write],
-    ) {
+    if limited(&host, controller, &["--device-read-bps", &read, "--device-write-iops", &write]) {
         if controller == "blkio" {
-            assert_eq!(
-                value(&host, "box", "blkio", "blkio.throttle.read_bps_device", ""),
-                format!("{number} 1048576")
-            );
-            assert_eq!(
-                value(
-                    &host,
-                    "box",
-                    "blkio",
-                    "blkio.throttle.write_iops_device",
-                    ""
-                ),
-                format!("{number} 77")
-            );
+            assert_eq!(value(&host, "box", "blkio", "blkio.throttle.read_bps_device", ""), format!("{number} 1048576"));
+            assert_eq!(value(&host, "box", "blkio", "blkio.throttle.write_iops_device", ""), format!("{number} 77"));
         } else {
             let line = value(&host, "box", "io", "", "io.max");
-            assert!(
-                line.starts_with(&number)
-                    && line.contains("rbps=1048576")
-                    && line.contains("wiops=77"),
-                "{line}"
-            );
+            assert!(line.starts_with(&number) && line.contains("rbps=1048576") && line.contains("wiops=77"), "{line}");
         }
     }
     host.minidock(&["rm", "-f", "box"]);
@@ -361,41 +209,17 @@ fn disk_throttles_are_read_back() {
 #[test]
 fn the_disk_weight_is_read_back_or_refused_where_the_kernel_has_none() {
     let host = TestHost::new();
-    let controller = if version("blkio").is_some() {
-        "blkio"
-    } else {
-        "io"
-    };
-    let run = host.minidock(&[
-        "run",
-        "-d",
-        "--name",
-        "box",
-        "--blkio-weight",
-        "300",
-        "busybox",
-        "sleep",
-        "1000",
-    ]);
+    let controller = if version("blkio").is_some() { "blkio" } else { "io" };
+    let run = host.minidock(&["run", "-d", "--name", "box", "--blkio-weight", "300", "busybox", "sleep", "1000"]);
     if run.code() == 0 {
         let group = folder(&host, "box", controller);
-        let files = [
-            "blkio.weight",
-            "blkio.bfq.weight",
-            "io.weight",
-            "io.bfq.weight",
-        ]
-        .map(|name| group.join(name));
-        let values: Vec<String> = host.host.run(|| {
-            files
-                .iter()
-                .filter_map(|file| std::fs::read_to_string(file).ok())
-                .collect()
-        });
+        let files = ["blkio.weight", "blkio.bfq.weight", "io.weight", "io.bfq.weight"].map(|name| group.join(name));
+        let values: Vec<String> =
+            host.host.run(|| files.iter().filter_map(|file| std::fs::read_to_string(file).ok()).collect());
         assert!(
-            values.iter().any(|value| value.trim() == "300"
-                || value.contains("default 300")
-                || value.contains("default 2948")),
+            values
+                .iter()
+                .any(|value| value.trim() == "300" || value.contains("default 300") || value.contains("default 2948")),
             "{values:?}"
         );
     } else {
@@ -409,66 +233,26 @@ fn the_disk_weight_is_read_back_or_refused_where_the_kernel_has_none() {
 fn net_cls_1_10_reads_back_as_0x00010010() {
     let host = TestHost::new();
     for flag in ["1:10", "0x00010010"] {
-        host.detached(&[
-            "--name",
-            "box",
-            "--net-cls",
-            flag,
-            "busybox",
-            "sleep",
-            "1000",
-        ]);
-        assert_eq!(
-            value(&host, "box", "net_cls", "net_cls.classid", ""),
-            "65552",
-            "{flag}"
-        ); // the kernel prints decimal
+        host.detached(&["--name", "box", "--net-cls", flag, "busybox", "sleep", "1000"]);
+        assert_eq!(value(&host, "box", "net_cls", "net_cls.classid", ""), "65552", "{flag}"); // the kernel prints decimal
         let group = folder(&host, "box", "net_cls");
         let pid = host.pid("box").to_string();
         let tasks = host.host.run(|| host::read(group.join("tasks")));
-        assert!(
-            tasks.lines().any(|task| task == pid),
-            "PID 1 is not in {}: {tasks}",
-            group.display()
-        );
+        assert!(tasks.lines().any(|task| task == pid), "PID 1 is not in {}: {tasks}", group.display());
         host.remove(&["box"]);
     }
-    host.minidock(&["run", "--rm", "--net-cls", "70000:1", "busybox", "true"])
-        .exits(125)
-        .says(&["--net-cls"]);
+    host.minidock(&["run", "--rm", "--net-cls", "70000:1", "busybox", "true"]).exits(125).says(&["--net-cls"]);
     host.finish();
 }
 
 #[test]
 fn two_containers_with_net_cls_share_the_mount_and_have_their_own_classes() {
     let host = TestHost::new();
-    host.detached(&[
-        "--name",
-        "one",
-        "--net-cls",
-        "1:10",
-        "busybox",
-        "sleep",
-        "1000",
-    ]);
-    host.detached(&[
-        "--name",
-        "two",
-        "--net-cls",
-        "1:11",
-        "busybox",
-        "sleep",
-        "1000",
-    ]);
-    assert_eq!(
-        value(&host, "one", "net_cls", "net_cls.classid", ""),
-        "65552"
-    );
+    host.detached(&["--name", "one", "--net-cls", "1:10", "busybox", "sleep", "1000"]);
+    host.detached(&["--name", "two", "--net-cls", "1:11", "busybox", "sleep", "1000"]);
+    assert_eq!(value(&host, "one", "net_cls", "net_cls.classid", ""), "65552");
     host.remove(&["one"]);
-    assert_eq!(
-        value(&host, "two", "net_cls", "net_cls.classid", ""),
-        "65553"
-    );
+    assert_eq!(value(&host, "two", "net_cls", "net_cls.classid", ""), "65553");
     host.remove(&["two"]);
     host.finish();
 }
@@ -483,17 +267,10 @@ fn a_device_that_is_not_allowed_can_be_named_but_not_opened() {
          mknod /tmp/kmsg c 1 11 && head -c 1 /tmp/kmsg; mknod /tmp/fuse c 10 229 && head -c 1 /tmp/fuse; \
          mknod /tmp/zero c 1 5 && head -c 3 /tmp/zero | wc -c"
     );
-    let run = host
-        .minidock(&["run", "--rm", "busybox", "sh", "-c", &script])
-        .ok();
+    let run = host.minidock(&["run", "--rm", "busybox", "sh", "-c", &script]).ok();
     assert_eq!(run.out(), "3", "{}", run.describe());
     for name in ["sda", "disk", "kmsg", "fuse"] {
-        assert!(
-            run.err()
-                .contains(&format!("/tmp/{name}: Operation not permitted")),
-            "{}",
-            run.describe()
-        );
+        assert!(run.err().contains(&format!("/tmp/{name}: Operation not permitted")), "{}", run.describe());
     }
     host.finish();
 }
@@ -503,23 +280,9 @@ fn a_device_given_with_device_is_opened_as_allowed() {
     let host = TestHost::new();
     let (disk, _) = disk();
     let script = "head -c 1 /dev/disk | wc -c; : 2>/dev/null >>/dev/disk || echo read-only";
-    let read_only = host.output_of(&[
-        "--device",
-        &format!("{disk}:/dev/disk:r"),
-        "busybox",
-        "sh",
-        "-c",
-        script,
-    ]);
+    let read_only = host.output_of(&["--device", &format!("{disk}:/dev/disk:r"), "busybox", "sh", "-c", script]);
     assert_eq!(read_only, "1\nread-only");
-    let kmsg = host.output_of(&[
-        "--device",
-        "/dev/kmsg",
-        "busybox",
-        "sh",
-        "-c",
-        ": </dev/kmsg && echo opened",
-    ]);
+    let kmsg = host.output_of(&["--device", "/dev/kmsg", "busybox", "sh", "-c", ": </dev/kmsg && echo opened"]);
     assert_eq!(kmsg, "opened");
     let privileged = host.output_of(&[
         "--privileged",
@@ -529,16 +292,9 @@ fn a_device_given_with_device_is_opened_as_allowed() {
         "mknod /tmp/kmsg c 1 11 && : </tmp/kmsg && echo opened",
     ]);
     assert_eq!(privileged, "opened");
-    host.minidock(&[
-        "run",
-        "--rm",
-        "--device",
-        "/dev/no-such-device",
-        "busybox",
-        "true",
-    ])
-    .exits(125)
-    .says(&["/dev/no-such-device"]);
+    host.minidock(&["run", "--rm", "--device", "/dev/no-such-device", "busybox", "true"])
+        .exits(125)
+        .says(&["/dev/no-such-device"]);
     host.finish();
 }
 
@@ -546,18 +302,8 @@ fn a_device_given_with_device_is_opened_as_allowed() {
 fn device_rules_hold_for_exec_too() {
     let host = TestHost::new();
     host.detached(&["--name", "box", "busybox", "sleep", "1000"]);
-    let run = host.minidock(&[
-        "exec",
-        "box",
-        "sh",
-        "-c",
-        "mknod /tmp/kmsg c 1 11 && head -c 1 /tmp/kmsg",
-    ]);
-    assert!(
-        run.err().contains("Operation not permitted"),
-        "{}",
-        run.describe()
-    );
+    let run = host.minidock(&["exec", "box", "sh", "-c", "mknod /tmp/kmsg c 1 11 && head -c 1 /tmp/kmsg"]);
+    assert!(run.err().contains("Operation not permitted"), "{}", run.describe());
     host.remove(&["box"]);
     host.finish();
 }
@@ -565,41 +311,17 @@ fn device_rules_hold_for_exec_too() {
 #[test]
 fn the_oom_score_is_set() {
     let host = TestHost::new();
-    assert_eq!(
-        host.output_of(&[
-            "--oom-score-adj",
-            "500",
-            "busybox",
-            "cat",
-            "/proc/self/oom_score_adj"
-        ]),
-        "500"
-    );
-    assert_eq!(
-        host.output_of(&["busybox", "cat", "/proc/self/oom_score_adj"]),
-        "0"
-    );
+    assert_eq!(host.output_of(&["--oom-score-adj", "500", "busybox", "cat", "/proc/self/oom_score_adj"]), "500");
+    assert_eq!(host.output_of(&["busybox", "cat", "/proc/self/oom_score_adj"]), "0");
     host.finish();
 }
 
 #[test]
 fn a_published_port_answers_on_this_kernel() {
     let host = TestHost::new();
-    host.detached(&[
-        "--name", "web", "-p", "10080:80", "busybox", "httpd", "-f", "-h", "/www",
-    ]);
-    assert_eq!(
-        host::net::fetch(
-            &host.outside,
-            &format!("{}:10080", host::HOST),
-            "/index.html"
-        ),
-        host::images::PAGE
-    );
-    assert_eq!(
-        host::net::fetch(&host.host, "127.0.0.1:10080", "/index.html"),
-        host::images::PAGE
-    );
+    host.detached(&["--name", "web", "-p", "10080:80", "busybox", "httpd", "-f", "-h", "/www"]);
+    assert_eq!(host::net::fetch(&host.outside, &format!("{}:10080", host::HOST), "/index.html"), host::images::PAGE);
+    assert_eq!(host::net::fetch(&host.host, "127.0.0.1:10080", "/index.html"), host::images::PAGE);
     host.remove(&["web"]);
     host.finish();
 }

@@ -30,23 +30,17 @@ pub struct Output {
 impl Output {
     /// The exit code as a shell shows it: 128+n for death by signal n.
     pub fn code(&self) -> i32 {
-        self.status
-            .code()
-            .unwrap_or_else(|| 128 + self.status.signal().unwrap_or(0))
+        self.status.code().unwrap_or_else(|| 128 + self.status.signal().unwrap_or(0))
     }
 
     /// Standard output without its last newline.
     pub fn out(&self) -> String {
-        String::from_utf8_lossy(&self.stdout)
-            .trim_end_matches('\n')
-            .to_string()
+        String::from_utf8_lossy(&self.stdout).trim_end_matches('\n').to_string()
     }
 
     /// Standard error without its last newline.
     pub fn err(&self) -> String {
-        String::from_utf8_lossy(&self.stderr)
-            .trim_end_matches('\n')
-            .to_string()
+        String::from_utf8_lossy(&self.stderr).trim_end_matches('\n').to_string()
     }
 
     /// Fails the test unless the exit code is 0.
@@ -58,24 +52,14 @@ impl Output {
     /// Fails the test unless the exit code is this.
     #[track_caller]
     pub fn exits(self, code: i32) -> Output {
-        assert!(
-            self.code() == code,
-            "exit code {} and not {code}:\n{}",
-            self.code(),
-            self.describe()
-        );
+        assert!(self.code() == code, "exit code {} and not {code}:\n{}", self.code(), self.describe());
         self
     }
 
     /// Fails the test unless the exit code is one of these.
     #[track_caller]
     pub fn exits_any(self, codes: &[i32]) -> Output {
-        assert!(
-            codes.contains(&self.code()),
-            "exit code {} and none of {codes:?}:\n{}",
-            self.code(),
-            self.describe()
-        );
+        assert!(codes.contains(&self.code()), "exit code {} and none of {codes:?}:\n{}", self.code(), self.describe());
         self
     }
 
@@ -83,22 +67,14 @@ impl Output {
     #[track_caller]
     pub fn says(self, words: &[&str]) -> Output {
         for word in words {
-            assert!(
-                self.err().contains(word),
-                "standard error doesn't say '{word}':\n{}",
-                self.describe()
-            );
+            assert!(self.err().contains(word), "standard error doesn't say '{word}':\n{}", self.describe());
         }
         self
     }
 
     pub fn describe(&self) -> String {
         let (stdout, stderr) = (shorten(&self.stdout), shorten(&self.stderr));
-        format!(
-            "$ {}\n  exit code {}\n  stdout: {stdout}\n  stderr: {stderr}\n",
-            self.command,
-            self.code()
-        )
+        format!("$ {}\n  exit code {}\n  stdout: {stdout}\n  stderr: {stderr}\n", self.command, self.code())
     }
 }
 
@@ -120,22 +96,12 @@ impl<'a> Invocation<'a> {
     ) -> Invocation<'a> {
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).env_clear().envs(environment);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         enter_before_exec(&mut command, place, folder);
         let short = words[0].rsplit('/').next().unwrap_or_default().to_string();
-        let text = std::iter::once(short)
-            .chain(words[1..].iter().map(|word| quoted(word)))
-            .collect::<Vec<_>>()
-            .join(" ");
-        Invocation {
-            command,
-            text,
-            input: None,
-            history,
-        }
+        let text =
+            std::iter::once(short).chain(words[1..].iter().map(|word| quoted(word))).collect::<Vec<_>>().join(" ");
+        Invocation { command, text, input: None, history }
     }
 
     /// One more environment variable.
@@ -174,18 +140,13 @@ impl<'a> Invocation<'a> {
     /// Starts it. Its output is read all the time, so it never waits for the test.
     #[track_caller]
     pub fn spawn(self) -> Running {
-        self.history
-            .borrow_mut()
-            .push(format!("$ {} &\n", self.text));
+        self.history.borrow_mut().push(format!("$ {} &\n", self.text));
         self.start()
     }
 
     #[track_caller]
     fn start(mut self) -> Running {
-        let mut child = self
-            .command
-            .spawn()
-            .unwrap_or_else(|error| panic!("cannot start {}: {error}", self.text));
+        let mut child = self.command.spawn().unwrap_or_else(|error| panic!("cannot start {}: {error}", self.text));
         let stdin = child.stdin.take();
         let stdin = match (stdin, self.input.take()) {
             (Some(mut pipe), Some(bytes)) => {
@@ -196,14 +157,7 @@ impl<'a> Invocation<'a> {
         };
         let stdout = Capture::start(child.stdout.take().expect("piped"));
         let stderr = Capture::start(child.stderr.take().expect("piped"));
-        Running {
-            command: self.text,
-            child,
-            stdin,
-            stdout,
-            stderr,
-            ended: false,
-        }
+        Running { command: self.text, child, stdin, stdout, stderr, ended: false }
     }
 }
 
@@ -224,11 +178,7 @@ impl Running {
 
     /// Writes to its standard input (see [`Invocation::open_input`]).
     pub fn write(&mut self, bytes: &[u8]) {
-        self.stdin
-            .as_mut()
-            .expect("open_input")
-            .write_all(bytes)
-            .unwrap();
+        self.stdin.as_mut().expect("open_input").write_all(bytes).unwrap();
     }
 
     /// Ends its standard input.
@@ -287,20 +237,10 @@ impl Running {
             pause = (pause * 2).min(Duration::from_millis(5));
         };
         self.ended = true;
-        let closed = super::within(OUTPUT_LIMIT, || {
-            self.stdout.closed() && self.stderr.closed()
-        });
-        let output = Output {
-            command: self.command.clone(),
-            status,
-            stdout: self.stdout.bytes(),
-            stderr: self.stderr.bytes(),
-        };
-        assert!(
-            closed,
-            "ended, but another process holds its output open:\n{}",
-            output.describe()
-        );
+        let closed = super::within(OUTPUT_LIMIT, || self.stdout.closed() && self.stderr.closed());
+        let output =
+            Output { command: self.command.clone(), status, stdout: self.stdout.bytes(), stderr: self.stderr.bytes() };
+        assert!(closed, "ended, but another process holds its output open:\n{}", output.describe());
         output
     }
 }
@@ -327,12 +267,7 @@ impl Capture {
             loop {
                 match source.read(&mut buffer) {
                     Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                    Ok(count) if count > 0 => shared
-                        .0
-                        .lock()
-                        .unwrap()
-                        .0
-                        .extend_from_slice(&buffer[..count]),
+                    Ok(count) if count > 0 => shared.0.lock().unwrap().0.extend_from_slice(&buffer[..count]),
                     _ => break shared.0.lock().unwrap().1 = true, // a terminal ends with EIO
                 }
             }
@@ -356,10 +291,7 @@ impl Capture {
 /// Lets the command's new process enter the namespaces before its exec, and a folder there (entering a mount
 /// namespace leads to its root).
 fn enter_before_exec(command: &mut Command, place: &Namespaces, folder: &Path) {
-    let (place, folder) = (
-        place.duplicate(),
-        CString::new(folder.as_os_str().as_bytes()).unwrap(),
-    );
+    let (place, folder) = (place.duplicate(), CString::new(folder.as_os_str().as_bytes()).unwrap());
     // SAFETY: the closure runs between fork and exec of a threaded process: it must not allocate or lock. It makes
     // three system calls on values that were ready before the fork.
     unsafe {
@@ -372,25 +304,20 @@ fn enter_before_exec(command: &mut Command, place: &Namespaces, folder: &Path) {
 
 /// Waits until a port of the calling namespace is listened on. Reads /proc, so that no connection is made.
 pub fn wait_listening(place: &Namespaces, port: u16) {
-    wait_until(&format!("port {port} is listened on"), || {
-        listening(place, port)
-    });
+    wait_until(&format!("port {port} is listened on"), || listening(place, port));
 }
 
 /// Whether a TCP socket of this namespace listens on the port.
 pub fn listening(place: &Namespaces, port: u16) -> bool {
     let suffix = format!(":{port:04X}");
     place.run(|| {
-        ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"]
-            .iter()
-            .any(|table| {
-                let text = std::fs::read_to_string(table).unwrap_or_default();
-                text.lines().skip(1).any(|line| {
-                    let mut fields = line.split_whitespace().skip(1);
-                    fields.next().is_some_and(|local| local.ends_with(&suffix))
-                        && fields.nth(1) == Some("0A")
-                })
+        ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"].iter().any(|table| {
+            let text = std::fs::read_to_string(table).unwrap_or_default();
+            text.lines().skip(1).any(|line| {
+                let mut fields = line.split_whitespace().skip(1);
+                fields.next().is_some_and(|local| local.ends_with(&suffix)) && fields.nth(1) == Some("0A")
             })
+        })
     })
 }
 

@@ -18,12 +18,7 @@ pub const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// A `docker save` archive with `busybox:latest`: `sh` as its command, `httpd -f -h /www` is there for a server.
 pub fn busybox() -> &'static Path {
     static FILE: OnceLock<PathBuf> = OnceLock::new();
-    FILE.get_or_init(|| {
-        prepared(
-            "busybox.tar",
-            docker_archive(&[rootfs()], busybox_config(), &["busybox:latest"]),
-        )
-    })
+    FILE.get_or_init(|| prepared("busybox.tar", docker_archive(&[rootfs()], busybox_config(), &["busybox:latest"])))
 }
 
 /// The rootfs of [`busybox`] as a plain tar.
@@ -58,20 +53,9 @@ pub fn rootfs() -> Vec<u8> {
     ] {
         layer.folder(folder, 0o755);
     }
-    layer
-        .folder("root", 0o700)
-        .folder("tmp", 0o1777)
-        .owner(1000, 1000)
-        .folder("home/student", 0o750)
-        .owner(0, 0);
-    let program = ["/usr/bin/busybox", "/bin/busybox"]
-        .iter()
-        .find_map(|path| std::fs::read(path).ok());
-    layer.file(
-        "bin/busybox",
-        0o755,
-        &program.expect("busybox-static is installed"),
-    );
+    layer.folder("root", 0o700).folder("tmp", 0o1777).owner(1000, 1000).folder("home/student", 0o750).owner(0, 0);
+    let program = ["/usr/bin/busybox", "/bin/busybox"].iter().find_map(|path| std::fs::read(path).ok());
+    layer.file("bin/busybox", 0o755, &program.expect("busybox-static is installed"));
     for applet in applets() {
         layer.link(&format!("bin/{applet}"), "busybox");
     }
@@ -80,11 +64,7 @@ pub fn rootfs() -> Vec<u8> {
         0o644,
         b"root:x:0:0:root:/root:/bin/sh\nstudent:x:1000:1000:Student:/home/student:/bin/sh\n",
     );
-    layer.file(
-        "etc/group",
-        0o644,
-        b"root:x:0:\nstudent:x:1000:\nlab:x:2000:student\n",
-    );
+    layer.file("etc/group", 0o644, b"root:x:0:\nstudent:x:1000:\nlab:x:2000:student\n");
     layer.file("www/index.html", 0o644, PAGE.as_bytes());
     layer.file(
         "www/cgi-bin/client",
@@ -95,17 +75,8 @@ pub fn rootfs() -> Vec<u8> {
 }
 
 fn applets() -> Vec<String> {
-    let list = Command::new("busybox")
-        .arg("--list")
-        .output()
-        .expect("busybox-static is installed")
-        .stdout;
-    String::from_utf8(list)
-        .unwrap()
-        .lines()
-        .filter(|name| *name != "busybox")
-        .map(String::from)
-        .collect()
+    let list = Command::new("busybox").arg("--list").output().expect("busybox-static is installed").stdout;
+    String::from_utf8(list).unwrap().lines().filter(|name| *name != "busybox").map(String::from).collect()
 }
 
 /// A tar being written. Each call appends an entry, as told, also a bad one.
@@ -117,11 +88,7 @@ pub struct Layer {
 
 impl Layer {
     pub fn new() -> Layer {
-        Layer {
-            tar: Builder::new(Vec::new()),
-            uid: 0,
-            gid: 0,
-        }
+        Layer { tar: Builder::new(Vec::new()), uid: 0, gid: 0 }
     }
 
     /// The owner of the entries that follow.
@@ -147,19 +114,9 @@ impl Layer {
     }
 
     /// An entry whose name is written as it is, without the tar crate's checks.
-    pub fn entry(
-        &mut self,
-        kind: EntryType,
-        name: &str,
-        mode: u32,
-        target: &str,
-        content: &[u8],
-    ) -> &mut Layer {
+    pub fn entry(&mut self, kind: EntryType, name: &str, mode: u32, target: &str, content: &[u8]) -> &mut Layer {
         let mut header = Header::new_gnu();
-        assert!(
-            name.len() <= 100 && target.len() <= 100,
-            "the harness writes short names only"
-        );
+        assert!(name.len() <= 100 && target.len() <= 100, "the harness writes short names only");
         let gnu = header.as_gnu_mut().unwrap();
         gnu.name[..name.len()].copy_from_slice(name.as_bytes());
         gnu.linkname[..target.len()].copy_from_slice(target.as_bytes());
@@ -182,10 +139,7 @@ impl Layer {
 
 /// An image configuration for these layers (uncompressed).
 pub fn image_config(layers: &[Vec<u8>], config: Value) -> Vec<u8> {
-    let diff_ids: Vec<String> = layers
-        .iter()
-        .map(|layer| format!("sha256:{}", sha256(layer)))
-        .collect();
+    let diff_ids: Vec<String> = layers.iter().map(|layer| format!("sha256:{}", sha256(layer))).collect();
     let document = json!({
         "architecture": "amd64", "os": "linux", "created": "2026-01-02T03:04:05Z",
         "config": config, "rootfs": { "type": "layers", "diff_ids": diff_ids },
@@ -198,19 +152,13 @@ pub fn docker_archive(layers: &[Vec<u8>], config: Value, tags: &[&str]) -> Vec<u
     let config = image_config(layers, config);
     let blob = |bytes: &[u8]| format!("blobs/sha256/{}", sha256(bytes));
     let names: Vec<String> = layers.iter().map(|layer| blob(layer)).collect();
-    let manifest =
-        json!([{ "Config": blob(&config), "RepoTags": tags, "Layers": names }]).to_string();
+    let manifest = json!([{ "Config": blob(&config), "RepoTags": tags, "Layers": names }]).to_string();
     let mut archive = Layer::new();
-    archive
-        .folder("blobs", 0o755)
-        .folder("blobs/sha256", 0o755)
-        .file(&blob(&config), 0o644, &config);
+    archive.folder("blobs", 0o755).folder("blobs/sha256", 0o755).file(&blob(&config), 0o644, &config);
     for (name, layer) in names.iter().zip(layers) {
         archive.file(name, 0o644, layer);
     }
-    archive
-        .file("manifest.json", 0o644, manifest.as_bytes())
-        .bytes()
+    archive.file("manifest.json", 0o644, manifest.as_bytes()).bytes()
 }
 
 /// What `docker save` wrote before: a folder for each layer, CONFIG.json, `repositories`.
@@ -224,23 +172,14 @@ pub fn docker_archive_old(layers: &[Vec<u8>], config: Value, name: &str, tag: &s
         last = sha256(format!("{number}{}", sha256(layer)).as_bytes());
         archive.folder(&format!("{last}/"), 0o755);
         archive.file(&format!("{last}/VERSION"), 0o644, b"1.0");
-        archive.file(
-            &format!("{last}/json"),
-            0o644,
-            json!({ "id": last }).to_string().as_bytes(),
-        );
+        archive.file(&format!("{last}/json"), 0o644, json!({ "id": last }).to_string().as_bytes());
         archive.file(&format!("{last}/layer.tar"), 0o644, layer);
         names.push(format!("{last}/layer.tar"));
     }
     archive.file(&config_name, 0o644, &config);
-    let manifest =
-        json!([{ "Config": config_name, "RepoTags": [format!("{name}:{tag}")], "Layers": names }]);
+    let manifest = json!([{ "Config": config_name, "RepoTags": [format!("{name}:{tag}")], "Layers": names }]);
     archive.file("manifest.json", 0o644, manifest.to_string().as_bytes());
-    archive.file(
-        "repositories",
-        0o644,
-        json!({ name: { tag: last } }).to_string().as_bytes(),
-    );
+    archive.file("repositories", 0o644, json!({ name: { tag: last } }).to_string().as_bytes());
     archive.bytes()
 }
 
@@ -253,17 +192,9 @@ pub enum Packing {
 }
 
 /// The files of an OCI image layout: (path, content).
-pub fn oci_layout(
-    layers: &[Vec<u8>],
-    config: Value,
-    name: &str,
-    packing: Packing,
-) -> Vec<(String, Vec<u8>)> {
+pub fn oci_layout(layers: &[Vec<u8>], config: Value, name: &str, packing: Packing) -> Vec<(String, Vec<u8>)> {
     let config = image_config(layers, config);
-    let mut files = vec![(
-        "oci-layout".to_string(),
-        br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec(),
-    )];
+    let mut files = vec![("oci-layout".to_string(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec())];
     let mut put = |bytes: &[u8], media_type: &str| {
         files.push((format!("blobs/sha256/{}", sha256(bytes)), bytes.to_vec()));
         json!({ "mediaType": media_type, "digest": format!("sha256:{}", sha256(bytes)), "size": bytes.len() })
@@ -285,17 +216,9 @@ pub fn oci_layout(
     let manifest = json!({
         "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "config": config, "layers": descriptors,
     });
-    let mut manifest = put(
-        manifest.to_string().as_bytes(),
-        "application/vnd.oci.image.manifest.v1+json",
-    );
+    let mut manifest = put(manifest.to_string().as_bytes(), "application/vnd.oci.image.manifest.v1+json");
     manifest["annotations"] = json!({ "io.containerd.image.name": format!("docker.io/library/{name}"), "org.opencontainers.image.ref.name": name });
-    files.push((
-        "index.json".into(),
-        json!({ "schemaVersion": 2, "manifests": [manifest] })
-            .to_string()
-            .into_bytes(),
-    ));
+    files.push(("index.json".into(), json!({ "schemaVersion": 2, "manifests": [manifest] }).to_string().into_bytes()));
     files
 }
 
@@ -320,12 +243,8 @@ pub fn write_layout(folder: &Path, files: &[(String, Vec<u8>)]) {
 
 /// What a filter command makes of these bytes.
 pub fn piped(command: &[&str], bytes: &[u8]) -> Vec<u8> {
-    let mut child = Command::new(command[0])
-        .args(&command[1..])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        Command::new(command[0]).args(&command[1..]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut input = child.stdin.take().unwrap();
     let bytes = bytes.to_vec();
     let writer = std::thread::spawn(move || input.write_all(&bytes));
@@ -336,20 +255,13 @@ pub fn piped(command: &[&str], bytes: &[u8]) -> Vec<u8> {
 }
 
 pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Writes a file below cargo's folder for tests (or the temporary one, in a VM) unless it is there already.
 fn prepared(name: &str, content: Vec<u8>) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let folder = if folder.is_dir() {
-        folder.to_path_buf()
-    } else {
-        std::env::temp_dir()
-    };
+    let folder = if folder.is_dir() { folder.to_path_buf() } else { std::env::temp_dir() };
     let path = folder.join(format!("{}-{name}", &sha256(&content)[..16]));
     if !path.exists() {
         let half = folder.join(format!("{}-{name}.{}", std::process::id(), "half"));

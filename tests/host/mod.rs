@@ -2,12 +2,7 @@
 //! 'outside', its own mounts, and its own `MINIDOCK_ROOT`. Nothing that a test does there can be seen by the
 //! machine or by another test, so all tests run at the same time. `finish` checks that nothing is left over.
 #![allow(dead_code, reason = "each test binary uses a part of the harness")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a harness fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a harness fails by panicking")]
 
 pub mod command;
 pub mod groups;
@@ -73,8 +68,7 @@ impl TestHost {
     /// A host with the image `busybox` loaded.
     pub fn new() -> TestHost {
         let host = TestHost::bare();
-        host.minidock(&["load", "-q", "-i", images::busybox().to_str().unwrap()])
-            .ok();
+        host.minidock(&["load", "-q", "-i", images::busybox().to_str().unwrap()]).ok();
         host
     }
 
@@ -88,15 +82,8 @@ impl TestHost {
     /// A host on which nothing has ever been run.
     pub fn bare() -> TestHost {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        assert!(
-            rustix::process::geteuid().is_root(),
-            "the end-to-end tests need root: they make namespaces"
-        );
-        let mark = format!(
-            "{}-{}",
-            std::process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        );
+        assert!(rustix::process::geteuid().is_root(), "the end-to-end tests need root: they make namespaces");
+        let mark = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let base = std::env::temp_dir().join(format!("{}{mark}", residue::BASE_PREFIX));
         let (root, work, tmp) = (base.join("root"), base.join("work"), base.join("tmp"));
         for folder in [&root, &work, &tmp] {
@@ -107,27 +94,13 @@ impl TestHost {
             ("MINIDOCK_ROOT".into(), root.display().to_string()),
             ("TMPDIR".into(), tmp.display().to_string()),
             ("HOME".into(), work.display().to_string()),
-            (
-                "PATH".into(),
-                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into(),
-            ),
+            ("PATH".into(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()),
             ("LC_ALL".into(), "C.UTF-8".into()),
             (residue::MARK.into(), mark.clone()),
         ];
         let before = Snapshot::take(&host, &outside, &base, &mark);
         let history = RefCell::default();
-        TestHost {
-            base,
-            root,
-            work,
-            host,
-            outside,
-            mark,
-            environment,
-            history,
-            before,
-            finished: false,
-        }
+        TestHost { base, root, work, host, outside, mark, environment, history, before, finished: false }
     }
 
     /// Sets an environment variable for all later commands.
@@ -145,15 +118,9 @@ impl TestHost {
 
     /// `minidock ARGS` on the host, not started yet: add a standard input or variables, then `run` or `spawn`.
     pub fn command<S: AsRef<str>>(&self, args: &[S]) -> Invocation<'_> {
-        let words = std::iter::once(minidock().display().to_string())
-            .chain(args.iter().map(|a| a.as_ref().to_string()));
-        Invocation::new(
-            &self.host,
-            words.collect(),
-            self.environment.clone(),
-            &self.work,
-            &self.history,
-        )
+        let words =
+            std::iter::once(minidock().display().to_string()).chain(args.iter().map(|a| a.as_ref().to_string()));
+        Invocation::new(&self.host, words.collect(), self.environment.clone(), &self.work, &self.history)
     }
 
     /// Runs `minidock ARGS` on the host to its end.
@@ -168,10 +135,7 @@ impl TestHost {
 
     /// `minidock run -d ARGS`: the new container's id.
     pub fn detached<S: AsRef<str>>(&self, args: &[S]) -> String {
-        let words: Vec<&str> = ["run", "-d"]
-            .into_iter()
-            .chain(args.iter().map(AsRef::as_ref))
-            .collect();
+        let words: Vec<&str> = ["run", "-d"].into_iter().chain(args.iter().map(AsRef::as_ref)).collect();
         let id = self.minidock(&words).ok().out();
         assert!(
             id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit()),
@@ -182,10 +146,7 @@ impl TestHost {
 
     /// `minidock run --rm ARGS`: what it printed, without the last newline.
     pub fn output_of<S: AsRef<str>>(&self, args: &[S]) -> String {
-        let words: Vec<&str> = ["run", "--rm"]
-            .into_iter()
-            .chain(args.iter().map(AsRef::as_ref))
-            .collect();
+        let words: Vec<&str> = ["run", "--rm"].into_iter().chain(args.iter().map(AsRef::as_ref)).collect();
         self.minidock(&words).ok().out()
     }
 
@@ -202,29 +163,19 @@ impl TestHost {
     /// A shell command in one of the namespaces, not started yet.
     pub fn shell<'a>(&'a self, place: &'a Namespaces, script: &str) -> Invocation<'a> {
         let words = ["sh", "-euc", script].map(String::from).to_vec();
-        Invocation::new(
-            place,
-            words,
-            self.environment.clone(),
-            &self.work,
-            &self.history,
-        )
+        Invocation::new(place, words, self.environment.clone(), &self.work, &self.history)
     }
 
     // ---- questions about containers ----
 
     /// `minidock inspect --format TEMPLATE CONTAINER`.
     pub fn inspect(&self, container: &str, template: &str) -> String {
-        self.minidock(&["inspect", "--format", template, container])
-            .ok()
-            .out()
+        self.minidock(&["inspect", "--format", template, container]).ok().out()
     }
 
     /// The container's PID 1, as the host counts.
     pub fn pid(&self, container: &str) -> u32 {
-        self.inspect(container, "{{.State.Pid}}")
-            .parse()
-            .expect("State.Pid is a number")
+        self.inspect(container, "{{.State.Pid}}").parse().expect("State.Pid is a number")
     }
 
     /// The container's address on the bridge.
@@ -257,9 +208,7 @@ impl TestHost {
         let start = Instant::now();
         loop {
             let now = Snapshot::take(&self.host, &self.outside, &self.base, &self.mark);
-            let left = self
-                .before
-                .difference(&now, &residue::network_journal(&self.root));
+            let left = self.before.difference(&now, &residue::network_journal(&self.root));
             if left.is_empty() || start.elapsed() > limit {
                 return left;
             }
@@ -275,11 +224,7 @@ impl TestHost {
     /// The same with another time to settle.
     pub fn finish_within(mut self, limit: Duration) {
         let left = self.leftovers(limit);
-        assert!(
-            left.is_empty(),
-            "left over on the test host:\n  {}",
-            left.join("\n  ")
-        );
+        assert!(left.is_empty(), "left over on the test host:\n  {}", left.join("\n  "));
         self.finished = true;
     }
 
@@ -296,11 +241,7 @@ impl TestHost {
         }
         for journal in residue::files_named(&self.root, "journal") {
             let content = std::fs::read(&journal).unwrap_or_default();
-            text.push_str(&format!(
-                "---- {} ----\n{}\n",
-                journal.display(),
-                String::from_utf8_lossy(&content)
-            ));
+            text.push_str(&format!("---- {} ----\n{}\n", journal.display(), String::from_utf8_lossy(&content)));
         }
         text
     }
@@ -330,10 +271,7 @@ pub fn minidock() -> PathBuf {
 /// Waits for a condition; a panic that names it when it doesn't come.
 #[track_caller]
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    assert!(
-        within(LIMIT, &mut condition),
-        "waited {LIMIT:?} in vain until {what}"
-    );
+    assert!(within(LIMIT, &mut condition), "waited {LIMIT:?} in vain until {what}");
 }
 
 /// Whether a condition comes true within the limit.

@@ -18,8 +18,8 @@ pub struct Namespaces {
 impl Namespaces {
     /// The network namespace of a process.
     pub fn network_of(pid: u32) -> Namespaces {
-        let net = File::open(format!("/proc/{pid}/ns/net"))
-            .unwrap_or_else(|error| panic!("network of pid {pid}: {error}"));
+        let net =
+            File::open(format!("/proc/{pid}/ns/net")).unwrap_or_else(|error| panic!("network of pid {pid}: {error}"));
         Namespaces { net, mnt: None }
     }
 
@@ -31,10 +31,7 @@ impl Namespaces {
     /// The same namespaces by descriptors of its own.
     pub fn duplicate(&self) -> Namespaces {
         let copy = |file: &File| file.try_clone().unwrap();
-        Namespaces {
-            net: copy(&self.net),
-            mnt: self.mnt.as_ref().map(copy),
-        }
+        Namespaces { net: copy(&self.net), mnt: self.mnt.as_ref().map(copy) }
     }
 
     /// The network namespace's inode number, as in `net:[4026531840]`.
@@ -59,9 +56,7 @@ impl Namespaces {
                 self.enter().unwrap();
                 action()
             });
-            thread
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
 }
@@ -70,10 +65,7 @@ impl Namespaces {
 pub fn machine() -> (Namespaces, Namespaces) {
     let outside = on_a_thread(|| {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
-        Namespaces {
-            net: File::open("/proc/thread-self/ns/net").unwrap(),
-            mnt: None,
-        }
+        Namespaces { net: File::open("/proc/thread-self/ns/net").unwrap(), mnt: None }
     });
     let host = on_a_thread(|| {
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
@@ -93,12 +85,7 @@ pub fn machine() -> (Namespaces, Namespaces) {
             mnt: Some(File::open("/proc/thread-self/ns/mnt").unwrap()),
         }
     });
-    outside.run(|| {
-        ip(&format!(
-            "link set lo up\naddr add {}/24 dev eth0\nlink set eth0 up\n",
-            super::OUTSIDE
-        ))
-    });
+    outside.run(|| ip(&format!("link set lo up\naddr add {}/24 dev eth0\nlink set eth0 up\n", super::OUTSIDE)));
     host.run(|| ip(&format!("route add default via {}\n", super::OUTSIDE)));
     (host, outside)
 }
@@ -108,71 +95,25 @@ pub fn machine() -> (Namespaces, Namespaces) {
 fn own_mounts() {
     use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
     let nothing: Option<&str> = None;
-    mount(
-        nothing,
-        "/",
-        nothing,
-        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-        nothing,
-    )
-    .unwrap();
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::AT_RECURSIVE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing).unwrap();
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::AT_RECURSIVE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let cgroups = open_tree(rustix::fs::CWD, "/sys/fs/cgroup", flags).unwrap();
     umount2("/sys", MntFlags::MNT_DETACH).unwrap();
-    mount(
-        Some("sysfs"),
-        "/sys",
-        Some("sysfs"),
-        MsFlags::empty(),
-        nothing,
-    )
-    .unwrap();
-    move_mount(
-        cgroups.as_fd(),
-        "",
-        rustix::fs::CWD,
-        "/sys/fs/cgroup",
-        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-    )
-    .unwrap();
-    mount(
-        Some("tmpfs"),
-        "/run",
-        Some("tmpfs"),
-        MsFlags::MS_NOSUID,
-        Some("mode=755"),
-    )
-    .unwrap();
+    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), nothing).unwrap();
+    move_mount(cgroups.as_fd(), "", rustix::fs::CWD, "/sys/fs/cgroup", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .unwrap();
+    mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::MS_NOSUID, Some("mode=755")).unwrap();
     std::fs::create_dir("/run/lock").unwrap();
 }
 
 fn on_a_thread<T: Send>(action: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        scope
-            .spawn(action)
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
+    std::thread::scope(|scope| scope.spawn(action).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
 }
 
 /// `ip -batch`: the lines, in the calling thread's namespaces.
 fn ip(lines: &str) {
     use std::io::Write;
-    let mut child = Command::new("ip")
-        .args(["-batch", "-"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .expect("iproute2 is there");
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(lines.as_bytes())
-        .unwrap();
-    assert!(
-        child.wait().unwrap().success(),
-        "ip -batch failed on:\n{lines}"
-    );
+    let mut child = Command::new("ip").args(["-batch", "-"]).stdin(Stdio::piped()).spawn().expect("iproute2 is there");
+    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success(), "ip -batch failed on:\n{lines}");
 }

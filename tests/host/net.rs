@@ -29,9 +29,7 @@ pub fn fetch_once(from: &Namespaces, to: &str, path: &str) -> std::io::Result<St
     stream.read_to_end(&mut answer)?;
     let answer = String::from_utf8_lossy(&answer).into_owned();
     match answer.split_once("\r\n\r\n") {
-        Some((head, body)) if head.starts_with("HTTP/1.") && head.contains(" 200") => {
-            Ok(body.to_string())
-        }
+        Some((head, body)) if head.starts_with("HTTP/1.") && head.contains(" 200") => Ok(body.to_string()),
         _ => Err(std::io::Error::other(format!("no page but: {answer:?}"))),
     }
 }
@@ -44,8 +42,7 @@ pub fn fetch(from: &Namespaces, to: &str, path: &str) -> String {
         last = Some(fetch_once(from, to, path));
         matches!(last, Some(Ok(_)))
     });
-    last.expect("tried once")
-        .unwrap_or_else(|error| panic!("cannot fetch http://{to}{path}: {error}"))
+    last.expect("tried once").unwrap_or_else(|error| panic!("cannot fetch http://{to}{path}: {error}"))
 }
 
 /// Whether a TCP connection can't be made, neither accepted nor taken late.
@@ -57,17 +54,13 @@ pub fn unreachable(from: &Namespaces, to: &str) -> bool {
 #[track_caller]
 pub fn ask_udp(from: &Namespaces, to: &str, question: &str) -> String {
     let socket = from.run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
-    socket
-        .set_read_timeout(Some(Duration::from_millis(200)))
-        .unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     let mut buffer = [0; 2048];
     let mut answer = None;
     within(LIMIT, || {
         let _ = socket.send_to(question.as_bytes(), to); // refused by ICMP while the server isn't there
-        answer = socket
-            .recv_from(&mut buffer)
-            .ok()
-            .map(|(size, _)| String::from_utf8_lossy(&buffer[..size]).into_owned());
+        answer =
+            socket.recv_from(&mut buffer).ok().map(|(size, _)| String::from_utf8_lossy(&buffer[..size]).into_owned());
         answer.is_some()
     });
     answer.unwrap_or_else(|| panic!("no answer by UDP from {to}"))
@@ -91,9 +84,8 @@ pub struct Server {
 impl Server {
     /// HTTP on TCP: the body is the client's address.
     pub fn http(place: &Namespaces, address: &str) -> Server {
-        let listener = place
-            .run(|| TcpListener::bind(address))
-            .unwrap_or_else(|error| panic!("listen on {address}: {error}"));
+        let listener =
+            place.run(|| TcpListener::bind(address)).unwrap_or_else(|error| panic!("listen on {address}: {error}"));
         listener.set_nonblocking(true).unwrap();
         Server::start(move |seen| match listener.accept() {
             Ok((stream, client)) => {
@@ -106,52 +98,32 @@ impl Server {
 
     /// UDP: each datagram is answered by the sender's address and the datagram.
     pub fn udp(place: &Namespaces, address: &str) -> Server {
-        let socket = place
-            .run(|| UdpSocket::bind(address))
-            .unwrap_or_else(|error| panic!("bind {address}: {error}"));
-        socket
-            .set_read_timeout(Some(Duration::from_millis(20)))
-            .unwrap();
+        let socket = place.run(|| UdpSocket::bind(address)).unwrap_or_else(|error| panic!("bind {address}: {error}"));
+        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
         Server::start(move |seen| {
             let mut buffer = [0; 2048];
             if let Ok((size, client)) = socket.recv_from(&mut buffer) {
                 seen.lock().unwrap().push(client.ip());
-                let answer = format!(
-                    "{} {}",
-                    client.ip(),
-                    String::from_utf8_lossy(&buffer[..size])
-                );
+                let answer = format!("{} {}", client.ip(), String::from_utf8_lossy(&buffer[..size]));
                 let _ = socket.send_to(answer.as_bytes(), client);
             }
         })
     }
 
     fn start(mut turn: impl FnMut(&Mutex<Vec<IpAddr>>) + Send + 'static) -> Server {
-        let (stop, seen) = (
-            Arc::new(AtomicBool::new(false)),
-            Arc::new(Mutex::new(Vec::new())),
-        );
+        let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
         let (stopped, clients) = (stop.clone(), seen.clone());
         let thread = std::thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
                 turn(&clients);
             }
         });
-        Server {
-            stop,
-            seen,
-            thread: Some(thread),
-        }
+        Server { stop, seen, thread: Some(thread) }
     }
 
     /// The addresses of all clients so far.
     pub fn clients(&self) -> Vec<String> {
-        self.seen
-            .lock()
-            .unwrap()
-            .iter()
-            .map(IpAddr::to_string)
-            .collect()
+        self.seen.lock().unwrap().iter().map(IpAddr::to_string).collect()
     }
 }
 
@@ -172,8 +144,5 @@ fn greet(mut stream: TcpStream, client: IpAddr) -> std::io::Result<()> {
     while reader.read_line(&mut line)? > 2 {
         line.clear();
     }
-    write!(
-        stream,
-        "HTTP/1.0 200 OK\r\nConnection: close\r\n\r\n{client}"
-    )
+    write!(stream, "HTTP/1.0 200 OK\r\nConnection: close\r\n\r\n{client}")
 }

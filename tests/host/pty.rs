@@ -24,16 +24,12 @@ pub struct Terminal {
 impl Terminal {
     /// Starts the command as leader of a session with this terminal.
     pub fn start(invocation: Invocation<'_>, rows: u16, columns: u16) -> Terminal {
-        let master =
-            rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
-                .unwrap();
+        let master = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         rustix::pty::grantpt(&master).unwrap();
         rustix::pty::unlockpt(&master).unwrap();
-        let slave = rustix::pty::ioctl_tiocgptpeer(
-            &master,
-            OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
-        )
-        .unwrap();
+        let slave =
+            rustix::pty::ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
+                .unwrap();
         let master = File::from(master);
         set_size(&master, rows, columns);
         let mode_before = mode(&tcgetattr(&slave).unwrap());
@@ -44,20 +40,12 @@ impl Terminal {
         unsafe {
             command.pre_exec(|| {
                 rustix::process::setsid()?;
-                Ok(rustix::process::ioctl_tiocsctty(
-                    std::os::fd::BorrowedFd::borrow_raw(0),
-                )?)
+                Ok(rustix::process::ioctl_tiocsctty(std::os::fd::BorrowedFd::borrow_raw(0))?)
             })
         };
         let child = command.spawn().expect("minidock starts");
         let screen = Capture::start(master.try_clone().unwrap());
-        Terminal {
-            child,
-            master,
-            slave,
-            screen,
-            mode_before,
-        }
+        Terminal { child, master, slave, screen, mode_before }
     }
 
     /// Types this.
@@ -87,8 +75,7 @@ impl Terminal {
     #[track_caller]
     pub fn mode_is_restored(&self) {
         assert!(
-            within(LIMIT, || mode(&tcgetattr(&self.slave).unwrap())
-                == self.mode_before),
+            within(LIMIT, || mode(&tcgetattr(&self.slave).unwrap()) == self.mode_before),
             "the terminal's mode was not restored:\n  before {}\n  now    {}",
             self.mode_before,
             mode(&tcgetattr(&self.slave).unwrap())
@@ -99,9 +86,7 @@ impl Terminal {
     pub fn is_raw(&self) -> bool {
         let mode = tcgetattr(&self.slave).unwrap();
         !mode.local_modes.contains(rustix::termios::LocalModes::ECHO)
-            && !mode
-                .local_modes
-                .contains(rustix::termios::LocalModes::ICANON)
+            && !mode.local_modes.contains(rustix::termios::LocalModes::ICANON)
     }
 
     /// Waits for the command's end; its exit code.
@@ -112,9 +97,7 @@ impl Terminal {
             self.screen()
         );
         let status = self.child.wait().unwrap();
-        status
-            .code()
-            .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+        status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
     }
 
     pub fn kill(&mut self) {
@@ -131,25 +114,10 @@ impl Drop for Terminal {
 }
 
 fn set_size(terminal: impl AsFd, rows: u16, columns: u16) {
-    tcsetwinsize(
-        terminal,
-        Winsize {
-            ws_row: rows,
-            ws_col: columns,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        },
-    )
-    .unwrap();
+    tcsetwinsize(terminal, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
 }
 
 fn mode(mode: &Termios) -> String {
-    let Termios {
-        input_modes,
-        output_modes,
-        control_modes,
-        local_modes,
-        ..
-    } = mode;
+    let Termios { input_modes, output_modes, control_modes, local_modes, .. } = mode;
     format!("{input_modes:?} {output_modes:?} {control_modes:?} {local_modes:?}")
 }

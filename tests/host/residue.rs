@@ -28,9 +28,7 @@ impl Snapshot {
         let mut snapshot = host.run(network);
         let root = base.join("root");
         snapshot.0.insert("file", engine_files(&root));
-        snapshot
-            .0
-            .insert("temporary file", names_in(&base.join("tmp")));
+        snapshot.0.insert("temporary file", names_in(&base.join("tmp")));
         let own = processes(&[host.inode(), outside.inode()], base, mark);
         snapshot.0.insert("cgroup", host.run(|| cgroups(&own)));
         snapshot.0.insert("process", own.into_values().collect());
@@ -44,9 +42,7 @@ impl Snapshot {
         let nothing = BTreeSet::new();
         for (section, after) in &now.0 {
             let before = self.0.get(section).unwrap_or(&nothing);
-            let come = after
-                .difference(before)
-                .filter(|line| !excused(section, line, network_journal));
+            let come = after.difference(before).filter(|line| !excused(section, line, network_journal));
             lines.extend(come.map(|line| format!("+ {section}: {line}")));
             // What somebody else's engine took away meanwhile is no matter of this host.
             let whole_machine = ["process", "cgroup", "on the machine itself"].contains(section);
@@ -63,10 +59,7 @@ impl Snapshot {
 /// The text of the network's journals, which list what containers share.
 pub fn network_journal(root: &Path) -> String {
     let journals = files_named(&root.join("run/network"), "journal");
-    journals
-        .iter()
-        .filter_map(|path| std::fs::read_to_string(path).ok())
-        .collect()
+    journals.iter().filter_map(|path| std::fs::read_to_string(path).ok()).collect()
 }
 
 /// Whether a line is a shared object of the network that its journal lists.
@@ -77,10 +70,7 @@ fn excused(section: &str, line: &str, journal: &str) -> bool {
         "link" | "address" | "route" => line.contains("docker0") && listed("docker0"),
         "nft" => line.contains(r#""minidock""#) && lists_a("nfttable") && !names_a_container(line),
         "iptables" => lists_a("iptables") && !names_a_container(line),
-        "sysctl" => line
-            .split(' ')
-            .next()
-            .is_some_and(|key| listed(&key.replace('.', "/")) || listed(key)),
+        "sysctl" => line.split(' ').next().is_some_and(|key| listed(&key.replace('.', "/")) || listed(key)),
         "mount" => line.contains("net_cls") && listed("net_cls"),
         "cgroup" => line.contains("net_cls") && !line.contains("minidock") && listed("net_cls"),
         _ => false,
@@ -90,14 +80,8 @@ fn excused(section: &str, line: &str, journal: &str) -> bool {
 /// Whether a rule or element is about one container: its card, its address, a published port. The shared ones name
 /// the bridge, its subnet and its gateway only.
 fn names_a_container(line: &str) -> bool {
-    let subnet = line
-        .replace("172.17.0.0", "")
-        .replace("172.17.0.1\"", "")
-        .replace("172.17.0.1/", "");
-    subnet.contains("172.17.")
-        || line.contains("veth")
-        || line.contains("--dport")
-        || line.contains("--to-destination")
+    let subnet = line.replace("172.17.0.0", "").replace("172.17.0.1\"", "").replace("172.17.0.1/", "");
+    subnet.contains("172.17.") || line.contains("veth") || line.contains("--dport") || line.contains("--to-destination")
 }
 
 /// All files below a folder with this name.
@@ -124,20 +108,8 @@ fn network() -> Snapshot {
     let mut snapshot = Snapshot::default();
     let mut put = |section, lines: BTreeSet<String>| snapshot.0.insert(section, lines);
     put("link", links.lines().map(link).collect());
-    put(
-        "address",
-        addresses
-            .lines()
-            .map(|line| words(line)[1..4].join(" "))
-            .collect(),
-    );
-    put(
-        "route",
-        routes
-            .lines()
-            .map(|line| line.replace(" linkdown", "").trim().to_string())
-            .collect(),
-    );
+    put("address", addresses.lines().map(|line| words(line)[1..4].join(" ")).collect());
+    put("route", routes.lines().map(|line| line.replace(" linkdown", "").trim().to_string()).collect());
     put("iptables", iptables_rules(iptables));
     put("nft", nft_objects(nft));
     put("netns name", names_in(Path::new("/run/netns")));
@@ -146,17 +118,11 @@ fn network() -> Snapshot {
     let of_tools = ["netns", "mount", "xtables.lock"]; // iproute2's, mount(8)'s and iptables' own
     put(
         "folder in /run",
-        names_in(Path::new("/run"))
-            .into_iter()
-            .filter(|name| !of_tools.contains(&name.as_str()))
-            .collect(),
+        names_in(Path::new("/run")).into_iter().filter(|name| !of_tools.contains(&name.as_str())).collect(),
     );
     put(
         "folder in /var/lib",
-        names_in(Path::new("/var/lib"))
-            .into_iter()
-            .filter(|name| name.contains("minidock"))
-            .collect(),
+        names_in(Path::new("/var/lib")).into_iter().filter(|name| name.contains("minidock")).collect(),
     );
     snapshot
 }
@@ -164,17 +130,8 @@ fn network() -> Snapshot {
 /// `3: docker0: <…> mtu 1500 … master x …`: name, MTU and master.
 fn link(line: &str) -> String {
     let words = words(line);
-    let after = |key: &str| {
-        words
-            .iter()
-            .position(|word| *word == key)
-            .map_or("-", |at| words[at + 1])
-    };
-    let name = words[1]
-        .trim_end_matches(':')
-        .split('@')
-        .next()
-        .unwrap_or_default();
+    let after = |key: &str| words.iter().position(|word| *word == key).map_or("-", |at| words[at + 1]);
+    let name = words[1].trim_end_matches(':').split('@').next().unwrap_or_default();
     format!("{name} mtu {} master {}", after("mtu"), after("master"))
 }
 
@@ -204,8 +161,8 @@ pub fn iptables_rules(text: &str) -> BTreeSet<String> {
 /// `nft -j list ruleset` as one line for each table, chain, rule and element, without handles and counters. What
 /// iptables-nft keeps (its tables with empty built-in chains) is left out.
 pub fn nft_objects(text: &str) -> BTreeSet<String> {
-    let document: Value = serde_json::from_str(text)
-        .unwrap_or_else(|error| panic!("nft -j printed no JSON ({error}):\n{text}"));
+    let document: Value =
+        serde_json::from_str(text).unwrap_or_else(|error| panic!("nft -j printed no JSON ({error}):\n{text}"));
     let mut lines = BTreeSet::new();
     for object in document["nftables"].as_array().into_iter().flatten() {
         let Some((kind, body)) = object.as_object().and_then(|object| object.iter().next()) else {
@@ -221,16 +178,8 @@ pub fn nft_objects(text: &str) -> BTreeSet<String> {
         }
         strip(&mut body);
         let elements = body.as_object_mut().and_then(|body| body.remove("elem"));
-        for element in elements
-            .as_ref()
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-        {
-            lines.insert(format!(
-                "element of {} {}: {element}",
-                body["table"], body["name"]
-            ));
+        for element in elements.as_ref().and_then(Value::as_array).into_iter().flatten() {
+            lines.insert(format!("element of {} {}: {element}", body["table"], body["name"]));
         }
         lines.insert(format!("{kind} {body}"));
     }
@@ -253,17 +202,9 @@ fn strip(value: &mut Value) {
 }
 
 fn sysctls() -> BTreeSet<String> {
-    let keys = [
-        "net.ipv4.ip_forward",
-        "net.ipv4.conf.all.route_localnet",
-        "net.ipv4.conf.all.rp_filter",
-    ];
-    let value = |key: &str| {
-        std::fs::read_to_string(format!("/proc/sys/{}", key.replace('.', "/"))).unwrap_or_default()
-    };
-    keys.iter()
-        .map(|key| format!("{key} {}", value(key).trim()))
-        .collect()
+    let keys = ["net.ipv4.ip_forward", "net.ipv4.conf.all.route_localnet", "net.ipv4.conf.all.rp_filter"];
+    let value = |key: &str| std::fs::read_to_string(format!("/proc/sys/{}", key.replace('.', "/"))).unwrap_or_default();
+    keys.iter().map(|key| format!("{key} {}", value(key).trim())).collect()
 }
 
 /// Mount points with type and source. Ids differ from read to read of nothing; options may.
@@ -272,10 +213,7 @@ pub fn mounts(table: &str) -> BTreeSet<String> {
     let line = |line: &str| {
         let (left, right) = line.split_once(" - ")?;
         let (left, right) = (words(left), words(right));
-        Some(format!(
-            "{} {} {} from {}",
-            left[4], right[0], right[1], left[3]
-        ))
+        Some(format!("{} {} {} from {}", left[4], right[0], right[1], left[3]))
     };
     text.lines().filter_map(line).collect()
 }
@@ -286,25 +224,14 @@ pub fn mounts(table: &str) -> BTreeSet<String> {
 fn engine_files(root: &Path) -> BTreeSet<String> {
     let mut files = BTreeSet::new();
     walk(root, &mut |path, is_folder| {
-        let name = path
-            .strip_prefix(root)
-            .unwrap_or(path)
-            .display()
-            .to_string();
+        let name = path.strip_prefix(root).unwrap_or(path).display().to_string();
         let last = name.rsplit('/').next().unwrap_or_default();
-        let folder_of = |parent: &str| {
-            name.strip_prefix(parent)
-                .is_some_and(|rest| rest.starts_with('/'))
-        };
-        let of_a_container = ["containers", "names", "run"]
-            .iter()
-            .any(|parent| folder_of(parent));
-        let half_made = last.starts_with("tmp")
-            || last.starts_with(".tmp")
-            || last.ends_with(".tmp")
-            || name.contains("/tmp/");
-        let shared = folder_of("run/network")
-            && (is_folder || last == "journal" || last.trim_start_matches('.') == "last");
+        let folder_of = |parent: &str| name.strip_prefix(parent).is_some_and(|rest| rest.starts_with('/'));
+        let of_a_container = ["containers", "names", "run"].iter().any(|parent| folder_of(parent));
+        let half_made =
+            last.starts_with("tmp") || last.starts_with(".tmp") || last.ends_with(".tmp") || name.contains("/tmp/");
+        let shared =
+            folder_of("run/network") && (is_folder || last == "journal" || last.trim_start_matches('.') == "last");
         let lock = last == "lock" || last.ends_with(".lock");
         let empty_parent = is_folder && name.split('/').count() <= 2 && folder_of("run");
         if (of_a_container || half_made && !is_folder) && !shared && !lock && !empty_parent {
@@ -335,9 +262,7 @@ fn walk(folder: &Path, visit: &mut dyn FnMut(&Path, bool)) {
 /// The names in a folder; none when it isn't there.
 pub fn names_in(folder: &Path) -> BTreeSet<String> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect()
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
 // ---- processes and cgroups ----
@@ -347,29 +272,20 @@ pub fn names_in(folder: &Path) -> BTreeSet<String> {
 fn processes(networks: &[u64], base: &Path, mark: &str) -> BTreeMap<u32, String> {
     let mark = format!("{MARK}={mark}\0");
     let base = base.display().to_string();
-    let own_mounts = std::fs::metadata("/proc/self/ns/mnt")
-        .map(|meta| meta.ino())
-        .unwrap_or(0);
+    let own_mounts = std::fs::metadata("/proc/self/ns/mnt").map(|meta| meta.ino()).unwrap_or(0);
     let mut seen_mounts: BTreeMap<u64, bool> = BTreeMap::from([(own_mounts, false)]);
     let mut found = BTreeMap::new();
-    for pid in names_in(Path::new("/proc"))
-        .iter()
-        .filter_map(|name| name.parse::<u32>().ok())
-    {
+    for pid in names_in(Path::new("/proc")).iter().filter_map(|name| name.parse::<u32>().ok()) {
         if pid == std::process::id() {
             continue;
         }
         let file = |name: &str| format!("/proc/{pid}/{name}");
-        let network = std::fs::metadata(file("ns/net"))
-            .map(|meta| meta.ino())
-            .unwrap_or(0);
+        let network = std::fs::metadata(file("ns/net")).map(|meta| meta.ino()).unwrap_or(0);
         let Ok(mount) = std::fs::metadata(file("ns/mnt")).map(|meta| meta.ino()) else {
             continue;
         };
         let environment = std::fs::read(file("environ")).unwrap_or_default();
-        let marked = environment
-            .windows(mark.len())
-            .any(|window| window == mark.as_bytes());
+        let marked = environment.windows(mark.len()).any(|window| window == mark.as_bytes());
         let has_folder = *seen_mounts.entry(mount).or_insert_with(|| {
             // A folder name ends here or goes on with '/': minidock-test-1-2 is not minidock-test-1-20.
             let table = std::fs::read_to_string(file("mountinfo")).unwrap_or_default();
@@ -380,14 +296,7 @@ fn processes(networks: &[u64], base: &Path, mark: &str) -> BTreeMap<u32, String>
         if marked || networks.contains(&network) || has_folder {
             let command = std::fs::read(file("cmdline")).unwrap_or_default();
             let state = std::fs::read_to_string(file("stat")).unwrap_or_default();
-            let state = state
-                .rsplit(')')
-                .next()
-                .unwrap_or_default()
-                .trim()
-                .chars()
-                .next()
-                .unwrap_or('?');
+            let state = state.rsplit(')').next().unwrap_or_default().trim().chars().next().unwrap_or('?');
             if state != 'Z' {
                 let command = String::from_utf8_lossy(&command).replace('\0', " ");
                 found.insert(pid, format!("{pid} ({state}) {}", command.trim()));
@@ -402,12 +311,8 @@ fn processes(networks: &[u64], base: &Path, mark: &str) -> BTreeMap<u32, String>
 fn cgroups(own: &BTreeMap<u32, String>) -> BTreeSet<String> {
     let known = live_ids();
     let left_over = |group: &String| {
-        let members =
-            std::fs::read_to_string(Path::new(group).join("cgroup.procs")).unwrap_or_default();
-        let mut members = members
-            .lines()
-            .filter_map(|pid| pid.parse().ok())
-            .peekable();
+        let members = std::fs::read_to_string(Path::new(group).join("cgroup.procs")).unwrap_or_default();
+        let mut members = members.lines().filter_map(|pid| pid.parse().ok()).peekable();
         !group.split('/').any(|part| known.contains(part))
             && (members.peek().is_none() || members.any(|pid: u32| own.contains_key(&pid)))
     };
@@ -422,10 +327,7 @@ fn cgroup_folders() -> BTreeSet<String> {
                 continue;
             }
             let name = entry.file_name().to_string_lossy().into_owned();
-            if is_id(
-                name.trim_start_matches("minidock-")
-                    .trim_end_matches(".scope"),
-            ) {
+            if is_id(name.trim_start_matches("minidock-").trim_end_matches(".scope")) {
                 found.insert(entry.path().display().to_string());
             } else if depth > 0 {
                 below(&entry.path(), depth - 1, found);
@@ -446,10 +348,7 @@ fn cgroup_folders() -> BTreeSet<String> {
 /// folder outlives its groups.
 fn live_ids() -> BTreeSet<String> {
     let mut ids = BTreeSet::new();
-    for host in names_in(&std::env::temp_dir())
-        .iter()
-        .filter(|name| name.starts_with(BASE_PREFIX))
-    {
+    for host in names_in(&std::env::temp_dir()).iter().filter(|name| name.starts_with(BASE_PREFIX)) {
         let root = std::env::temp_dir().join(host).join("root");
         ids.extend(names_in(&root.join("containers")));
     }
@@ -458,30 +357,17 @@ fn live_ids() -> BTreeSet<String> {
 
 /// Names in the machine's own network namespace that look like an engine's.
 fn machine() -> BTreeSet<String> {
-    let ours =
-        |name: &str| name.starts_with("veth") || name == "docker0" || name.contains("minidock");
+    let ours = |name: &str| name.starts_with("veth") || name == "docker0" || name.contains("minidock");
     let mut found: BTreeSet<String> = names_in(Path::new("/sys/class/net"))
         .into_iter()
         .filter(|name| ours(name))
         .map(|name| format!("link {name}"))
         .collect();
     let tables = tool("nft", &["list", "tables"]);
+    found.extend(tables.lines().filter(|line| line.contains("minidock")).map(String::from));
+    found.extend(names_in(Path::new("/run/netns")).into_iter().map(|name| format!("netns name {name}")));
     found.extend(
-        tables
-            .lines()
-            .filter(|line| line.contains("minidock"))
-            .map(String::from),
-    );
-    found.extend(
-        names_in(Path::new("/run/netns"))
-            .into_iter()
-            .map(|name| format!("netns name {name}")),
-    );
-    found.extend(
-        names_in(Path::new("/run"))
-            .into_iter()
-            .filter(|name| name == "minidock")
-            .map(|name| format!("/run/{name}")),
+        names_in(Path::new("/run")).into_iter().filter(|name| name == "minidock").map(|name| format!("/run/{name}")),
     );
     found
 }
@@ -490,30 +376,17 @@ fn machine() -> BTreeSet<String> {
 
 /// Takes away what a failed test left: its processes, groups and files. The namespaces go with their last user.
 pub fn destroy(host: &Namespaces, outside: &Namespaces, base: &Path, mark: &str) {
-    let mut own = BTreeSet::new();
-    walk(&base.join("root/run"), &mut |path, _| {
-        own.extend(
-            path.file_name()
-                .map(|name| name.to_string_lossy().into_owned())
-                .filter(|name| is_id(name)),
-        );
-    });
+    let own = names_in(&base.join("root/containers"));
     super::within(Duration::from_secs(5), || {
         let left = processes(&[host.inode(), outside.inode()], base, mark);
         for pid in left.keys() {
-            let _ = nix::sys::signal::kill(
-                nix::unistd::Pid::from_raw(*pid as i32),
-                nix::sys::signal::Signal::SIGKILL,
-            );
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(*pid as i32), nix::sys::signal::Signal::SIGKILL);
         }
         left.is_empty()
     });
     if !own.is_empty() {
         host.run(|| {
-            for group in cgroup_folders()
-                .iter()
-                .filter(|path| own.iter().any(|id| path.contains(id.as_str())))
-            {
+            for group in cgroup_folders().iter().filter(|path| own.iter().any(|id| path.contains(id.as_str()))) {
                 remove_group(Path::new(group));
             }
         });
@@ -527,9 +400,7 @@ fn remove_group(group: &Path) {
             remove_group(&entry.path());
         }
     }
-    super::within(Duration::from_secs(1), || {
-        std::fs::remove_dir(group).is_ok() || !group.exists()
-    });
+    super::within(Duration::from_secs(1), || std::fs::remove_dir(group).is_ok() || !group.exists());
 }
 
 // ---- helpers ----
@@ -543,12 +414,7 @@ fn tool(program: &str, args: &[&str]) -> String {
         .spawn()
         .unwrap_or_else(|error| panic!("the tests need {program}: {error}"));
     let mut text = String::new();
-    child
-        .stdout
-        .take()
-        .unwrap()
-        .read_to_string(&mut text)
-        .unwrap();
+    child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
     child.wait().unwrap();
     text
 }
