@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType,
 };
 
 use crate::error::{StartError, StartErrorKind};
@@ -39,12 +39,8 @@ pub(crate) enum Message {
 impl Channel {
     /// Both ends.
     pub(crate) fn pair() -> Result<(Channel, Channel), Errno> {
-        let (one, other) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
+        let (one, other) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         Ok((Channel(one), Channel(other)))
     }
 
@@ -115,10 +111,7 @@ impl Channel {
                     b'X' => StartErrorKind::NotExecutable,
                     _ => StartErrorKind::Other,
                 };
-                Some(Message::Failed(StartError {
-                    kind,
-                    message: String::from_utf8_lossy(text).into_owned(),
-                }))
+                Some(Message::Failed(StartError { kind, message: String::from_utf8_lossy(text).into_owned() }))
             }
             _ => return Err(Errno::PROTO),
         })
@@ -143,12 +136,7 @@ impl Channel {
                 Err(Errno::CONNRESET) => {}
                 Ok(None) => break,
                 Err(error) => {
-                    return (
-                        Err(StartError::new(format!(
-                            "cannot hear from the container's process: {error}"
-                        ))),
-                        pid,
-                    );
+                    return (Err(StartError::new(format!("cannot hear from the container's process: {error}"))), pid);
                 }
             }
         }
@@ -169,13 +157,7 @@ impl Channel {
         if let Some(fds) = &fds {
             control.push(SendAncillaryMessage::ScmRights(fds));
         }
-        rustix::net::sendmsg(
-            &self.0,
-            &[IoSlice::new(bytes)],
-            &mut control,
-            SendFlags::NOSIGNAL,
-        )
-        .map(drop)
+        rustix::net::sendmsg(&self.0, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL).map(drop)
     }
 }
 

@@ -32,10 +32,7 @@ impl Error {
 
     /// A step that the kernel refused.
     pub(crate) fn system(what: impl Into<String>, source: impl Into<io::Error>) -> Error {
-        Error::System {
-            what: what.into(),
-            source: source.into(),
-        }
+        Error::System { what: what.into(), source: source.into() }
     }
 }
 
@@ -74,26 +71,17 @@ pub struct StartError {
 impl StartError {
     /// An error on the way to the program.
     pub(crate) fn new(message: impl Into<String>) -> StartError {
-        StartError {
-            kind: StartErrorKind::Other,
-            message: message.into(),
-        }
+        StartError { kind: StartErrorKind::Other, message: message.into() }
     }
 
     /// The same for a program that is not there.
     pub(crate) fn not_found(message: impl Into<String>) -> StartError {
-        StartError {
-            kind: StartErrorKind::NotFound,
-            message: message.into(),
-        }
+        StartError { kind: StartErrorKind::NotFound, message: message.into() }
     }
 
     /// The same for a program that can't be executed.
     pub(crate) fn not_executable(message: impl Into<String>) -> StartError {
-        StartError {
-            kind: StartErrorKind::NotExecutable,
-            message: message.into(),
-        }
+        StartError { kind: StartErrorKind::NotExecutable, message: message.into() }
     }
 }
 

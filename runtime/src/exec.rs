@@ -49,11 +49,7 @@ pub struct Target<'a> {
 ///
 /// # Errors
 /// The container is gone or another, the program can't be started (as for a container's own).
-pub fn spawn(
-    target: Target,
-    process: &oci_spec::runtime::Process,
-    stdio: Stdio,
-) -> Result<Running, StartError> {
+pub fn spawn(target: Target, process: &oci_spec::runtime::Process, stdio: Stdio) -> Result<Running, StartError> {
     let facts = Facts::read()?;
     let request = process::Request {
         linux: target.spec.linux().as_ref(),
@@ -67,9 +63,7 @@ pub fn spawn(
     let groups = groups_of(target.pid, &facts)?;
     let v2 = groups.iter().find(|group| group.controllers.is_empty());
     let v2 = v2
-        .map(|group| {
-            open_folder(&group.path).doing(|| format!("open the cgroup {}", group.path.display()))
-        })
+        .map(|group| open_folder(&group.path).doing(|| format!("open the cgroup {}", group.path.display())))
         .transpose()?;
     // What was read by pid is the container's only if the process is still the same.
     check_starttime(&target)?;
@@ -78,10 +72,7 @@ pub fn spawn(
         .doing(|| "open a pidfd of this process")?;
     let (channel, inner) = Channel::pair().doing(|| "make a socket pair")?;
     // Born in the cgroup2 group, as its child will be; the descriptor ends here.
-    let args = CloneArgs {
-        flags: 0,
-        cgroup: v2.as_ref().map(AsFd::as_fd),
-    };
+    let args = CloneArgs { flags: 0, cgroup: v2.as_ref().map(AsFd::as_fd) };
     let helper = sys::clone3(&args).doing(|| "clone")?;
     let Clone::Parent { pidfd: helper, .. } = helper else {
         let joining = Joining {
@@ -98,38 +89,26 @@ pub fn spawn(
     let (outcome, pid) = channel.outcome_of_helper();
     init::end(&helper);
     // Our child, and not waited for yet: its pid can't be another's, also when it has ended by now.
-    let raw = pid
-        .and_then(|pid| i32::try_from(pid).ok())
-        .and_then(Pid::from_raw);
+    let raw = pid.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
     let pidfd = raw
-        .map(|pid| {
-            rustix::process::pidfd_open(pid, PidfdFlags::empty())
-                .doing(|| "open a pidfd of the new process")
-        })
+        .map(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).doing(|| "open a pidfd of the new process"))
         .transpose()?;
     match (outcome, pid, pidfd) {
-        (Ok(terminal), Some(pid), Some(pidfd)) => Ok(Running {
-            pid,
-            pidfd,
-            terminal,
-        }),
+        (Ok(terminal), Some(pid), Some(pidfd)) => Ok(Running { pid, pidfd, terminal }),
         (outcome, _, pidfd) => {
             if let Some(pidfd) = pidfd {
                 init::end(&pidfd);
             }
-            Err(outcome.err().unwrap_or_else(|| {
-                StartError::new("the process that should join the container was killed")
-            }))
+            Err(outcome
+                .err()
+                .unwrap_or_else(|| StartError::new("the process that should join the container was killed")))
         }
     }
 }
 
 fn open_container(target: &Target) -> Result<OwnedFd, StartError> {
     let gone = || StartError::new(format!("container {} is not running", target.id));
-    let pid = i32::try_from(target.pid)
-        .ok()
-        .and_then(Pid::from_raw)
-        .ok_or_else(gone)?;
+    let pid = i32::try_from(target.pid).ok().and_then(Pid::from_raw).ok_or_else(gone)?;
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(|_| gone())?;
     check_starttime(target)?;
     Ok(pidfd)
@@ -139,10 +118,7 @@ fn check_starttime(target: &Target) -> Result<(), StartError> {
     if starttime(target.pid).ok() == Some(target.starttime) {
         return Ok(());
     }
-    Err(StartError::new(format!(
-        "container {} is not running",
-        target.id
-    )))
+    Err(StartError::new(format!("container {} is not running", target.id)))
 }
 
 /// When a process was started, in clock ticks since boot: field 22 of /proc/PID/stat. With the pid it names a process for
@@ -153,10 +129,7 @@ fn check_starttime(target: &Target) -> Result<(), StartError> {
 pub fn starttime(pid: u32) -> std::io::Result<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The second field is the program's name, which may hold anything.
-    let fields = stat
-        .rsplit_once(')')
-        .map(|(_, fields)| fields)
-        .unwrap_or_default();
+    let fields = stat.rsplit_once(')').map(|(_, fields)| fields).unwrap_or_default();
     fields
         .split_ascii_whitespace()
         .nth(19)
@@ -167,49 +140,31 @@ pub fn starttime(pid: u32) -> std::io::Result<u64> {
 /// The groups that a process is in and this one is not.
 fn groups_of(pid: u32, facts: &Facts) -> Result<Vec<Group>, StartError> {
     let read = |path: String| std::fs::read_to_string(&path).doing(|| format!("read {path}"));
-    let (theirs, ours) = (
-        read(format!("/proc/{pid}/cgroup"))?,
-        read("/proc/self/cgroup".to_owned())?,
-    );
+    let (theirs, ours) = (read(format!("/proc/{pid}/cgroup"))?, read("/proc/self/cgroup".to_owned())?);
     Ok(groups(&theirs, &ours, facts))
 }
 
 /// Pure: from two /proc/PID/cgroup (cgroups(7)) and the layout.
 fn groups(theirs: &str, ours: &str, facts: &Facts) -> Vec<Group> {
-    let different = theirs
-        .lines()
-        .filter(|line| !ours.lines().any(|other| other == *line));
+    let different = theirs.lines().filter(|line| !ours.lines().any(|other| other == *line));
     different
         .filter_map(|line| {
             let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
             let path = path.trim_start_matches('/');
             if controllers.is_empty() {
                 let v2 = facts.cgroup.v2.as_ref()?;
-                return Some(Group {
-                    path: v2.mount.join(path),
-                    controllers: Vec::new(),
-                });
+                return Some(Group { path: v2.mount.join(path), controllers: Vec::new() });
             }
             let names: Vec<&str> = controllers.split(',').collect();
-            let v1 = facts.cgroup.v1.iter().find(|v1| {
-                v1.controllers
-                    .iter()
-                    .all(|name| names.contains(&name.as_str()))
-            })?;
-            Some(Group {
-                path: v1.mount.join(path),
-                controllers: v1.controllers.clone(),
-            })
+            let v1 =
+                facts.cgroup.v1.iter().find(|v1| v1.controllers.iter().all(|name| names.contains(&name.as_str())))?;
+            Some(Group { path: v1.mount.join(path), controllers: v1.controllers.clone() })
         })
         .collect()
 }
 
 fn open_folder(path: &Path) -> Result<OwnedFd, rustix::io::Errno> {
-    rustix::fs::open(
-        path,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
+    rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// What the helper and the new process work with.
@@ -239,35 +194,21 @@ fn help(joining: Joining, channel: &Channel) -> Result<Infallible, StartError> {
         | libc::CLONE_NEWUTS
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWCGROUP;
-    sys::setns(joining.container.as_fd(), all as u64)
-        .doing(|| "join the container's namespaces; it may have ended")?;
+    sys::setns(joining.container.as_fd(), all as u64).doing(|| "join the container's namespaces; it may have ended")?;
     // From here on there are the streams, the channel and, when asked for, the caller's pidfd.
     drop(joining.container);
-    let args = CloneArgs {
-        flags: libc::CLONE_PARENT as u64,
-        cgroup: None,
-    };
+    let args = CloneArgs { flags: libc::CLONE_PARENT as u64, cgroup: None };
     match sys::clone3(&args).doing(|| "make the process inside the container")? {
         Clone::Parent { pid, .. } => {
             channel.pid(pid).doing(|| "report the new process")?;
             sys::exit_now(0)
         }
-        Clone::Child => Err(join(
-            joining.process,
-            joining.parent,
-            joining.stdio,
-            channel,
-        )),
+        Clone::Child => Err(join(joining.process, joining.parent, joining.stdio, channel)),
     }
 }
 
 /// The new process, from its birth inside to execve.
-fn join(
-    process: &Process,
-    parent: Option<BorrowedFd>,
-    stdio: &Stdio,
-    channel: &Channel,
-) -> StartError {
+fn join(process: &Process, parent: Option<BorrowedFd>, stdio: &Stdio, channel: &Channel) -> StartError {
     match prepare(process, parent, stdio, channel) {
         Ok(env) => process::execute(&process.args, &env, channel),
         Err(error) => error,
@@ -288,9 +229,7 @@ fn prepare(
     if let Some(size) = stdio.size() {
         let terminal = Terminal::open(&root, size)?;
         init::use_terminal(terminal.slave.as_fd(), ready.uid)?;
-        channel
-            .terminal(terminal.master.as_fd())
-            .doing(|| "hand the terminal over")?;
+        channel.terminal(terminal.master.as_fd()).doing(|| "hand the terminal over")?;
     }
     process::become_user(process, &ready)?;
     die_with(parent)?;
@@ -307,39 +246,18 @@ mod tests {
     fn only_groups_of_its_own_are_joined() {
         let cgroup = Layout {
             v1: vec![
-                V1 {
-                    mount: "/sys/fs/cgroup/cpu,cpuacct".into(),
-                    controllers: vec!["cpu".into(), "cpuacct".into()],
-                },
-                V1 {
-                    mount: "/sys/fs/cgroup/pids".into(),
-                    controllers: vec!["pids".into()],
-                },
+                V1 { mount: "/sys/fs/cgroup/cpu,cpuacct".into(), controllers: vec!["cpu".into(), "cpuacct".into()] },
+                V1 { mount: "/sys/fs/cgroup/pids".into(), controllers: vec!["pids".into()] },
             ],
-            v2: Some(V2 {
-                mount: "/sys/fs/cgroup/unified".into(),
-                controllers: Vec::new(),
-                enabled: Vec::new(),
-            }),
+            v2: Some(V2 { mount: "/sys/fs/cgroup/unified".into(), controllers: Vec::new(), enabled: Vec::new() }),
             ..Layout::default()
         };
-        let facts = Facts {
-            cgroup,
-            ..Facts::for_tests()
-        };
+        let facts = Facts { cgroup, ..Facts::for_tests() };
         let theirs = "9:name=systemd:/\n3:cpu,cpuacct:/minidock/abc\n2:pids:/\n0::/minidock/abc\n";
         let ours = "9:name=systemd:/\n3:cpu,cpuacct:/\n2:pids:/\n0::/\n";
-        let paths: Vec<_> = groups(theirs, ours, &facts)
-            .into_iter()
-            .map(|group| group.path.display().to_string())
-            .collect();
-        assert_eq!(
-            paths,
-            [
-                "/sys/fs/cgroup/cpu,cpuacct/minidock/abc",
-                "/sys/fs/cgroup/unified/minidock/abc"
-            ]
-        );
+        let paths: Vec<_> =
+            groups(theirs, ours, &facts).into_iter().map(|group| group.path.display().to_string()).collect();
+        assert_eq!(paths, ["/sys/fs/cgroup/cpu,cpuacct/minidock/abc", "/sys/fs/cgroup/unified/minidock/abc"]);
     }
 
     #[test]

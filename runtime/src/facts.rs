@@ -49,19 +49,15 @@ impl Facts {
         }
         let last_cap = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap")
             .map_err(|error| Error::system("read /proc/sys/kernel/cap_last_cap", error))?;
-        let capabilities = rustix::thread::capabilities(None)
-            .map_err(|error| Error::system("read our capabilities", error))?;
+        let capabilities =
+            rustix::thread::capabilities(None).map_err(|error| Error::system("read our capabilities", error))?;
         Ok(Facts {
             cgroup,
             last_cap: last_cap.trim().parse().unwrap_or(40),
             kernel,
-            hard_limits: (0..=LAST_LIMIT)
-                .map(|resource| sys::hard_limit(resource).unwrap_or(u64::MAX))
-                .collect(),
+            hard_limits: (0..=LAST_LIMIT).map(|resource| sys::hard_limit(resource).unwrap_or(u64::MAX)).collect(),
             capabilities: Set(capabilities.permitted.bits()),
-            can_raise_limits: capabilities
-                .effective
-                .contains(rustix::thread::CapabilitySet::SYS_RESOURCE),
+            can_raise_limits: capabilities.effective.contains(rustix::thread::CapabilitySet::SYS_RESOURCE),
             overlay: has_overlay(),
             apparmor: Path::new("/sys/kernel/security/apparmor").exists(),
         })
@@ -85,15 +81,12 @@ impl Facts {
 
 /// A module that isn't loaded yet is loaded by mount(2) itself; only a kernel with neither is a refusal.
 fn has_overlay() -> bool {
-    let known =
-        std::fs::read_to_string("/proc/filesystems").is_ok_and(|list| list.contains("\toverlay\n"));
+    let known = std::fs::read_to_string("/proc/filesystems").is_ok_and(|list| list.contains("\toverlay\n"));
     known || Path::new("/lib/modules").exists()
 }
 
 fn kernel_version(release: &str) -> (u32, u32) {
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|number| number.parse().unwrap_or(0));
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 

@@ -45,10 +45,7 @@ impl Stdio {
     pub(crate) fn size(&self) -> Option<Size> {
         match self {
             Stdio::Pipes { .. } => None,
-            Stdio::Terminal { rows, columns } => Some(Size {
-                rows: *rows,
-                columns: *columns,
-            }),
+            Stdio::Terminal { rows, columns } => Some(Size { rows: *rows, columns: *columns }),
         }
     }
 }
@@ -83,50 +80,24 @@ pub struct Running {
 /// # Errors
 /// A namespace that can't be joined or made. Errors of init itself come from [`Starting::go`].
 pub fn spawn(plan: &Plan, stdio: Stdio) -> Result<Starting, Error> {
-    let (channel, inner) =
-        Channel::pair().map_err(|error| Error::system("make a socket pair", error))?;
+    let (channel, inner) = Channel::pair().map_err(|error| Error::system("make a socket pair", error))?;
     let joined = open_joined(&plan.namespaces)?;
     let parent = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())
         .map_err(|error| Error::system("open a pidfd of this process", error))?;
-    let group = plan
-        .namespaces
-        .cgroups
-        .iter()
-        .find(|group| group.controllers.is_empty());
+    let group = plan.namespaces.cgroups.iter().find(|group| group.controllers.is_empty());
     let group = group
         .map(|group| {
-            rustix::fs::open(
-                &group.path,
-                OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-                Mode::empty(),
-            )
-            .map_err(|error| {
-                Error::system(format!("open the cgroup {}", group.path.display()), error)
-            })
+            rustix::fs::open(&group.path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                .map_err(|error| Error::system(format!("open the cgroup {}", group.path.display()), error))
         })
         .transpose()?;
-    let args = CloneArgs {
-        flags: plan.namespaces.clone_flags(),
-        cgroup: group.as_ref().map(AsFd::as_fd),
-    };
-    let pid_namespace = joined
-        .iter()
-        .find(|joined| joined.kind == libc::CLONE_NEWPID as u64);
+    let args = CloneArgs { flags: plan.namespaces.clone_flags(), cgroup: group.as_ref().map(AsFd::as_fd) };
+    let pid_namespace = joined.iter().find(|joined| joined.kind == libc::CLONE_NEWPID as u64);
     let cloned = clone_into(pid_namespace.map(|joined| joined.fd.as_fd()), &args)?;
     match cloned {
-        Clone::Parent { pid, pidfd } => Ok(Starting {
-            pid,
-            pidfd,
-            channel,
-            gone: false,
-        }),
+        Clone::Parent { pid, pidfd } => Ok(Starting { pid, pidfd, channel, gone: false }),
         Clone::Child => {
-            let inherited = Inherited {
-                channel: &inner,
-                parent: parent.as_fd(),
-                joined: &joined,
-                stdio: &stdio,
-            };
+            let inherited = Inherited { channel: &inner, parent: parent.as_fd(), joined: &joined, stdio: &stdio };
             run_child(&inner, || run(plan, &inherited))
         }
     }
@@ -145,11 +116,7 @@ impl Starting {
         let terminal = self.channel.outcome()?;
         let pidfd = self.pidfd.try_clone().doing(|| "copy a pidfd")?;
         self.gone = true;
-        Ok(Running {
-            pid: self.pid,
-            pidfd,
-            terminal,
-        })
+        Ok(Running { pid: self.pid, pidfd, terminal })
     }
 }
 
@@ -181,28 +148,14 @@ fn open_joined(namespaces: &namespaces::Op) -> Result<Vec<Joined>, Error> {
     namespaces
         .joined()
         .map(|(kind, name, path)| {
-            let fail = |error: std::io::Error| {
-                Error::system(
-                    format!("join the {name} namespace {}", path.display()),
-                    error,
-                )
-            };
-            let fd = rustix::fs::open(
-                path,
-                OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK,
-                Mode::empty(),
-            );
+            let fail =
+                |error: std::io::Error| Error::system(format!("join the {name} namespace {}", path.display()), error);
+            let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty());
             let fd = fd.map_err(|error| fail(error.into()))?;
             match sys::namespace_type(fd.as_fd()) {
                 Ok(found) if found == kind => Ok(Joined { kind, name, fd }),
-                Ok(_) => Err(Error::refused(format!(
-                    "{} is a namespace, but not one of type {name}",
-                    path.display()
-                ))),
-                Err(_) => Err(Error::refused(format!(
-                    "{} is not a namespace",
-                    path.display()
-                ))),
+                Ok(_) => Err(Error::refused(format!("{} is a namespace, but not one of type {name}", path.display()))),
+                Err(_) => Err(Error::refused(format!("{} is not a namespace", path.display()))),
             }
         })
         .collect()
@@ -219,18 +172,13 @@ fn clone_into(namespace: Option<BorrowedFd>, args: &CloneArgs) -> Result<Clone, 
     let Some(namespace) = namespace else {
         return clone();
     };
-    let own = rustix::fs::open(
-        "/proc/self/ns/pid",
-        OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .map_err(|error| Error::system("open our pid namespace", error))?;
+    let own = rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| Error::system("open our pid namespace", error))?;
     let pid = libc::CLONE_NEWPID as u64;
     sys::setns(namespace, pid).map_err(|error| Error::system("join the pid namespace", error))?;
     let result = clone();
     if !matches!(result, Ok(Clone::Child)) {
-        sys::setns(own.as_fd(), pid)
-            .map_err(|error| Error::system("go back to our pid namespace", error))?;
+        sys::setns(own.as_fd(), pid).map_err(|error| Error::system("go back to our pid namespace", error))?;
     }
     result
 }
@@ -244,17 +192,12 @@ struct Inherited<'a> {
 }
 
 /// The child's frame: whatever happens, the caller's code never goes on in it.
-pub(crate) fn run_child(
-    channel: &Channel,
-    body: impl FnOnce() -> Result<std::convert::Infallible, StartError>,
-) -> ! {
+pub(crate) fn run_child(channel: &Channel, body: impl FnOnce() -> Result<std::convert::Infallible, StartError>) -> ! {
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
     let error = match result {
         Ok(Err(error)) => error,
         Ok(Ok(never)) => match never {},
-        Err(_) => {
-            StartError::new("the container's first process met a bug in minidock; please report it")
-        }
+        Err(_) => StartError::new("the container's first process met a bug in minidock; please report it"),
     };
     channel.failed(&error);
     sys::exit_now(125)
@@ -277,9 +220,7 @@ fn run(plan: &Plan, inherited: &Inherited) -> Result<std::convert::Infallible, S
     process::on_host(&plan.process)?;
     let mut live = Live::default();
     live.terminal_size = inherited.stdio.size();
-    let (early, late) = plan
-        .mounts
-        .split_at(plan.mounts_before_go.min(plan.mounts.len()));
+    let (early, late) = plan.mounts.split_at(plan.mounts_before_go.min(plan.mounts.len()));
     mounts::apply(early, &mut live)?;
     let go = channel.receive().doing(|| "hear from the caller")?;
     let Some(Message::Go(netns)) = go else {
@@ -294,9 +235,7 @@ fn run(plan: &Plan, inherited: &Inherited) -> Result<std::convert::Infallible, S
     };
     if let Some(terminal) = &live.terminal {
         use_terminal(terminal.slave.as_fd(), ready.uid)?;
-        channel
-            .terminal(terminal.master.as_fd())
-            .doing(|| "hand the terminal over")?;
+        channel.terminal(terminal.master.as_fd()).doing(|| "hand the terminal over")?;
     }
     process::become_user(&plan.process, &ready)?;
     if plan.process.reaper {
@@ -310,26 +249,19 @@ fn run(plan: &Plan, inherited: &Inherited) -> Result<std::convert::Infallible, S
 
 /// The first thing in every process that is going to be a container's.
 pub(crate) fn protect(parent: Option<BorrowedFd>) -> Result<(), StartError> {
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .doing(|| "become undumpable")?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).doing(|| "become undumpable")?;
     die_with(parent)
 }
 
 /// Puts the streams on 0-2 and closes everything that isn't in `keep`: locks, journals and sockets of the engine must
 /// not live on in here.
 pub(crate) fn take_streams(stdio: &Stdio, keep: &mut [RawFd]) -> Result<(), StartError> {
-    if let Stdio::Pipes {
-        stdin,
-        stdout,
-        stderr,
-    } = stdio
-    {
+    if let Stdio::Pipes { stdin, stdout, stderr } = stdio {
         // Out of the way first: one of them may be number 0, 1 or 2 itself.
         let moved = [stdin, stdout, stderr].map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, 3));
         for (target, fd) in (0..).zip(moved) {
             let fd = fd.doing(|| "set up the standard streams")?;
-            sys::become_standard_stream(fd.as_fd(), target)
-                .doing(|| "set up the standard streams")?;
+            sys::become_standard_stream(fd.as_fd(), target).doing(|| "set up the standard streams")?;
         }
     }
     keep.sort_unstable();
@@ -360,47 +292,34 @@ pub(crate) fn enter_v1_groups(groups: &[Group]) -> Result<(), StartError> {
 
 fn enter_namespaces(namespaces: &namespaces::Op, joined: &[Joined]) -> Result<(), StartError> {
     // The pid namespace was joined by being born in it.
-    for joined in joined
-        .iter()
-        .filter(|joined| joined.kind != libc::CLONE_NEWPID as u64)
-    {
-        sys::setns(joined.fd.as_fd(), joined.kind)
-            .doing(|| format!("join the {} namespace", joined.name))?;
+    for joined in joined.iter().filter(|joined| joined.kind != libc::CLONE_NEWPID as u64) {
+        sys::setns(joined.fd.as_fd(), joined.kind).doing(|| format!("join the {} namespace", joined.name))?;
     }
     if namespaces.cgroup == Namespace::New {
         unshare(libc::CLONE_NEWCGROUP).doing(|| "make the cgroup namespace")?;
     }
-    if let Some(name) = namespaces
-        .hostname
-        .as_deref()
-        .filter(|name| !name.is_empty())
-    {
-        rustix::system::sethostname(name.as_bytes())
-            .doing(|| format!("set the host name {name}"))?;
+    if let Some(name) = namespaces.hostname.as_deref().filter(|name| !name.is_empty()) {
+        rustix::system::sethostname(name.as_bytes()).doing(|| format!("set the host name {name}"))?;
     }
-    if let Some(name) = namespaces
-        .domainname
-        .as_deref()
-        .filter(|name| !name.is_empty())
-    {
-        rustix::system::setdomainname(name.as_bytes())
-            .doing(|| format!("set the domain name {name}"))?;
+    if let Some(name) = namespaces.domainname.as_deref().filter(|name| !name.is_empty()) {
+        rustix::system::setdomainname(name.as_bytes()).doing(|| format!("set the domain name {name}"))?;
     }
     Ok(())
 }
 
 fn enter_network(namespaces: &namespaces::Op, netns: Option<OwnedFd>) -> Result<(), StartError> {
     match (&namespaces.net, netns) {
-        (Namespace::New, Some(fd)) => sys::setns(fd.as_fd(), libc::CLONE_NEWNET as u64)
-            .doing(|| "enter the network namespace"),
+        (Namespace::New, Some(fd)) => {
+            sys::setns(fd.as_fd(), libc::CLONE_NEWNET as u64).doing(|| "enter the network namespace")
+        }
         (Namespace::New, None) => {
             unshare(libc::CLONE_NEWNET).doing(|| "make the network namespace")?;
             sys::loopback_up().doing(|| "bring loopback up")
         }
         (Namespace::Host | Namespace::Join(_), None) => Ok(()),
-        (Namespace::Host | Namespace::Join(_), Some(_)) => Err(StartError::new(
-            "a network namespace was made for a container that is to have none of its own",
-        )),
+        (Namespace::Host | Namespace::Join(_), Some(_)) => {
+            Err(StartError::new("a network namespace was made for a container that is to have none of its own"))
+        }
     }
 }
 

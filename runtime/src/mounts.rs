@@ -151,20 +151,13 @@ impl Op {
             }
             Op::RootFolder(path) => format!("use {} as root file system", path.display()),
             Op::FileSystem(mount) => format!("mount {} on {}", mount.kind, mount.target.display()),
-            Op::Bind(bind) => format!(
-                "bind {} to {}",
-                bind.source.display(),
-                bind.target.display()
-            ),
+            Op::Bind(bind) => format!("bind {} to {}", bind.source.display(), bind.target.display()),
             Op::Device(device) => format!("make the device {}", device.path.display()),
             Op::Symlink { path, .. } => format!("make the link {}", path.display()),
             Op::Console(path) => format!("make the terminal {}", path.display()),
             Op::Mask(_) => "mask paths".to_owned(),
             Op::ReadOnly(_) => "make paths read-only".to_owned(),
-            Op::Sysctl { key, value } => format!(
-                "set the kernel parameter {} to {value}",
-                key.replace('/', ".")
-            ),
+            Op::Sysctl { key, value } => format!("set the kernel parameter {} to {value}", key.replace('/', ".")),
             Op::Seal { target, .. } => format!("change the mount {}", target.display()),
             Op::PivotRoot { .. } => "make the new root file system /".to_owned(),
         }

@@ -55,12 +55,7 @@ pub(crate) fn plan(spec: &Spec, cgroups: Vec<Group>) -> Result<Op, Error> {
         domainname: spec.domainname().clone(),
     };
     let mut mount = Namespace::Host;
-    for namespace in spec
-        .linux()
-        .iter()
-        .filter_map(|linux| linux.namespaces().as_ref())
-        .flatten()
-    {
+    for namespace in spec.linux().iter().filter_map(|linux| linux.namespaces().as_ref()).flatten() {
         let place = match namespace.typ() {
             LinuxNamespaceType::Pid => &mut op.pid,
             LinuxNamespaceType::Network => &mut op.net,
@@ -75,19 +70,13 @@ pub(crate) fn plan(spec: &Spec, cgroups: Vec<Group>) -> Result<Op, Error> {
             }
         };
         if *place != Namespace::Host {
-            return Err(Error::refused(format!(
-                "linux.namespaces names the {} namespace twice",
-                namespace.typ()
-            )));
+            return Err(Error::refused(format!("linux.namespaces names the {} namespace twice", namespace.typ())));
         }
         *place = match namespace.path() {
             None => Namespace::New,
             Some(path) if path.is_absolute() => Namespace::Join(path.clone()),
             Some(path) => {
-                return Err(Error::refused(format!(
-                    "the namespace path {} is not absolute",
-                    path.display()
-                )));
+                return Err(Error::refused(format!("the namespace path {} is not absolute", path.display())));
             }
         };
     }
@@ -133,9 +122,7 @@ impl Op {
     /// in its groups, because the groups at that moment become the namespace's `/`.
     pub(crate) fn clone_flags(&self) -> u64 {
         let later = (libc::CLONE_NEWNET | libc::CLONE_NEWCGROUP) as u64;
-        let new = KINDS
-            .iter()
-            .filter(|(_, _, of)| *of(self) == Namespace::New);
+        let new = KINDS.iter().filter(|(_, _, of)| *of(self) == Namespace::New);
         new.fold(libc::CLONE_NEWNS as u64, |flags, (flag, ..)| flags | flag) & !later
     }
 
@@ -151,10 +138,7 @@ impl Op {
     pub fn explain(&self) -> Vec<Command> {
         let is_new = |namespace: &Namespace| *namespace == Namespace::New;
         let mut holder = String::new();
-        let joins: Vec<_> = self
-            .joined()
-            .map(|(_, name, path)| format!(" --{name}={}", shell::word(path)))
-            .collect();
+        let joins: Vec<_> = self.joined().map(|(_, name, path)| format!(" --{name}={}", shell::word(path))).collect();
         if !joins.is_empty() {
             holder += &format!("nsenter{} ", joins.concat());
         }
@@ -198,10 +182,8 @@ impl Op {
             ));
         }
         if let Some(name) = self.hostname.as_deref().filter(|name| !name.is_empty()) {
-            commands.push((
-                format!("nsenter -t $pid -u -- hostname {}", shell::word(name)),
-                "host name inside".to_owned(),
-            ));
+            commands
+                .push((format!("nsenter -t $pid -u -- hostname {}", shell::word(name)), "host name inside".to_owned()));
         }
         if let Some(name) = self.domainname.as_deref().filter(|name| !name.is_empty()) {
             let inner = format!("echo {} > /proc/sys/kernel/domainname", shell::word(name));
@@ -214,16 +196,9 @@ impl Op {
     }
 
     fn attach(&self) -> cgroup::Attach {
-        let v1 = self
-            .cgroups
-            .iter()
-            .filter(|group| !group.controllers.is_empty());
+        let v1 = self.cgroups.iter().filter(|group| !group.controllers.is_empty());
         cgroup::Attach {
-            v2: self
-                .cgroups
-                .iter()
-                .find(|group| group.controllers.is_empty())
-                .map(|group| group.path.clone()),
+            v2: self.cgroups.iter().find(|group| group.controllers.is_empty()).map(|group| group.path.clone()),
             v1: v1.map(|group| group.path.join("cgroup.procs")).collect(),
         }
     }

@@ -120,26 +120,13 @@ impl Plan {
     /// What happens before the network's operations: groups, the process, its first mounts.
     pub fn ops_before_go(&self) -> Vec<Op> {
         let cgroup = self.cgroup.iter().cloned().map(Op::Cgroup);
-        let mounts = self
-            .mounts
-            .iter()
-            .take(self.mounts_before_go)
-            .cloned()
-            .map(Op::Mount);
-        cgroup
-            .chain([Op::Namespaces(self.namespaces.clone())])
-            .chain(mounts)
-            .collect()
+        let mounts = self.mounts.iter().take(self.mounts_before_go).cloned().map(Op::Mount);
+        cgroup.chain([Op::Namespaces(self.namespaces.clone())]).chain(mounts).collect()
     }
 
     /// What happens after them: the mounts that show the network, pivot_root, the program.
     pub fn ops_after_go(&self) -> Vec<Op> {
-        let mounts = self
-            .mounts
-            .iter()
-            .skip(self.mounts_before_go)
-            .cloned()
-            .map(Op::Mount);
+        let mounts = self.mounts.iter().skip(self.mounts_before_go).cloned().map(Op::Mount);
         mounts.chain([Op::Process(self.process.clone())]).collect()
     }
 }
@@ -154,11 +141,7 @@ pub fn plan(bundle: &Bundle, facts: &Facts) -> Result<Plan, Error> {
         &cgroup::Request {
             id: bundle.id,
             parent: bundle.cgroup_parent,
-            resources: bundle
-                .spec
-                .linux()
-                .as_ref()
-                .and_then(|linux| linux.resources().as_ref()),
+            resources: bundle.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()),
             net_cls: bundle.net_cls,
             net_cls_mount: bundle.net_cls_mount,
         },
@@ -178,19 +161,11 @@ pub fn plan(bundle: &Bundle, facts: &Facts) -> Result<Plan, Error> {
     };
     let process = process::plan(process, &request, facts)?;
     if bundle.init && namespaces.pid != namespaces::Namespace::New {
-        return Err(Error::refused(
-            "--init needs a pid namespace of the container's own: leave --pid or --init out",
-        ));
+        return Err(Error::refused("--init needs a pid namespace of the container's own: leave --pid or --init out"));
     }
     let mounts_before_go = table.early.len();
     let mounts = table.early.into_iter().chain(table.late).collect();
-    Ok(Plan {
-        cgroup,
-        namespaces,
-        mounts,
-        mounts_before_go,
-        process,
-    })
+    Ok(Plan { cgroup, namespaces, mounts, mounts_before_go, process })
 }
 
 /// What the configuration may ask for and this runtime doesn't do is refused, never left out.
@@ -199,67 +174,34 @@ fn refuse_unknown(spec: &Spec) -> Result<(), Error> {
     let process = spec.process().as_ref();
     let is_true = |condition: bool, what: &str| {
         if condition {
-            Err(Error::refused(format!(
-                "{what} is not supported yet; leave it out of the configuration"
-            )))
+            Err(Error::refused(format!("{what} is not supported yet; leave it out of the configuration")))
         } else {
             Ok(())
         }
     };
     is_true(spec.hooks().is_some(), "hooks")?;
     is_true(
-        spec.solaris().is_some()
-            || spec.windows().is_some()
-            || spec.vm().is_some()
-            || spec.zos().is_some(),
+        spec.solaris().is_some() || spec.windows().is_some() || spec.vm().is_some() || spec.zos().is_some(),
         "another platform's section",
     )?;
     is_true(
         linux.is_some_and(|linux| linux.uid_mappings().is_some() || linux.gid_mappings().is_some()),
         "linux.uidMappings",
     )?;
+    is_true(linux.is_some_and(|linux| linux.intel_rdt().is_some()), "linux.intelRdt")?;
+    is_true(linux.is_some_and(|linux| linux.personality().is_some()), "linux.personality")?;
+    is_true(linux.is_some_and(|linux| linux.memory_policy().is_some()), "linux.memoryPolicy")?;
+    is_true(linux.is_some_and(|linux| linux.time_offsets().is_some()), "linux.timeOffsets")?;
+    is_true(linux.is_some_and(|linux| linux.net_devices().is_some()), "linux.netDevices")?;
     is_true(
-        linux.is_some_and(|linux| linux.intel_rdt().is_some()),
-        "linux.intelRdt",
-    )?;
-    is_true(
-        linux.is_some_and(|linux| linux.personality().is_some()),
-        "linux.personality",
-    )?;
-    is_true(
-        linux.is_some_and(|linux| linux.memory_policy().is_some()),
-        "linux.memoryPolicy",
-    )?;
-    is_true(
-        linux.is_some_and(|linux| linux.time_offsets().is_some()),
-        "linux.timeOffsets",
-    )?;
-    is_true(
-        linux.is_some_and(|linux| linux.net_devices().is_some()),
-        "linux.netDevices",
-    )?;
-    is_true(
-        linux
-            .and_then(|linux| linux.mount_label().as_deref())
-            .is_some_and(|label| !label.is_empty()),
+        linux.and_then(|linux| linux.mount_label().as_deref()).is_some_and(|label| !label.is_empty()),
         "linux.mountLabel (SELinux)",
     )?;
     is_true(
-        process
-            .and_then(|process| process.selinux_label().as_deref())
-            .is_some_and(|label| !label.is_empty()),
+        process.and_then(|process| process.selinux_label().as_deref()).is_some_and(|label| !label.is_empty()),
         "process.selinuxLabel",
     )?;
-    is_true(
-        process.is_some_and(|process| process.io_priority().is_some()),
-        "process.ioPriority",
-    )?;
-    is_true(
-        process.is_some_and(|process| process.scheduler().is_some()),
-        "process.scheduler",
-    )?;
-    is_true(
-        process.is_some_and(|process| process.exec_cpu_affinity().is_some()),
-        "process.execCPUAffinity",
-    )
+    is_true(process.is_some_and(|process| process.io_priority().is_some()), "process.ioPriority")?;
+    is_true(process.is_some_and(|process| process.scheduler().is_some()), "process.scheduler")?;
+    is_true(process.is_some_and(|process| process.exec_cpu_affinity().is_some()), "process.execCPUAffinity")
 }

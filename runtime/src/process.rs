@@ -102,16 +102,10 @@ pub(crate) struct Request<'a> {
 }
 
 /// Decides everything about a process.
-pub(crate) fn plan(
-    process: &oci_spec::runtime::Process,
-    request: &Request,
-    facts: &Facts,
-) -> Result<Process, Error> {
+pub(crate) fn plan(process: &oci_spec::runtime::Process, request: &Request, facts: &Facts) -> Result<Process, Error> {
     let args = strings(process.args().iter().flatten(), "argument")?;
     if args.first().is_none_or(|program| program.is_empty()) {
-        return Err(Error::refused(
-            "no command specified: the image has none, so name one behind the image",
-        ));
+        return Err(Error::refused("no command specified: the image has none, so name one behind the image"));
     }
     let env = strings(process.env().iter().flatten(), "environment variable")?;
     if !process.cwd().is_absolute() {
@@ -125,8 +119,7 @@ pub(crate) fn plan(
         Some(sets) => {
             let set = |names: &Option<oci_spec::runtime::Capabilities>| {
                 // A kernel older than a capability doesn't have it; nobody can have it there (runc leaves it out, too).
-                Set(names.as_ref().map_or(0, |names| Set::from_oci(names).0)
-                    & Set::all(facts.last_cap).0)
+                Set(names.as_ref().map_or(0, |names| Set::from_oci(names).0) & Set::all(facts.last_cap).0)
             };
             Sets {
                 bounding: set(sets.bounding()),
@@ -137,10 +130,8 @@ pub(crate) fn plan(
             }
         }
     };
-    let missing = Set((capabilities.bounding.0
-        | capabilities.permitted.0
-        | capabilities.effective.0)
-        & !facts.capabilities.0);
+    let missing =
+        Set((capabilities.bounding.0 | capabilities.permitted.0 | capabilities.effective.0) & !facts.capabilities.0);
     if let Some(name) = missing.names().next() {
         return Err(Error::refused(format!(
             "cannot give the container {name}: minidock itself doesn't have it here; leave it out"
@@ -148,20 +139,10 @@ pub(crate) fn plan(
     }
     let limits = process.rlimits().iter().flatten().map(|limit| {
         let (resource, name) = resource(limit.typ());
-        check_limit(
-            Limit {
-                resource,
-                name,
-                soft: limit.soft(),
-                hard: limit.hard(),
-            },
-            facts,
-        )
+        check_limit(Limit { resource, name, soft: limit.soft(), hard: limit.hard() }, facts)
     });
-    let apparmor = process
-        .apparmor_profile()
-        .as_deref()
-        .filter(|profile| !profile.is_empty() && *profile != "unconfined");
+    let apparmor =
+        process.apparmor_profile().as_deref().filter(|profile| !profile.is_empty() && *profile != "unconfined");
     if let Some(profile) = apparmor
         && !facts.apparmor
     {
@@ -191,40 +172,22 @@ fn user(process: &oci_spec::runtime::Process, request: &Request) -> User {
     let user = process.user();
     let groups = user.additional_gids().clone().unwrap_or_default();
     match request.user {
-        Some(name) => User::Named {
-            name: name.to_owned(),
-            group_add: request.group_add.to_vec(),
-        },
+        Some(name) => User::Named { name: name.to_owned(), group_add: request.group_add.to_vec() },
         None if !request.group_add.is_empty() => User::Named {
             name: format!("{}:{}", user.uid(), user.gid()),
-            group_add: request
-                .group_add
-                .iter()
-                .cloned()
-                .chain(groups.iter().map(u32::to_string))
-                .collect(),
+            group_add: request.group_add.iter().cloned().chain(groups.iter().map(u32::to_string)).collect(),
         },
-        None => User::Ids {
-            uid: user.uid(),
-            gid: user.gid(),
-            groups,
-        },
+        None => User::Ids { uid: user.uid(), gid: user.gid(), groups },
     }
 }
 
 fn rules(request: &Request, capabilities: Sets) -> Result<Option<Filter>, Error> {
     match request.seccomp {
         Seccomp::Unconfined => Ok(None),
-        Seccomp::Default => Ok(Some(Filter {
-            program: seccomp::default_filter(capabilities.bounding),
-            flags: 0,
-        })),
+        Seccomp::Default => Ok(Some(Filter { program: seccomp::default_filter(capabilities.bounding), flags: 0 })),
         Seccomp::FromSpec => {
             let profile = request.linux.and_then(|linux| linux.seccomp().as_ref());
-            profile
-                .map(seccomp::compile)
-                .transpose()
-                .map_err(|error| Error::refused(error.to_string()))
+            profile.map(seccomp::compile).transpose().map_err(|error| Error::refused(error.to_string()))
         }
     }
 }
@@ -232,8 +195,7 @@ fn rules(request: &Request, capabilities: Sets) -> Result<Option<Filter>, Error>
 fn strings<'a>(texts: impl Iterator<Item = &'a String>, what: &str) -> Result<Vec<CString>, Error> {
     texts
         .map(|text| {
-            CString::new(text.as_bytes())
-                .map_err(|_| Error::refused(format!("the {what} {text:?} holds a zero byte")))
+            CString::new(text.as_bytes()).map_err(|_| Error::refused(format!("the {what} {text:?} holds a zero byte")))
         })
         .collect()
 }
@@ -242,18 +204,12 @@ fn check_oom_score(score: i32) -> Result<i32, Error> {
     if (-1000..=1000).contains(&score) {
         return Ok(score);
     }
-    Err(Error::refused(format!(
-        "the OOM score adjustment {score} is not between -1000 and 1000"
-    )))
+    Err(Error::refused(format!("the OOM score adjustment {score} is not between -1000 and 1000")))
 }
 
 fn check_limit(limit: Limit, facts: &Facts) -> Result<Limit, Error> {
     let number = |value: u64| {
-        if value == u64::MAX {
-            "unlimited".to_owned()
-        } else {
-            value.to_string()
-        }
+        if value == u64::MAX { "unlimited".to_owned() } else { value.to_string() }
     };
     if limit.soft > limit.hard {
         return Err(Error::refused(format!(
@@ -263,11 +219,7 @@ fn check_limit(limit: Limit, facts: &Facts) -> Result<Limit, Error> {
             number(limit.hard)
         )));
     }
-    let ours = facts
-        .hard_limits
-        .get(limit.resource as usize)
-        .copied()
-        .unwrap_or(u64::MAX);
+    let ours = facts.hard_limits.get(limit.resource as usize).copied().unwrap_or(u64::MAX);
     if limit.hard > ours && !facts.can_raise_limits {
         return Err(Error::refused(format!(
             "cannot raise the limit {} to {}: the hard limit here is {} and we lack CAP_SYS_RESOURCE; ask for at most {}",
@@ -304,9 +256,7 @@ fn resource(kind: PosixRlimitType) -> (u32, &'static str) {
 impl Process {
     /// Whether HOME is among the variables.
     pub(crate) fn has_home(&self) -> bool {
-        self.env
-            .iter()
-            .any(|variable| variable.to_bytes().starts_with(b"HOME="))
+        self.env.iter().any(|variable| variable.to_bytes().starts_with(b"HOME="))
     }
 
     /// As a shell command, and what no command does as comments.
@@ -314,10 +264,7 @@ impl Process {
         let mut commands = Vec::new();
         let mut note = |text: String| commands.push((format!("# {text}"), String::new()));
         let list = |set: Set| {
-            set.names()
-                .map(|name| name.trim_start_matches("CAP_").to_ascii_lowercase())
-                .collect::<Vec<_>>()
-                .join(",")
+            set.names().map(|name| name.trim_start_matches("CAP_").to_ascii_lowercase()).collect::<Vec<_>>().join(",")
         };
         note(format!(
             "capabilities (capset): bounding, permitted, effective = {}; inheritable = {{{}}}",
@@ -325,10 +272,7 @@ impl Process {
             list(self.capabilities.inheritable)
         ));
         if let Some(filter) = &self.seccomp {
-            note(format!(
-                "system call rules (seccomp): {} BPF instructions",
-                filter.program.len()
-            ));
+            note(format!("system call rules (seccomp): {} BPF instructions", filter.program.len()));
         }
         if self.no_new_privileges {
             note("set-uid programs gain nothing: prctl(PR_SET_NO_NEW_PRIVS, 1)".to_owned());
@@ -340,24 +284,13 @@ impl Process {
             note("--init: PID 1 stays a small process of minidock that reaps and passes signals on; the program is its child".to_owned());
         }
         if let User::Named { name, .. } = &self.user {
-            note(format!(
-                "user {name}, looked up in the container's /etc/passwd and /etc/group"
-            ));
+            note(format!("user {name}, looked up in the container's /etc/passwd and /etc/group"));
         }
         for limit in &self.limits {
             let number = |value: u64| {
-                if value == u64::MAX {
-                    "unlimited".to_owned()
-                } else {
-                    value.to_string()
-                }
+                if value == u64::MAX { "unlimited".to_owned() } else { value.to_string() }
             };
-            let command = format!(
-                "prlimit --pid $pid --{}={}:{}",
-                limit.name,
-                number(limit.soft),
-                number(limit.hard)
-            );
+            let command = format!("prlimit --pid $pid --{}={}:{}", limit.name, number(limit.soft), number(limit.hard));
             commands.push((command, "resource limit; children inherit it".to_owned()));
         }
         if let Some(score) = self.oom_score_adj {
@@ -366,36 +299,21 @@ impl Process {
                 "how gladly the kernel kills it".to_owned(),
             ));
         }
-        commands.push((
-            self.enter(),
-            "the program, with nothing but its own environment".to_owned(),
-        ));
+        commands.push((self.enter(), "the program, with nothing but its own environment".to_owned()));
         commands
     }
 
     /// The environment is emptied before nsenter, so that the image needs no `env`; nsenter itself is named by path,
     /// because the container's PATH is already in force when it is looked up.
     fn enter(&self) -> String {
-        let words = |list: &[CString]| {
-            list.iter()
-                .map(|text| shell::word(bytes(text)))
-                .collect::<Vec<_>>()
-                .join(" ")
-        };
+        let words = |list: &[CString]| list.iter().map(|text| shell::word(bytes(text))).collect::<Vec<_>>().join(" ");
         let ids = match &self.user {
             User::Ids { uid, gid, .. } if (*uid, *gid) != (0, 0) => format!(" -S {uid} -G {gid}"),
             User::Ids { .. } | User::Named { .. } => String::new(),
         };
-        let cwd = if self.cwd == Path::new("/") {
-            String::new()
-        } else {
-            format!(" --wdns={}", shell::word(&self.cwd))
-        };
-        format!(
-            "env -i {} \"$(command -v nsenter)\" -t $pid -a{ids}{cwd} -- {}",
-            words(&self.env),
-            words(&self.args)
-        )
+        let cwd =
+            if self.cwd == Path::new("/") { String::new() } else { format!(" --wdns={}", shell::word(&self.cwd)) };
+        format!("env -i {} \"$(command -v nsenter)\" -t $pid -a{ids}{cwd} -- {}", words(&self.env), words(&self.args))
     }
 }
 

@@ -15,10 +15,8 @@ pub(crate) fn word(text: impl AsRef<OsStr>) -> String {
 /// A path of the container as a word, from the host's side: `"$root/proc"`.
 pub(crate) fn inside(path: impl AsRef<OsStr>) -> String {
     let path = path.as_ref().to_string_lossy();
-    let escaped: String = path
-        .chars()
-        .flat_map(|c| "\"\\$`".contains(c).then_some('\\').into_iter().chain([c]))
-        .collect();
+    let escaped: String =
+        path.chars().flat_map(|c| "\"\\$`".contains(c).then_some('\\').into_iter().chain([c])).collect();
     format!("\"$root{escaped}\"")
 }
 
@@ -29,20 +27,12 @@ mod tests {
     #[test]
     fn words_survive_the_shell() {
         for text in ["plain", "", "two words", "it's", "$HOME`id`\\", "a\nb", "*"] {
-            let output = std::process::Command::new("sh")
-                .args(["-c", &format!("printf %s {}", word(text))])
-                .output()
-                .unwrap();
+            let output =
+                std::process::Command::new("sh").args(["-c", &format!("printf %s {}", word(text))]).output().unwrap();
             assert_eq!(String::from_utf8(output.stdout).unwrap(), text);
             let script = format!("root=/r; printf %s {}", inside(format!("/{text}")));
-            let output = std::process::Command::new("sh")
-                .args(["-c", &script])
-                .output()
-                .unwrap();
-            assert_eq!(
-                String::from_utf8(output.stdout).unwrap(),
-                format!("/r/{text}")
-            );
+            let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("/r/{text}"));
         }
     }
 }

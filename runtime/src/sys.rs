@@ -34,11 +34,7 @@ struct MountAttr {
 
 /// Turns a system call's result into an [`io::Result`].
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 /// Which side of a clone this is.
@@ -70,11 +66,7 @@ pub struct CloneArgs<'a> {
 /// The kernel's: EPERM without CAP_SYS_ADMIN, ENOSPC/EUSERS at a namespace limit, EAGAIN at a pid limit, EBUSY when a
 /// cgroup2 folder can't take processes.
 pub fn clone3(args: &CloneArgs) -> io::Result<Clone> {
-    let sharing = libc::CLONE_VM
-        | libc::CLONE_FILES
-        | libc::CLONE_FS
-        | libc::CLONE_SIGHAND
-        | libc::CLONE_THREAD;
+    let sharing = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_FS | libc::CLONE_SIGHAND | libc::CLONE_THREAD;
     if args.flags & sharing as u64 != 0 {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
@@ -94,22 +86,13 @@ pub fn clone3(args: &CloneArgs) -> io::Result<Clone> {
     // SAFETY: no memory is shared (checked above) and no stack is given, so the child goes on with a copy of this one, as
     // after fork(). What a raw clone skips of libc's fork() are its atfork handlers and its lock reset: both matter
     // only with more than one thread, and the start path has one. `raw` and `pidfd` outlive the call.
-    let pid = check(unsafe {
-        libc::syscall(
-            libc::SYS_clone3,
-            &raw mut raw,
-            size_of::<libc::clone_args>(),
-        )
-    })?;
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut raw, size_of::<libc::clone_args>()) })?;
     if pid == 0 {
         return Ok(Clone::Child);
     }
     // SAFETY: the kernel has just put a new descriptor there, which nobody else owns.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    Ok(Clone::Parent {
-        pid: pid as u32,
-        pidfd,
-    })
+    Ok(Clone::Parent { pid: pid as u32, pidfd })
 }
 
 /// Ends this process at once: no destructors, no atexit handlers, which belong to the process it was cloned from.
@@ -123,11 +106,7 @@ pub fn exit_now(status: i32) -> ! {
 /// # Errors
 /// ENOSYS on an older kernel.
 pub fn close_range(first: u32, last: u32, only_on_exec: bool) -> io::Result<()> {
-    let flags = if only_on_exec {
-        libc::CLOSE_RANGE_CLOEXEC
-    } else {
-        0
-    };
+    let flags = if only_on_exec { libc::CLOSE_RANGE_CLOEXEC } else { 0 };
     // SAFETY: closing takes no pointer. Owned descriptors in the range would be left dangling, so callers use this only
     // where the process is about to exec or never touches them again (init, the reaper).
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
@@ -139,18 +118,8 @@ pub fn close_range(first: u32, last: u32, only_on_exec: bool) -> io::Result<()> 
 ///
 /// # Errors
 /// The kernel's: EINVAL for a mount that isn't the fd's root, EPERM without CAP_SYS_ADMIN.
-pub fn mount_setattr(
-    mount: BorrowedFd,
-    recursive: bool,
-    change: Attributes,
-    propagation: u64,
-) -> io::Result<()> {
-    let attributes = MountAttr {
-        attr_set: change.set,
-        attr_clr: change.clear,
-        propagation,
-        userns_fd: 0,
-    };
+pub fn mount_setattr(mount: BorrowedFd, recursive: bool, change: Attributes, propagation: u64) -> io::Result<()> {
+    let attributes = MountAttr { attr_set: change.set, attr_clr: change.clear, propagation, userns_fd: 0 };
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: `attributes` lives across the call and its true size is given; the path is an empty C string.
     check(unsafe {
@@ -177,10 +146,7 @@ impl<'a> StringArray<'a> {
     pub fn new(strings: &'a [CString]) -> Self {
         let mut pointers: Vec<_> = strings.iter().map(|string| string.as_ptr()).collect();
         pointers.push(std::ptr::null());
-        StringArray {
-            pointers,
-            _strings: std::marker::PhantomData,
-        }
+        StringArray { pointers, _strings: std::marker::PhantomData }
     }
 }
 
@@ -188,13 +154,7 @@ impl<'a> StringArray<'a> {
 pub fn execve(path: &CStr, arguments: &StringArray, environment: &StringArray) -> io::Error {
     // SAFETY: both arrays end with a null pointer and borrow their strings (see StringArray), so everything the kernel
     // reads is alive and terminated.
-    unsafe {
-        libc::execve(
-            path.as_ptr(),
-            arguments.pointers.as_ptr(),
-            environment.pointers.as_ptr(),
-        )
-    };
+    unsafe { libc::execve(path.as_ptr(), arguments.pointers.as_ptr(), environment.pointers.as_ptr()) };
     io::Error::last_os_error()
 }
 
@@ -237,8 +197,7 @@ pub fn pty_peer(master: BorrowedFd) -> io::Result<OwnedFd> {
 pub fn pty_unlock(master: BorrowedFd) -> io::Result<()> {
     let unlocked: libc::c_int = 0;
     // SAFETY: the request reads one int, which lives across the call.
-    check(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlocked) }.into())
-        .map(drop)
+    check(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlocked) }.into()).map(drop)
 }
 
 /// Makes a terminal the controlling one of this session leader (TIOCSCTTY), without stealing it.
@@ -267,8 +226,7 @@ pub fn loopback_up() -> io::Result<()> {
     request.ifr_name[1] = b'o' as c_char;
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
     // SAFETY: the request reads one ifreq, which lives across the call.
-    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }.into())
-        .map(drop)
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }.into()).map(drop)
 }
 
 /// Makes `fd` readable as number `target` (0, 1 or 2) and inherited by exec, like dup2(2).
@@ -286,10 +244,7 @@ pub fn become_standard_stream(fd: BorrowedFd, target: RawFd) -> io::Result<()> {
 /// # Errors
 /// EPERM when the hard limit is raised without CAP_SYS_RESOURCE, EINVAL for soft > hard or a number above fs.nr_open.
 pub fn set_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
-    let limit = libc::rlimit {
-        rlim_cur: soft,
-        rlim_max: hard,
-    };
+    let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
     // SAFETY: the struct lives across the call; an unknown resource gives EINVAL.
     check(unsafe { libc::setrlimit(resource, &raw const limit) }.into()).map(drop)
 }
@@ -299,10 +254,7 @@ pub fn set_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
 /// # Errors
 /// EINVAL for an unknown resource.
 pub fn hard_limit(resource: u32) -> io::Result<u64> {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the kernel writes one rlimit into ours.
     check(unsafe { libc::getrlimit(resource, &raw mut limit) }.into())?;
     Ok(limit.rlim_max)
@@ -316,13 +268,7 @@ pub fn reset_signals() {
     unsafe {
         let default = [0u64; 4];
         for signal in 1..=64 {
-            libc::syscall(
-                libc::SYS_rt_sigaction,
-                signal,
-                default.as_ptr(),
-                std::ptr::null_mut::<u64>(),
-                8usize,
-            );
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null_mut::<u64>(), 8usize);
         }
         let none = 0u64;
         libc::syscall(
@@ -341,13 +287,7 @@ pub fn block_signals() {
     let all = u64::MAX;
     // SAFETY: the kernel reads 8 bytes of mask; SIGKILL and SIGSTOP are silently left out.
     unsafe {
-        libc::syscall(
-            libc::SYS_rt_sigprocmask,
-            libc::SIG_SETMASK,
-            &raw const all,
-            std::ptr::null_mut::<u64>(),
-            8usize,
-        );
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const all, std::ptr::null_mut::<u64>(), 8usize);
     }
 }
 
@@ -394,20 +334,12 @@ pub struct Reaped {
 pub fn reap() -> io::Result<Option<Reaped>> {
     let mut status = 0;
     // SAFETY: the kernel writes one int into ours.
-    let pid =
-        check(unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG | libc::__WALL) }.into())?;
+    let pid = check(unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG | libc::__WALL) }.into())?;
     if pid == 0 {
         return Ok(None);
     }
-    let status = if libc::WIFSIGNALED(status) {
-        128 + libc::WTERMSIG(status)
-    } else {
-        libc::WEXITSTATUS(status)
-    };
-    Ok(Some(Reaped {
-        pid: pid as i32,
-        status,
-    }))
+    let status = if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) };
+    Ok(Some(Reaped { pid: pid as i32, status }))
 }
 
 /// Which side of a fork this is.

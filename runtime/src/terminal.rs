@@ -38,11 +38,9 @@ impl Terminal {
     /// Only descriptors that are checked to be what they should: with a path, an image's own `/dev/pts/0` or
     /// `/dev/ptmx` would be opened with the host's rights (CVE-2025-52565).
     pub(crate) fn open(root: &Root, size: Size) -> Result<Terminal, StartError> {
-        let master = root
-            .open(Path::new("/dev/pts/ptmx"), OFlags::RDWR | OFlags::NOCTTY)
-            .doing(|| "open /dev/pts/ptmx")?;
-        let on_devpts =
-            rustix::fs::fstatfs(&master).is_ok_and(|stat| stat.f_type == DEVPTS_SUPER_MAGIC);
+        let master =
+            root.open(Path::new("/dev/pts/ptmx"), OFlags::RDWR | OFlags::NOCTTY).doing(|| "open /dev/pts/ptmx")?;
+        let on_devpts = rustix::fs::fstatfs(&master).is_ok_and(|stat| stat.f_type == DEVPTS_SUPER_MAGIC);
         if !on_devpts || !is_char_device(master.as_fd(), 5, 2) {
             return Err(StartError::new(
                 "cannot make a terminal: /dev/pts/ptmx of this container is not one (security)",
@@ -60,11 +58,6 @@ impl Terminal {
 /// # Errors
 /// ENOTTY.
 pub fn resize(terminal: impl AsFd, size: Size) -> Result<(), Errno> {
-    let size = Winsize {
-        ws_row: size.rows,
-        ws_col: size.columns,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
+    let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
     rustix::termios::tcsetwinsize(terminal, size)
 }

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
-    OpenTreeFlags, UnmountFlags,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags,
 };
 
 use super::beneath::{self, Root};
@@ -39,24 +39,15 @@ pub struct Live {
 
 impl Live {
     fn root(&self) -> Result<&Root, StartError> {
-        self.root
-            .as_ref()
-            .ok_or_else(|| StartError::new("the root file system is not mounted yet"))
+        self.root.as_ref().ok_or_else(|| StartError::new("the root file system is not mounted yet"))
     }
 
     /// The open folder of a path and the path's last part.
-    fn parent<'a>(
-        &mut self,
-        path: &'a Path,
-    ) -> Result<(BorrowedFd<'_>, &'a std::ffi::OsStr), Errno> {
+    fn parent<'a>(&mut self, path: &'a Path) -> Result<(BorrowedFd<'_>, &'a std::ffi::OsStr), Errno> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(Errno::INVAL);
         };
-        if self
-            .folder
-            .as_ref()
-            .is_none_or(|(known, _)| known != parent)
-        {
+        if self.folder.as_ref().is_none_or(|(known, _)| known != parent) {
             let root = self.root.as_ref().ok_or(Errno::BADF)?;
             self.folder = Some((parent.to_owned(), root.folder(parent)?));
         }
@@ -81,11 +72,7 @@ fn apply_one(op: &Op, live: &mut Live) -> Result<(), StartError> {
     match op {
         Op::Isolate(propagation) => {
             let flags = MountPropagationFlags::from_bits_retain(propagation.kind as u32)
-                | if propagation.recursive {
-                    MountPropagationFlags::REC
-                } else {
-                    MountPropagationFlags::empty()
-                };
+                | if propagation.recursive { MountPropagationFlags::REC } else { MountPropagationFlags::empty() };
             rustix::mount::mount_change("/", flags).doing(|| op.title())
         }
         Op::Overlay(overlay) => {
@@ -117,26 +104,20 @@ fn apply_one(op: &Op, live: &mut Live) -> Result<(), StartError> {
             Ok(())
         }
         Op::Mask(paths) => paths.iter().try_for_each(|path| mask(path, live)),
-        Op::ReadOnly(paths) => paths
-            .iter()
-            .try_for_each(|path| make_read_only(path, live.root()?)),
+        Op::ReadOnly(paths) => paths.iter().try_for_each(|path| make_read_only(path, live.root()?)),
         Op::Sysctl { key, value } => write_sysctl(key, value).doing(|| op.title()),
-        Op::Seal { target, attributes } => {
-            seal(target, *attributes, live.root()?).doing(|| op.title())
-        }
+        Op::Seal { target, attributes } => seal(target, *attributes, live.root()?).doing(|| op.title()),
         Op::PivotRoot { propagation } => {
             let root = live.root()?;
             rustix::process::fchdir(root.fd()).doing(|| op.title())?;
             // Old root and new root in one place: the old one lies on top and is let go of by the next call; no folder
             // in the image is needed (pivot_root(2), NOTES).
             rustix::process::pivot_root(".", ".").doing(|| op.title())?;
-            rustix::mount::unmount(".", UnmountFlags::DETACH)
-                .doing(|| "let go of the host's file systems")?;
+            rustix::mount::unmount(".", UnmountFlags::DETACH).doing(|| "let go of the host's file systems")?;
             rustix::process::chdir("/").doing(|| op.title())?;
             match propagation {
                 Some(kind) => {
-                    sys::mount_setattr(root.fd(), kind.recursive, Attributes::default(), kind.kind)
-                        .doing(|| op.title())
+                    sys::mount_setattr(root.fd(), kind.recursive, Attributes::default(), kind.kind).doing(|| op.title())
                 }
                 None => Ok(()),
             }
@@ -154,29 +135,17 @@ fn mount_overlay(overlay: &Overlay) -> Result<Root, StartError> {
         _ => "the kernel log may have the reason",
     };
     if let Some(base) = &overlay.base {
-        rustix::process::chdir(base)
-            .doing(|| format!("go to the layers' folder {}", base.display()))?;
+        rustix::process::chdir(base).doing(|| format!("go to the layers' folder {}", base.display()))?;
     }
     let result = if overlay.one_by_one {
         overlay_one_by_one(overlay)
     } else {
-        let data = std::ffi::CString::new(overlay.data())
-            .map_err(|_| StartError::new("a layer's path holds a zero byte"))?;
-        rustix::mount::mount(
-            "overlay",
-            &overlay.merged,
-            "overlay",
-            MountFlags::empty(),
-            data.as_c_str(),
-        )
+        let data =
+            std::ffi::CString::new(overlay.data()).map_err(|_| StartError::new("a layer's path holds a zero byte"))?;
+        rustix::mount::mount("overlay", &overlay.merged, "overlay", MountFlags::empty(), data.as_c_str())
     };
     result.map_err(|error| {
-        StartError::new(format!(
-            "cannot {}: {}; {}",
-            title(),
-            crate::error::text(&error.into()),
-            advice(error)
-        ))
+        StartError::new(format!("cannot {}: {}; {}", title(), crate::error::text(&error.into()), advice(error)))
     })?;
     if overlay.base.is_some() {
         rustix::process::chdir("/").doing(|| "go back to /")?;
@@ -215,42 +184,23 @@ fn bind_root(path: &Path) -> Result<Root, StartError> {
 }
 
 fn open_folder(path: &Path) -> Result<OwnedFd, Errno> {
-    rustix::fs::open(
-        path,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
+    rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
 fn mount_file_system(mount: &FileSystem, root: &Root) -> Result<(), StartError> {
     let title = || format!("mount {} on {}", mount.kind, mount.target.display());
-    let target = if mount.strict {
-        plain_folder(&mount.target, root)?
-    } else {
-        root.folder(&mount.target).doing(title)?
-    };
+    let target =
+        if mount.strict { plain_folder(&mount.target, root)? } else { root.folder(&mount.target).doing(title)? };
     let flags = MountFlags::from_bits_retain(table::flags(mount) as u32);
     let data = std::ffi::CString::new(mount.data.as_bytes())
         .map_err(|_| StartError::new(format!("cannot {}: zero byte in its options", title())))?;
     let data = (!mount.data.is_empty()).then_some(data.as_c_str());
-    rustix::mount::mount(
-        mount.source.as_str(),
-        fd_path(&target).as_str(),
-        mount.kind.as_str(),
-        flags,
-        data,
-    )
-    .doing(title)?;
+    rustix::mount::mount(mount.source.as_str(), fd_path(&target).as_str(), mount.kind.as_str(), flags, data)
+        .doing(title)?;
     if let Some(propagation) = mount.propagation {
         // What lies on the target now is the new mount: look again.
         let mounted = root.open(&mount.target, OFlags::PATH).doing(title)?;
-        sys::mount_setattr(
-            mounted.as_fd(),
-            false,
-            Attributes::default(),
-            propagation.kind,
-        )
-        .doing(title)?;
+        sys::mount_setattr(mounted.as_fd(), false, Attributes::default(), propagation.kind).doing(title)?;
     }
     Ok(())
 }
@@ -262,11 +212,7 @@ fn plain_folder(path: &Path, root: &Root) -> Result<OwnedFd, StartError> {
             "cannot mount on {}: it is a link or a file in this image and must be an ordinary folder (security)",
             path.display()
         )),
-        error => StartError::new(format!(
-            "cannot mount on {}: {}",
-            path.display(),
-            crate::error::text(&error.into())
-        )),
+        error => StartError::new(format!("cannot mount on {}: {}", path.display(), crate::error::text(&error.into()))),
     };
     let flags = OFlags::PATH | OFlags::DIRECTORY;
     match root.open_plain(path, flags) {
@@ -279,47 +225,22 @@ fn plain_folder(path: &Path, root: &Root) -> Result<OwnedFd, StartError> {
 }
 
 fn mount_bind(bind: &Bind, root: &Root) -> Result<(), StartError> {
-    let title = || {
-        format!(
-            "bind {} to {}",
-            bind.source.display(),
-            bind.target.display()
-        )
-    };
+    let title = || format!("bind {} to {}", bind.source.display(), bind.target.display());
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if bind.recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
-    let tree =
-        rustix::mount::open_tree(rustix::fs::CWD, &bind.source, flags).map_err(
-            |error| match error {
-                Errno::NOENT => StartError::new(format!(
-                    "cannot {}: bind source path does not exist: {}",
-                    title(),
-                    bind.source.display()
-                )),
-                error => StartError::new(format!(
-                    "cannot {}: {}",
-                    title(),
-                    crate::error::text(&error.into())
-                )),
-            },
-        )?;
+    let tree = rustix::mount::open_tree(rustix::fs::CWD, &bind.source, flags).map_err(|error| match error {
+        Errno::NOENT => {
+            StartError::new(format!("cannot {}: bind source path does not exist: {}", title(), bind.source.display()))
+        }
+        error => StartError::new(format!("cannot {}: {}", title(), crate::error::text(&error.into()))),
+    })?;
     let kind = beneath::file_type(tree.as_fd()).doing(title)?;
-    let target = if kind == FileType::Directory {
-        root.folder(&bind.target)
-    } else {
-        root.file(&bind.target)
-    };
+    let target = if kind == FileType::Directory { root.folder(&bind.target) } else { root.file(&bind.target) };
     let target = target.doing(title)?;
     // Before it is attached: nobody ever sees it writable.
-    sys::mount_setattr(
-        tree.as_fd(),
-        bind.propagation.recursive,
-        bind.below,
-        bind.propagation.kind,
-    )
-    .doing(title)?;
+    sys::mount_setattr(tree.as_fd(), bind.propagation.recursive, bind.below, bind.propagation.kind).doing(title)?;
     if !bind.attributes.is_empty() {
         sys::mount_setattr(tree.as_fd(), false, bind.attributes, 0).doing(title)?;
     }
@@ -346,24 +267,14 @@ fn make_device(device: &Device, live: &mut Live) -> Result<(), StartError> {
         Ok(()) if (device.uid, device.gid) == (0, 0) => Ok(()),
         Ok(()) => {
             let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
-            rustix::fs::chownat(
-                folder,
-                name,
-                Some(uid),
-                Some(gid),
-                AtFlags::SYMLINK_NOFOLLOW,
-            )
-            .doing(title)
+            rustix::fs::chownat(folder, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).doing(title)
         }
         Err(Errno::EXIST) => {
             let there = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).doing(title)?;
             if FileType::from_raw_mode(there.st_mode) == kind && there.st_rdev == number {
                 return Ok(());
             }
-            Err(StartError::new(format!(
-                "cannot {}: the image or a volume has something else there",
-                title()
-            )))
+            Err(StartError::new(format!("cannot {}: the image or a volume has something else there", title())))
         }
         // In a user namespace, or under a parent that forbids mknod: the host's node of the same path will do.
         Err(Errno::PERM) => bind_host_device(device, live.root()?).doing(title),
@@ -372,11 +283,7 @@ fn make_device(device: &Device, live: &mut Live) -> Result<(), StartError> {
 }
 
 fn bind_host_device(device: &Device, root: &Root) -> Result<(), Errno> {
-    let source = rustix::fs::open(
-        &device.path,
-        OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW,
-        Mode::empty(),
-    )?;
+    let source = rustix::fs::open(&device.path, OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
     if rustix::fs::fstat(&source)?.st_rdev != rustix::fs::makedev(device.major, device.minor) {
         return Err(Errno::NODEV);
     }
@@ -419,22 +326,11 @@ fn mask(path: &Path, live: &mut Live) -> Result<(), StartError> {
 /// masked file's neighbours instead of closing it (CVE-2025-31133).
 fn null_device(root: &Root) -> Result<OwnedFd, Errno> {
     let own = root.open(Path::new("/dev/null"), OFlags::PATH);
-    if let Some(fd) = own
-        .ok()
-        .filter(|fd| beneath::is_char_device(fd.as_fd(), 1, 3))
-    {
+    if let Some(fd) = own.ok().filter(|fd| beneath::is_char_device(fd.as_fd(), 1, 3)) {
         return Ok(fd);
     }
-    let host = rustix::fs::open(
-        "/dev/null",
-        OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW,
-        Mode::empty(),
-    )?;
-    if beneath::is_char_device(host.as_fd(), 1, 3) {
-        Ok(host)
-    } else {
-        Err(Errno::NODEV)
-    }
+    let host = rustix::fs::open("/dev/null", OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
+    if beneath::is_char_device(host.as_fd(), 1, 3) { Ok(host) } else { Err(Errno::NODEV) }
 }
 
 /// One tmpfs for all masked folders: a mount of it is four times cheaper than a tmpfs each.
@@ -444,11 +340,7 @@ fn empty_folder() -> Result<OwnedFd, Errno> {
     rustix::mount::fsconfig_set_flag(file_system.as_fd(), "ro")?;
     rustix::mount::fsconfig_create(file_system.as_fd())?;
     let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY;
-    rustix::mount::fsmount(
-        file_system.as_fd(),
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        read_only,
-    )
+    rustix::mount::fsmount(file_system.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, read_only)
 }
 
 fn make_read_only(path: &Path, root: &Root) -> Result<(), StartError> {
@@ -458,10 +350,7 @@ fn make_read_only(path: &Path, root: &Root) -> Result<(), StartError> {
         result => result.doing(title)?,
     };
     let tree = clone_mount(target.as_fd(), true).doing(title)?;
-    let attributes = Attributes {
-        set: sys::MOUNT_ATTR_RDONLY,
-        clear: 0,
-    };
+    let attributes = Attributes { set: sys::MOUNT_ATTR_RDONLY, clear: 0 };
     sys::mount_setattr(tree.as_fd(), true, attributes, 0).doing(title)?;
     attach(&tree, &target).doing(title)
 }
@@ -477,11 +366,7 @@ fn seal(target: &Path, attributes: Attributes, root: &Root) -> Result<(), Errno>
 /// Writes through the host's /proc, which no image can touch; which namespace's value is meant follows the writer.
 fn write_sysctl(key: &str, value: &str) -> Result<(), Errno> {
     let path = format!("/proc/sys/{key}");
-    let file = rustix::fs::open(
-        path.as_str(),
-        OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW,
-        Mode::empty(),
-    )?;
+    let file = rustix::fs::open(path.as_str(), OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
     if !beneath::is_procfs(file.as_fd()) {
         return Err(Errno::XDEV);
     }
@@ -490,9 +375,7 @@ fn write_sysctl(key: &str, value: &str) -> Result<(), Errno> {
 }
 
 fn clone_mount(fd: BorrowedFd, recursive: bool) -> Result<OwnedFd, Errno> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_EMPTY_PATH;
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     if recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }

@@ -32,12 +32,7 @@ impl Root {
     /// # Errors
     /// ENOENT, ENOTDIR; ELOOP for a loop or a magic link.
     pub fn open(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
-        open(
-            self.fd.as_fd(),
-            path,
-            flags,
-            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-        )
+        open(self.fd.as_fd(), path, flags, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
     }
 
     /// Opens something that is there and whose path has no link at all.
@@ -45,12 +40,7 @@ impl Root {
     /// # Errors
     /// As [`Root::open`]; ELOOP for any link.
     pub fn open_plain(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
-        open(
-            self.fd.as_fd(),
-            path,
-            flags,
-            ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS,
-        )
+        open(self.fd.as_fd(), path, flags, ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS)
     }
 
     /// Opens (O_PATH) a folder, and makes what is missing on the way with mode 0755.
@@ -86,11 +76,7 @@ impl Root {
     fn make(&self, path: &Path, kind: FileType, links: u32) -> Result<OwnedFd, Errno> {
         let flags = OFlags::PATH
             | OFlags::CLOEXEC
-            | if kind == FileType::Directory {
-                OFlags::DIRECTORY
-            } else {
-                OFlags::empty()
-            };
+            | if kind == FileType::Directory { OFlags::DIRECTORY } else { OFlags::empty() };
         match self.open(path, flags) {
             Err(Errno::NOENT) if links < MAX_LINKS => {}
             other => return other,
@@ -100,34 +86,22 @@ impl Root {
         let made = if kind == FileType::Directory {
             rustix::fs::mkdirat(&parent, name, Mode::from(0o755))
         } else {
-            let create =
-                OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            let create = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
             rustix::fs::openat(&parent, name, create, Mode::from(0o644)).map(drop)
         };
         match made {
             // What was just made, or made by somebody else since: either way not through a link.
-            Ok(()) => open(
-                parent.as_fd(),
-                Path::new(name),
-                flags | OFlags::NOFOLLOW,
-                ResolveFlags::NO_MAGICLINKS,
-            ),
+            Ok(()) => open(parent.as_fd(), Path::new(name), flags | OFlags::NOFOLLOW, ResolveFlags::NO_MAGICLINKS),
             // Something is there although its path leads nowhere: a dangling link. What it names is made, inside the root.
             Err(Errno::EXIST) => {
                 // Or it has come into being since, which is no link to be read: a magic one would lead anywhere.
-                match open(
-                    parent.as_fd(),
-                    Path::new(name),
-                    flags,
-                    ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
-                ) {
+                match open(parent.as_fd(), Path::new(name), flags, ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS)
+                {
                     Err(Errno::NOENT | Errno::XDEV) => {}
                     other => return other,
                 }
                 let target = rustix::fs::readlinkat(&parent, name, Vec::new())?;
-                let target = Path::new(<OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(
-                    target.as_bytes(),
-                ));
+                let target = Path::new(<OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(target.as_bytes()));
                 self.make(&parent_path.join(target), kind, links + 1)
             }
             Err(error) => Err(error),
@@ -147,10 +121,7 @@ pub fn file_type(fd: BorrowedFd) -> Result<FileType, Errno> {
 pub fn is_char_device(fd: BorrowedFd, major: u32, minor: u32) -> bool {
     rustix::fs::statat(fd, c"", AtFlags::EMPTY_PATH).is_ok_and(|stat| {
         FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
-            && (
-                rustix::fs::major(stat.st_rdev),
-                rustix::fs::minor(stat.st_rdev),
-            ) == (major, minor)
+            && (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)) == (major, minor)
     })
 }
 
@@ -174,12 +145,7 @@ pub fn normal(path: &Path) -> PathBuf {
     normal
 }
 
-fn open(
-    base: BorrowedFd,
-    path: &Path,
-    flags: OFlags,
-    resolve: ResolveFlags,
-) -> Result<OwnedFd, Errno> {
+fn open(base: BorrowedFd, path: &Path, flags: OFlags, resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
     let mut races = 0;
     loop {
         match rustix::fs::openat2(base, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
@@ -191,14 +157,7 @@ fn open(
 
 fn split(path: &Path) -> Result<(&Path, &OsStr), Errno> {
     match (path.parent(), path.file_name()) {
-        (Some(parent), Some(name)) => Ok((
-            if parent.as_os_str().is_empty() {
-                Path::new(".")
-            } else {
-                parent
-            },
-            name,
-        )),
+        (Some(parent), Some(name)) => Ok((if parent.as_os_str().is_empty() { Path::new(".") } else { parent }, name)),
         _ => Err(Errno::INVAL),
     }
 }
@@ -213,20 +172,12 @@ mod tests {
 
     impl Folder {
         fn new(name: &str) -> Folder {
-            let path =
-                std::env::temp_dir().join(format!("runtime-beneath-{name}-{}", std::process::id()));
+            let path = std::env::temp_dir().join(format!("runtime-beneath-{name}-{}", std::process::id()));
             fs::create_dir_all(path.join("root")).unwrap();
             Folder(path)
         }
         fn root(&self) -> Root {
-            Root::new(
-                rustix::fs::open(
-                    self.0.join("root"),
-                    OFlags::PATH | OFlags::DIRECTORY,
-                    Mode::empty(),
-                )
-                .unwrap(),
-            )
+            Root::new(rustix::fs::open(self.0.join("root"), OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap())
         }
     }
 
@@ -249,11 +200,7 @@ mod tests {
         root.file(Path::new("/run/hosts")).unwrap();
         root.folder(Path::new("/dangling/x")).unwrap();
         assert_eq!(root.folder(Path::new("/loop/x")).unwrap_err(), Errno::LOOP);
-        assert_eq!(
-            fs::read_dir(folder.0.join("canary")).unwrap().count(),
-            0,
-            "something was made outside"
-        );
+        assert_eq!(fs::read_dir(folder.0.join("canary")).unwrap().count(), 0, "something was made outside");
         assert!(folder.0.join("root/canary/pts").is_dir());
         assert!(folder.0.join("root/canary/hosts").is_file());
         assert!(folder.0.join("root/nowhere/deep/x").is_dir());
@@ -265,23 +212,14 @@ mod tests {
         fs::create_dir(folder.0.join("root/real")).unwrap();
         symlink("real", folder.0.join("root/proc")).unwrap();
         let root = folder.root();
-        assert_eq!(
-            root.open_plain(Path::new("/proc"), OFlags::PATH)
-                .unwrap_err(),
-            Errno::LOOP
-        );
+        assert_eq!(root.open_plain(Path::new("/proc"), OFlags::PATH).unwrap_err(), Errno::LOOP);
         root.open_plain(Path::new("/real"), OFlags::PATH).unwrap();
         root.open(Path::new("/proc"), OFlags::PATH).unwrap();
     }
 
     #[test]
     fn words_are_normalised() {
-        for (path, expected) in [
-            ("/a/./b//c", "/a/b/c"),
-            ("/../a", "/a"),
-            ("a/..", "/"),
-            ("/", "/"),
-        ] {
+        for (path, expected) in [("/a/./b//c", "/a/b/c"), ("/../a", "/a"), ("a/..", "/"), ("/", "/")] {
             assert_eq!(normal(Path::new(path)), Path::new(expected), "{path}");
         }
     }

@@ -23,27 +23,15 @@ pub(super) fn explain(op: &Op) -> Vec<Command> {
         ),
         Op::Overlay(overlay) => explain_overlay(overlay),
         Op::RootFolder(path) => vec![
-            (
-                format!("root={}", word(path)),
-                "the root file system".to_owned(),
-            ),
-            (
-                format!("{ENTER} mount --rbind \"$root\" \"$root\""),
-                "pivot_root wants a mount point".to_owned(),
-            ),
+            (format!("root={}", word(path)), "the root file system".to_owned()),
+            (format!("{ENTER} mount --rbind \"$root\" \"$root\""), "pivot_root wants a mount point".to_owned()),
         ],
         Op::FileSystem(mount) => explain_file_system(mount),
         Op::Bind(bind) => explain_bind(bind),
         Op::Device(device) => explain_device(device),
-        Op::Symlink { path, target } => one(
-            format!("{ENTER} ln -s {} {}", word(target), inside(path)),
-            "",
-        ),
+        Op::Symlink { path, target } => one(format!("{ENTER} ln -s {} {}", word(target), inside(path)), ""),
         Op::Console(path) => one(
-            format!(
-                "# a terminal: open $root/dev/pts/ptmx, bind its other end to $root{}",
-                path.display()
-            ),
+            format!("# a terminal: open $root/dev/pts/ptmx, bind its other end to $root{}", path.display()),
             "what posix_openpt does has no command",
         ),
         Op::Mask(paths) => one(
@@ -62,22 +50,12 @@ pub(super) fn explain(op: &Op) -> Vec<Command> {
         ),
         Op::Sysctl { key, value } => {
             let inner = format!("echo {} > /proc/sys/{key}", word(value));
-            one(
-                format!("{ENTER} sh -c {}", word(inner)),
-                "kernel parameter of the container's own namespace",
-            )
+            one(format!("{ENTER} sh -c {}", word(inner)), "kernel parameter of the container's own namespace")
         }
         Op::Seal { target, attributes } => {
-            let path = if target == Path::new("/") {
-                "\"$root\"".to_owned()
-            } else {
-                inside(target)
-            };
+            let path = if target == Path::new("/") { "\"$root\"".to_owned() } else { inside(target) };
             one(
-                format!(
-                    "{ENTER} mount -o remount,bind,{} {path}",
-                    attributes.words().join(",")
-                ),
+                format!("{ENTER} mount -o remount,bind,{} {path}", attributes.words().join(",")),
                 "complete, so it can be closed",
             )
         }
@@ -110,11 +88,7 @@ fn explain_overlay(overlay: &Overlay) -> Vec<Command> {
         None => String::new(),
     };
     let options = if overlay.one_by_one {
-        let lower: Vec<_> = overlay
-            .lower
-            .iter()
-            .map(|path| format!("lowerdir+={}", path.display()))
-            .collect();
+        let lower: Vec<_> = overlay.lower.iter().map(|path| format!("lowerdir+={}", path.display())).collect();
         format!(
             "{},upperdir={},workdir={},{}",
             lower.join(","),
@@ -126,32 +100,18 @@ fn explain_overlay(overlay: &Overlay) -> Vec<Command> {
         String::from_utf8_lossy(&overlay.data()).into_owned()
     };
     vec![
+        (format!("root={}", word(&overlay.merged)), "the root file system".to_owned()),
         (
-            format!("root={}", word(&overlay.merged)),
-            "the root file system".to_owned(),
-        ),
-        (
-            format!(
-                "{ENTER} {folder}mount -t overlay -o {} overlay \"$root\"",
-                word(options)
-            ),
+            format!("{ENTER} {folder}mount -t overlay -o {} overlay \"$root\"", word(options)),
             "the image's layers, topmost first, below the container's own folder".to_owned(),
         ),
     ]
 }
 
 fn explain_file_system(mount: &FileSystem) -> Vec<Command> {
-    let mut options: Vec<String> = mount
-        .attributes
-        .words()
-        .into_iter()
-        .map(str::to_owned)
-        .collect();
-    for (flag, name) in [
-        (libc::MS_SYNCHRONOUS, "sync"),
-        (libc::MS_DIRSYNC, "dirsync"),
-        (libc::MS_LAZYTIME, "lazytime"),
-    ] {
+    let mut options: Vec<String> = mount.attributes.words().into_iter().map(str::to_owned).collect();
+    for (flag, name) in [(libc::MS_SYNCHRONOUS, "sync"), (libc::MS_DIRSYNC, "dirsync"), (libc::MS_LAZYTIME, "lazytime")]
+    {
         if mount.flags & flag != 0 {
             options.push(name.to_owned());
         }
@@ -159,11 +119,7 @@ fn explain_file_system(mount: &FileSystem) -> Vec<Command> {
     if !mount.data.is_empty() {
         options.push(mount.data.clone());
     }
-    let options = if options.is_empty() {
-        String::new()
-    } else {
-        format!(" -o {}", word(options.join(",")))
-    };
+    let options = if options.is_empty() { String::new() } else { format!(" -o {}", word(options.join(","))) };
     let target = inside(&mount.target);
     let reason = match mount.kind.as_str() {
         "proc" => "processes of the container's pid namespace",
@@ -173,17 +129,10 @@ fn explain_file_system(mount: &FileSystem) -> Vec<Command> {
         "cgroup" | "cgroup2" => "its own groups and limits",
         _ => "",
     };
-    let command = format!(
-        "{ENTER} mount --mkdir -t {}{options} {} {target}",
-        word(&mount.kind),
-        word(&mount.source)
-    );
+    let command = format!("{ENTER} mount --mkdir -t {}{options} {} {target}", word(&mount.kind), word(&mount.source));
     let mut commands = vec![(command, reason.to_owned())];
     if let Some(propagation) = mount.propagation {
-        commands.push((
-            format!("{ENTER} mount --make-{} {target}", propagation.name()),
-            String::new(),
-        ));
+        commands.push((format!("{ENTER} mount --make-{} {target}", propagation.name()), String::new()));
     }
     commands
 }
@@ -193,24 +142,21 @@ fn explain_bind(bind: &Bind) -> Vec<Command> {
     let how = if bind.recursive { "--rbind" } else { "--bind" };
     let mut steps = vec![
         // A folder on a folder, anything else on a file.
-        "if [ -d \"$1\" ]; then mkdir -p \"$2\"; elif [ ! -e \"$2\" ]; then mkdir -p \"${2%/*}\" && : > \"$2\"; fi".to_owned(),
+        "if [ -d \"$1\" ]; then mkdir -p \"$2\"; elif [ ! -e \"$2\" ]; then mkdir -p \"${2%/*}\" && : > \"$2\"; fi"
+            .to_owned(),
         format!("mount {how} \"$1\" \"$2\""),
         format!("mount --make-{} \"$2\"", bind.propagation.name()),
     ];
     if !bind.below.is_empty() {
         let words = bind.below.words().join(",");
-        steps.push(format!("findmnt -Rno TARGET \"$2\" | while read -r path; do mount -o remount,bind,{words} \"$path\"; done"));
-    }
-    if !bind.attributes.is_empty() {
         steps.push(format!(
-            "mount -o remount,bind,{} \"$2\"",
-            bind.attributes.words().join(",")
+            "findmnt -Rno TARGET \"$2\" | while read -r path; do mount -o remount,bind,{words} \"$path\"; done"
         ));
     }
-    let command = format!(
-        "{ENTER} sh -ec {} sh {source} {target}",
-        word(steps.join("; "))
-    );
+    if !bind.attributes.is_empty() {
+        steps.push(format!("mount -o remount,bind,{} \"$2\"", bind.attributes.words().join(",")));
+    }
+    let command = format!("{ENTER} sh -ec {} sh {source} {target}", word(steps.join("; ")));
     vec![(command, "a folder or file of the host".to_owned())]
 }
 
@@ -222,25 +168,12 @@ fn explain_device(device: &Device) -> Vec<Command> {
         NodeKind::Fifo => " p".to_owned(),
     };
     let mut commands = Vec::new();
-    if let Some(folder) = device
-        .path
-        .parent()
-        .filter(|folder| *folder != Path::new("/dev"))
-    {
-        commands.push((
-            format!("{ENTER} mkdir -p {}", inside(folder)),
-            String::new(),
-        ));
+    if let Some(folder) = device.path.parent().filter(|folder| *folder != Path::new("/dev")) {
+        commands.push((format!("{ENTER} mkdir -p {}", inside(folder)), String::new()));
     }
-    commands.push((
-        format!("{ENTER} mknod -m {:o} {path}{numbers}", device.mode),
-        String::new(),
-    ));
+    commands.push((format!("{ENTER} mknod -m {:o} {path}{numbers}", device.mode), String::new()));
     if (device.uid, device.gid) != (0, 0) {
-        commands.push((
-            format!("{ENTER} chown {}:{} {path}", device.uid, device.gid),
-            String::new(),
-        ));
+        commands.push((format!("{ENTER} chown {}:{} {path}", device.uid, device.gid), String::new()));
     }
     commands
 }
@@ -248,7 +181,5 @@ fn explain_device(device: &Device) -> Vec<Command> {
 /// `"$root/first" "$root/a" "$root/b"`.
 fn arguments(first: &str, paths: &[PathBuf]) -> String {
     let all = std::iter::once(Path::new(first)).chain(paths.iter().map(PathBuf::as_path));
-    all.map(|path| inside(OsStr::from_bytes(path.as_os_str().as_bytes())))
-        .collect::<Vec<_>>()
-        .join(" ")
+    all.map(|path| inside(OsStr::from_bytes(path.as_os_str().as_bytes()))).collect::<Vec<_>>().join(" ")
 }

@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 
 use crate::error::Error;
 use crate::sys::{
-    MOUNT_ATTR_ATIME, MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NODIRATIME,
-    MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_RDONLY,
-    MOUNT_ATTR_RELATIME, MOUNT_ATTR_STRICTATIME,
+    MOUNT_ATTR_ATIME, MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NODIRATIME, MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID, MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_RDONLY, MOUNT_ATTR_RELATIME, MOUNT_ATTR_STRICTATIME,
 };
 
 /// What a mount's events have to do with other namespaces' mounts; mount_namespaces(7).
@@ -64,20 +63,13 @@ impl Attributes {
 
     fn change(&mut self, attribute: u64, on: bool) {
         // The access time is one number of three values, not single bits (mount_setattr(2)).
-        if matches!(
-            attribute,
-            MOUNT_ATTR_RELATIME | MOUNT_ATTR_NOATIME | MOUNT_ATTR_STRICTATIME
-        ) {
+        if matches!(attribute, MOUNT_ATTR_RELATIME | MOUNT_ATTR_NOATIME | MOUNT_ATTR_STRICTATIME) {
             self.set &= !MOUNT_ATTR_ATIME;
             self.clear |= MOUNT_ATTR_ATIME;
             self.set |= if on { attribute } else { MOUNT_ATTR_RELATIME };
             return;
         }
-        let (to, from) = if on {
-            (&mut self.set, &mut self.clear)
-        } else {
-            (&mut self.clear, &mut self.set)
-        };
+        let (to, from) = if on { (&mut self.set, &mut self.clear) } else { (&mut self.clear, &mut self.set) };
         *to |= attribute;
         *from &= !attribute;
     }
@@ -86,10 +78,7 @@ impl Attributes {
     pub fn words(self) -> Vec<&'static str> {
         let mut words = Vec::new();
         for (on, off, attribute) in FLAGS {
-            if matches!(
-                attribute,
-                MOUNT_ATTR_RELATIME | MOUNT_ATTR_NOATIME | MOUNT_ATTR_STRICTATIME
-            ) {
+            if matches!(attribute, MOUNT_ATTR_RELATIME | MOUNT_ATTR_NOATIME | MOUNT_ATTR_STRICTATIME) {
                 if self.clear & MOUNT_ATTR_ATIME != 0 && self.set & MOUNT_ATTR_ATIME == attribute {
                     words.push(on);
                 }
@@ -138,10 +127,7 @@ impl Options {
     ///
     /// # Errors
     /// Options that another runtime invented or that this one doesn't offer.
-    pub fn parse<'a>(
-        words: impl IntoIterator<Item = &'a str>,
-        destination: &str,
-    ) -> Result<Options, Error> {
+    pub fn parse<'a>(words: impl IntoIterator<Item = &'a str>, destination: &str) -> Result<Options, Error> {
         let mut options = Options::default();
         // The same word twice (an engine's default and the user's) is no different from once.
         let mut data = BTreeSet::new();
@@ -165,9 +151,7 @@ impl Options {
                     "silent" => options.file_system |= libc::MS_SILENT,
                     "async" | "nolazytime" | "loud" | "nomand" => {}
                     "remount" | "mand" | "tmpcopyup" | "idmap" | "ridmap" => {
-                        return Err(Error::refused(format!(
-                            "mount option {word} of {destination} is not supported"
-                        )));
+                        return Err(Error::refused(format!("mount option {word} of {destination} is not supported")));
                     }
                     _ if data.insert(word) => options.data.push(word.to_owned()),
                     _ => {}
@@ -180,9 +164,7 @@ impl Options {
 
 fn attribute(word: &str) -> Option<(u64, bool)> {
     FLAGS.iter().find_map(|(on, off, attribute)| {
-        (word == *on)
-            .then_some((*attribute, true))
-            .or_else(|| (word == *off).then_some((*attribute, false)))
+        (word == *on).then_some((*attribute, true)).or_else(|| (word == *off).then_some((*attribute, false)))
     })
 }
 
@@ -198,9 +180,7 @@ pub fn mount_flags(attributes: Attributes) -> u64 {
         (MOUNT_ATTR_STRICTATIME, libc::MS_STRICTATIME),
         (MOUNT_ATTR_NOSYMFOLLOW, libc::MS_NOSYMFOLLOW),
     ];
-    let flags = PAIRS
-        .iter()
-        .filter(|(attribute, _)| attributes.set & attribute != 0);
+    let flags = PAIRS.iter().filter(|(attribute, _)| attributes.set & attribute != 0);
     flags.fold(0, |all, (_, flag)| all | flag)
 }
 
@@ -223,25 +203,13 @@ mod tests {
             (options.bind, options.attributes.set, options.recursive.set),
             (Some(true), MOUNT_ATTR_RDONLY, MOUNT_ATTR_RDONLY)
         );
-        assert_eq!(
-            parse("ro,rw").attributes,
-            Attributes {
-                set: 0,
-                clear: MOUNT_ATTR_RDONLY
-            },
-            "the last word wins"
-        );
+        assert_eq!(parse("ro,rw").attributes, Attributes { set: 0, clear: MOUNT_ATTR_RDONLY }, "the last word wins");
         assert_eq!(parse("noatime,relatime").attributes.words(), ["relatime"]);
         assert_eq!(mount_flags(parse("ro,nosuid,nodev,noexec").attributes), 0xf);
     }
 
     #[test]
     fn what_is_not_offered_is_refused() {
-        assert!(
-            Options::parse(["tmpcopyup"], "/x")
-                .unwrap_err()
-                .to_string()
-                .contains("tmpcopyup of /x")
-        );
+        assert!(Options::parse(["tmpcopyup"], "/x").unwrap_err().to_string().contains("tmpcopyup of /x"));
     }
 }

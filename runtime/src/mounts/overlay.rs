@@ -50,9 +50,7 @@ impl Overlay {
             ));
         }
         if lower.is_empty() {
-            return Err(Error::refused(
-                "the image has no layers, so there is nothing to run",
-            ));
+            return Err(Error::refused("the image has no layers, so there is nothing to run"));
         }
         if lower.len() > LAYERS_MAX {
             return Err(Error::refused(format!(
@@ -60,16 +58,9 @@ impl Overlay {
                 lower.len()
             )));
         }
-        for path in lower
-            .iter()
-            .map(PathBuf::as_path)
-            .chain([upper, work, merged])
-        {
+        for path in lower.iter().map(PathBuf::as_path).chain([upper, work, merged]) {
             if !path.is_absolute() {
-                return Err(Error::refused(format!(
-                    "the layer path {} is not absolute",
-                    path.display()
-                )));
+                return Err(Error::refused(format!("the layer path {} is not absolute", path.display())));
             }
         }
         let mut overlay = Overlay {
@@ -85,11 +76,7 @@ impl Overlay {
             return Ok(overlay);
         }
         let base = common_folder(&overlay.lower);
-        let relative = |path: &PathBuf| {
-            path.strip_prefix(&base)
-                .map(Path::to_owned)
-                .unwrap_or_else(|_| path.clone())
-        };
+        let relative = |path: &PathBuf| path.strip_prefix(&base).map(Path::to_owned).unwrap_or_else(|_| path.clone());
         let short = Overlay {
             lower: overlay.lower.iter().map(relative).collect(),
             base: Some(base.clone()),
@@ -145,18 +132,11 @@ fn escape(path: &Path, data: &mut Vec<u8>) {
 
 /// The deepest folder that holds all of them.
 fn common_folder(paths: &[PathBuf]) -> PathBuf {
-    let mut common: Vec<Component> = paths
-        .first()
-        .map(|path| path.components().collect())
-        .unwrap_or_default();
+    let mut common: Vec<Component> = paths.first().map(|path| path.components().collect()).unwrap_or_default();
     for path in paths {
         // A layer is never its own base: the relative name would be empty.
         let folder = path.parent().unwrap_or(path).components();
-        let same = common
-            .iter()
-            .zip(folder)
-            .take_while(|(a, b)| **a == *b)
-            .count();
+        let same = common.iter().zip(folder).take_while(|(a, b)| **a == *b).count();
         common.truncate(same);
     }
     common.iter().collect()
@@ -167,46 +147,22 @@ mod tests {
     use super::*;
 
     fn plan(layers: usize, kernel: (u32, u32)) -> Result<Overlay, Error> {
-        let lower: Vec<_> = (0..layers)
-            .map(|n| PathBuf::from(format!("/var/lib/minidock/layers/{n:064}/fs")))
-            .collect();
-        let folders = (
-            Path::new("/c/upper"),
-            Path::new("/c/work"),
-            Path::new("/c/merged"),
-        );
-        Overlay::plan(
-            &lower,
-            folders,
-            false,
-            &Facts {
-                kernel,
-                ..Facts::for_tests()
-            },
-        )
+        let lower: Vec<_> =
+            (0..layers).map(|n| PathBuf::from(format!("/var/lib/minidock/layers/{n:064}/fs"))).collect();
+        let folders = (Path::new("/c/upper"), Path::new("/c/work"), Path::new("/c/merged"));
+        Overlay::plan(&lower, folders, false, &Facts { kernel, ..Facts::for_tests() })
     }
 
     #[test]
     fn the_form_follows_the_length() {
         let few = plan(2, (6, 1)).unwrap();
         assert_eq!((few.base.clone(), few.one_by_one), (None, false));
-        assert!(
-            few.lower[0].to_str().unwrap().contains("01/fs"),
-            "the topmost layer comes first"
-        );
+        assert!(few.lower[0].to_str().unwrap().contains("01/fs"), "the topmost layer comes first");
         let many = plan(50, (6, 1)).unwrap();
-        assert_eq!(
-            many.base.as_deref(),
-            Some(Path::new("/var/lib/minidock/layers"))
-        );
+        assert_eq!(many.base.as_deref(), Some(Path::new("/var/lib/minidock/layers")));
         assert!(many.data().len() <= DATA_MAX);
         assert!(plan(128, (6, 7)).unwrap().one_by_one);
-        assert!(
-            plan(128, (6, 1))
-                .unwrap_err()
-                .to_string()
-                .contains("128 layers")
-        );
+        assert!(plan(128, (6, 1)).unwrap_err().to_string().contains("128 layers"));
         assert!(plan(0, (6, 1)).is_err());
     }
 

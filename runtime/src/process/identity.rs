@@ -48,11 +48,7 @@ pub(crate) fn on_host(process: &Process) -> Result<(), StartError> {
 
 /// Writes a file of this process in the host's /proc, and of nothing that pretends to be it (CVE-2019-16884).
 fn write_own(name: &str, value: &str) -> Result<(), Errno> {
-    let file = rustix::fs::open(
-        format!("/proc/self/{name}"),
-        OFlags::WRONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
+    let file = rustix::fs::open(format!("/proc/self/{name}"), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
     if !is_procfs(file.as_fd()) {
         return Err(Errno::XDEV);
     }
@@ -68,17 +64,13 @@ pub(crate) fn look_up(process: &Process, root: &Root) -> Result<Ready, StartErro
             // A broken passwd is an error only for those who need it.
             let files = users::UserFiles::from_root(root.fd()).unwrap_or_default();
             let found = users::resolve(&files, &format!("{uid}:{gid}"), &[]);
-            add_home(
-                &mut env,
-                found.map_or_else(|_| "/".into(), |user| user.home),
-            );
+            add_home(&mut env, found.map_or_else(|_| "/".into(), |user| user.home));
             (*uid, *gid, groups.clone())
         }
         User::Named { name, group_add } => {
-            let files = users::UserFiles::from_root(root.fd())
-                .map_err(|error| StartError::new(error.to_string()))?;
-            let mut user = users::resolve(&files, name, group_add)
-                .map_err(|error| StartError::new(error.to_string()))?;
+            let files = users::UserFiles::from_root(root.fd()).map_err(|error| StartError::new(error.to_string()))?;
+            let mut user =
+                users::resolve(&files, name, group_add).map_err(|error| StartError::new(error.to_string()))?;
             // Left out, a program that changes its gid would shed a group that files deny things to (CVE-2022-36109).
             if !user.groups.contains(&user.gid) {
                 user.groups.insert(0, user.gid);
@@ -95,18 +87,9 @@ pub(crate) fn look_up(process: &Process, root: &Root) -> Result<Ready, StartErro
             Errno::LOOP => "it leads through a magic or endless link (security)".to_owned(),
             error => crate::error::text(&error.into()),
         };
-        StartError::new(format!(
-            "cannot use the working directory {}: {why}",
-            process.cwd.display()
-        ))
+        StartError::new(format!("cannot use the working directory {}: {why}", process.cwd.display()))
     })?;
-    Ok(Ready {
-        uid,
-        gid,
-        groups,
-        cwd,
-        env,
-    })
+    Ok(Ready { uid, gid, groups, cwd, env })
 }
 
 fn add_home(env: &mut Vec<CString>, home: std::path::PathBuf) {
@@ -121,21 +104,15 @@ pub(crate) fn become_user(process: &Process, ready: &Ready) -> Result<(), StartE
     own_streams(ready.uid);
     let entered = rustix::process::fchdir(&ready.cwd);
     for limit in &process.limits {
-        sys::set_limit(limit.resource, limit.soft, limit.hard).doing(|| {
-            format!(
-                "set the limit {} to {}:{}",
-                limit.name, limit.soft, limit.hard
-            )
-        })?;
+        sys::set_limit(limit.resource, limit.soft, limit.hard)
+            .doing(|| format!("set the limit {} to {}:{}", limit.name, limit.soft, limit.hard))?;
     }
     // The bounding set needs CAP_SETPCAP, which is about to go.
-    capabilities::drop_bounding(process.capabilities.bounding, process.last_cap)
-        .doing(|| "drop capabilities")?;
+    capabilities::drop_bounding(process.capabilities.bounding, process.last_cap).doing(|| "drop capabilities")?;
     let groups: Vec<Gid> = ready.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     rustix::thread::set_thread_groups(&groups).doing(|| "set the supplementary groups")?;
     let (uid, gid) = (Uid::from_raw(ready.uid), Gid::from_raw(ready.gid));
-    rustix::thread::set_thread_res_gid(gid, gid, gid)
-        .doing(|| format!("become the group {}", ready.gid))?;
+    rustix::thread::set_thread_res_gid(gid, gid, gid).doing(|| format!("become the group {}", ready.gid))?;
     // Without no_new_privs a filter needs CAP_SYS_ADMIN, so it comes before that goes; with it, as late as can be.
     if !process.no_new_privileges {
         install_rules(process)?;
@@ -143,15 +120,13 @@ pub(crate) fn become_user(process: &Process, ready: &Ready) -> Result<(), StartE
     if ready.uid != 0 {
         capabilities::keep_over_setuid().doing(|| "keep capabilities")?;
     }
-    rustix::thread::set_thread_res_uid(uid, uid, uid)
-        .doing(|| format!("become the user {}", ready.uid))?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).doing(|| format!("become the user {}", ready.uid))?;
     let mut sets = process.capabilities;
     if ready.uid != 0 {
         // What execve would leave: else the program of another user is found with root's right to read everything.
         (sets.effective, sets.permitted) = (sets.ambient, sets.ambient);
     }
-    capabilities::set(sets.effective, sets.permitted, sets.inheritable)
-        .doing(|| "set capabilities")?;
+    capabilities::set(sets.effective, sets.permitted, sets.inheritable).doing(|| "set capabilities")?;
     capabilities::set_ambient(sets.ambient).doing(|| "set ambient capabilities")?;
     // Where root may not go (NFS, a user's own folder), the user may.
     if entered.is_err() {
@@ -179,9 +154,7 @@ fn check_inside(process: &Process) -> Result<(), StartError> {
 
 fn install_rules(process: &Process) -> Result<(), StartError> {
     match &process.seccomp {
-        Some(filter) => {
-            seccomp::install(&filter.program, filter.flags).doing(|| "install the seccomp rules")
-        }
+        Some(filter) => seccomp::install(&filter.program, filter.flags).doing(|| "install the seccomp rules"),
         None => Ok(()),
     }
 }
@@ -192,16 +165,11 @@ fn own_streams(uid: u32) {
     if uid == 0 {
         return;
     }
-    for fd in [
-        rustix::stdio::stdin(),
-        rustix::stdio::stdout(),
-        rustix::stdio::stderr(),
-    ] {
+    for fd in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
         let Ok(stat) = rustix::fs::fstat(fd) else {
             continue;
         };
-        let ours = FileType::from_raw_mode(stat.st_mode) == FileType::Fifo
-            || is_terminal_slave(fd, stat.st_rdev);
+        let ours = FileType::from_raw_mode(stat.st_mode) == FileType::Fifo || is_terminal_slave(fd, stat.st_rdev);
         if ours {
             // The group of a terminal stays tty. A pipe end on a read-only file system and the like is no reason to fail.
             let _ = rustix::fs::fchown(fd, Some(Uid::from_raw(uid)), None);
@@ -213,31 +181,20 @@ fn own_streams(uid: u32) {
 fn is_terminal_slave(fd: BorrowedFd, device: u64) -> bool {
     let own = rustix::fs::stat("/dev/console");
     (136..144).contains(&rustix::fs::major(device))
-        && own.is_ok_and(|own| {
-            own.st_rdev == device
-                && rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_dev == own.st_dev)
-        })
+        && own
+            .is_ok_and(|own| own.st_rdev == device && rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_dev == own.st_dev))
 }
 
 /// Dies when the caller dies; with None, lives on. The kernel forgets it whenever credentials change, so it is said early
 /// and again right before execve.
 pub(crate) fn die_with(parent: Option<BorrowedFd>) -> Result<(), StartError> {
     let Some(parent) = parent else { return Ok(()) };
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
-        .doing(|| "set the parent-death signal")?;
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).doing(|| "set the parent-death signal")?;
     // The parent may have died before: then its pidfd is readable, and no signal will come.
-    let mut poll = [rustix::event::PollFd::from_borrowed_fd(
-        parent,
-        rustix::event::PollFlags::IN,
-    )];
-    let now = rustix::event::Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut poll = [rustix::event::PollFd::from_borrowed_fd(parent, rustix::event::PollFlags::IN)];
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
     match rustix::event::poll(&mut poll, Some(&now)) {
         Ok(0) => Ok(()),
-        _ => Err(StartError::new(
-            "the process that started this container is gone",
-        )),
+        _ => Err(StartError::new("the process that started this container is gone")),
     }
 }

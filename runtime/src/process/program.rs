@@ -39,12 +39,10 @@ pub(crate) fn execute(args: &[CString], env: &[CString], channel: &Channel) -> S
         Some(libc::ENOENT) => StartError::not_found(format!(
             "exec {shown}: no such file or directory: the interpreter (#! line) or dynamic loader that it names is not in the image"
         )),
-        Some(libc::ENOEXEC) => {
-            StartError::not_executable(format!("exec {shown}: exec format error"))
+        Some(libc::ENOEXEC) => StartError::not_executable(format!("exec {shown}: exec format error")),
+        Some(libc::E2BIG) => {
+            StartError::not_executable(format!("exec {shown}: the arguments and the environment are too long"))
         }
-        Some(libc::E2BIG) => StartError::not_executable(format!(
-            "exec {shown}: the arguments and the environment are too long"
-        )),
         _ => StartError::not_executable(format!("exec {shown}: {}", text(&error).to_lowercase())),
     }
 }
@@ -54,21 +52,16 @@ fn find(name: &CStr, env: &[CString]) -> Result<CString, StartError> {
     if name.to_bytes().contains(&b'/') {
         return match check(name) {
             Ok(()) => Ok(name.to_owned()),
-            Err(error) => Err(refusal(error, &shown, || {
-                format!("exec: \"{shown}\": stat {shown}: no such file or directory")
-            })),
+            Err(error) => {
+                Err(refusal(error, &shown, || format!("exec: \"{shown}\": stat {shown}: no such file or directory")))
+            }
         };
     }
-    let path = env
-        .iter()
-        .rev()
-        .find_map(|variable| variable.to_bytes().strip_prefix(b"PATH="))
-        .unwrap_or_default();
+    let path = env.iter().rev().find_map(|variable| variable.to_bytes().strip_prefix(b"PATH=")).unwrap_or_default();
     let mut found = Errno::NOENT;
     for folder in path.split(|byte| *byte == b':') {
         // An empty part is the working directory, as for a shell; Go's look-up, and so docker's, refuses such a find.
-        let candidate =
-            Path::new(OsStr::from_bytes(folder)).join(OsStr::from_bytes(name.to_bytes()));
+        let candidate = Path::new(OsStr::from_bytes(folder)).join(OsStr::from_bytes(name.to_bytes()));
         let Ok(candidate) = CString::new(candidate.as_os_str().as_bytes()) else {
             continue;
         };
@@ -82,25 +75,18 @@ fn find(name: &CStr, env: &[CString]) -> Result<CString, StartError> {
             Err(_) => {}
         }
     }
-    Err(refusal(found, &shown, || {
-        format!("exec: \"{shown}\": executable file not found in $PATH")
-    }))
+    Err(refusal(found, &shown, || format!("exec: \"{shown}\": executable file not found in $PATH")))
 }
 
 fn refusal(error: Errno, name: &str, not_found: impl FnOnce() -> String) -> StartError {
     match error {
         Errno::NOENT | Errno::NOTDIR => StartError::not_found(not_found()),
         Errno::ISDIR => StartError::not_executable(format!("exec: \"{name}\": is a directory")),
-        Errno::ACCESS | Errno::PERM => {
-            StartError::not_executable(format!("exec: \"{name}\": permission denied"))
-        }
+        Errno::ACCESS | Errno::PERM => StartError::not_executable(format!("exec: \"{name}\": permission denied")),
         Errno::LOOP => StartError::not_executable(format!(
             "exec: \"{name}\": it, or the interpreter in its first line, leads through a magic or endless link (security)"
         )),
-        error => StartError::not_executable(format!(
-            "exec: \"{name}\": {}",
-            text(&error.into()).to_lowercase()
-        )),
+        error => StartError::not_executable(format!("exec: \"{name}\": {}", text(&error.into()).to_lowercase())),
     }
 }
 
@@ -139,21 +125,13 @@ fn interpreter(path: &CStr) -> Result<Option<CString>, Errno> {
         return Ok(None);
     };
     let rest = rest.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let word = rest
-        .split(|byte| matches!(byte, b' ' | b'\t' | 0))
-        .find(|word| !word.is_empty());
+    let word = rest.split(|byte| matches!(byte, b' ' | b'\t' | 0)).find(|word| !word.is_empty());
     Ok(word.and_then(|word| CString::new(word).ok()))
 }
 
 fn open(path: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
     let flags = flags | OFlags::CLOEXEC;
-    match rustix::fs::openat2(
-        rustix::fs::CWD,
-        path,
-        flags,
-        Mode::empty(),
-        ResolveFlags::NO_MAGICLINKS,
-    ) {
+    match rustix::fs::openat2(rustix::fs::CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS) {
         // A seccomp profile of the user's own may not know openat2 (Linux 5.6).
         Err(Errno::NOSYS | Errno::PERM) => rustix::fs::open(path, flags, Mode::empty()),
         result => result,

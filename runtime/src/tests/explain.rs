@@ -12,13 +12,7 @@ fn script(plan: &Plan) -> String {
     let ops = plan.ops_before_go().into_iter().chain(plan.ops_after_go());
     let commands = ops.flat_map(|op| op.explain());
     commands
-        .map(|(command, reason)| {
-            if reason.is_empty() {
-                command
-            } else {
-                format!("# {reason}\n{command}")
-            }
-        })
+        .map(|(command, reason)| if reason.is_empty() { command } else { format!("# {reason}\n{command}") })
         .collect::<Vec<_>>()
         .join("\n")
 }
@@ -38,12 +32,7 @@ fn container(host: &Host) -> Container<'_> {
         .linux(|linux| {
             linux.set_sysctl(Some([("net.ipv4.conf.lo.forwarding".to_owned(), "1".to_owned())].into()));
         });
-    container
-        .spec
-        .root_mut()
-        .as_mut()
-        .unwrap()
-        .set_readonly(Some(true));
+    container.spec.root_mut().as_mut().unwrap().set_readonly(Some(true));
     container
 }
 
@@ -54,48 +43,26 @@ fn the_printed_script_does_the_same() {
 
         let again = container(host);
         let plan = again.plan().unwrap();
-        let undo = Undo(
-            plan.cgroup
-                .iter()
-                .filter_map(cgroup::Op::residue)
-                .rev()
-                .collect(),
-        );
+        let undo = Undo(plan.cgroup.iter().filter_map(cgroup::Op::residue).rev().collect());
         let script = script(&plan);
         let path = host.folder.join("script");
         // Whoever typed it ends the holder.
         fs::write(&path, format!("trap 'kill -9 $pid; wait' EXIT\n{script}\n")).unwrap();
-        let output = Command::new("sh")
-            .arg("-eu")
-            .arg(&path)
-            .stdin(Output::null())
-            .output()
-            .unwrap();
+        let output = Command::new("sh").arg("-eu").arg(&path).stdin(Output::null()).output().unwrap();
         let typed = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(
-            output.status.success(),
-            "{script}\n---\n{typed}\n{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{script}\n---\n{typed}\n{}", String::from_utf8_lossy(&output.stderr));
 
         let split = |text: &str| {
             let (mounts, rest) = text.split_once("\n\n").unwrap();
             let rest = rest.replace(&host.id, "ID");
             // The numbers of namespaces differ; that they're new is what counts.
-            let rest = rest
-                .lines()
-                .filter(|line| !line.contains(":["))
-                .map(str::to_owned)
-                .collect::<Vec<_>>();
+            let rest = rest.lines().filter(|line| !line.contains(":[")).map(str::to_owned).collect::<Vec<_>>();
             (table(mounts), rest)
         };
         let (applied, typed) = (split(&applied), split(&typed));
         let missing: Vec<_> = applied.0.difference(&typed.0).collect();
         let added: Vec<_> = typed.0.difference(&applied.0).collect();
-        assert!(
-            missing.is_empty() && added.is_empty(),
-            "only applied: {missing:#?}\nonly typed: {added:#?}\n{script}"
-        );
+        assert!(missing.is_empty() && added.is_empty(), "only applied: {missing:#?}\nonly typed: {added:#?}\n{script}");
         assert_eq!(applied.1, typed.1, "{script}");
         drop(undo);
     });
@@ -105,9 +72,7 @@ struct Undo(Vec<cgroup::Residue>);
 
 impl Drop for Undo {
     fn drop(&mut self) {
-        cgroup::undo(&self.0)
-            .into_iter()
-            .for_each(|undone| drop(undone.unwrap()));
+        cgroup::undo(&self.0).into_iter().for_each(|undone| drop(undone.unwrap()));
     }
 }
 
@@ -123,12 +88,7 @@ fn the_script_reads_like_a_teachers() {
             volatile: false,
         };
         let plan = container.plan().unwrap();
-        let lines: Vec<String> = plan
-            .mounts
-            .iter()
-            .flat_map(|op| op.explain())
-            .map(|(command, _)| command)
-            .collect();
+        let lines: Vec<String> = plan.mounts.iter().flat_map(|op| op.explain()).map(|(command, _)| command).collect();
         let expected = r#"
 nsenter -t $pid -a -- mount --make-rslave /
 root=/c/merged
@@ -142,9 +102,7 @@ nsenter -t $pid -a -- mknod -m 666 "$root/dev/null" c 1 3"#;
         assert_eq!(lines[..9].join("\n"), expected.trim_start());
         let namespaces = Op::Namespaces(plan.namespaces.clone()).explain();
         assert!(
-            namespaces[0].0.starts_with(
-                "unshare --mount --propagation unchanged --uts --ipc --net --pid --fork"
-            ),
+            namespaces[0].0.starts_with("unshare --mount --propagation unchanged --uts --ipc --net --pid --fork"),
             "{namespaces:?}"
         );
         assert_eq!(lines.last().unwrap(), "nsenter -t $pid -m -- umount -l /");

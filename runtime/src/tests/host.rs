@@ -10,14 +10,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use oci_spec::runtime::{
-    LinuxBuilder, LinuxCapabilitiesBuilder, LinuxNamespaceBuilder, LinuxNamespaceType,
-    LinuxResourcesBuilder, Mount, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+    LinuxBuilder, LinuxCapabilitiesBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResourcesBuilder, Mount,
+    ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 use rustix::process::{WaitId, WaitIdOptions};
 
-use crate::{
-    Bundle, Facts, Plan, Rootfs, Running, Seccomp, StartError, Stdio, cgroup, defaults, init,
-};
+use crate::{Bundle, Facts, Plan, Rootfs, Running, Seccomp, StartError, Stdio, cgroup, defaults, init};
 
 const CHILD: &str = "RUNTIME_TEST_CHILD";
 
@@ -27,8 +25,7 @@ pub fn isolated(name: &str, body: fn(&Host)) {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("these tests need root");
         rustix::mount::mount_change(
             "/",
-            rustix::mount::MountPropagationFlags::PRIVATE
-                | rustix::mount::MountPropagationFlags::REC,
+            rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC,
         )
         .unwrap();
         let host = Host::new(name);
@@ -42,20 +39,11 @@ pub fn isolated(name: &str, body: fn(&Host)) {
         .env("RUST_BACKTRACE", "0")
         .output()
         .unwrap();
-    let text = format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{text}");
-    assert!(
-        text.contains("1 passed"),
-        "no test is called {path}:\n{text}"
-    );
+    assert!(text.contains("1 passed"), "no test is called {path}:\n{text}");
     if text.contains("REPORT") {
-        text.lines()
-            .filter(|line| line.contains("REPORT"))
-            .for_each(|line| println!("{line}"));
+        text.lines().filter(|line| line.contains("REPORT")).for_each(|line| println!("{line}"));
     }
 }
 
@@ -79,12 +67,7 @@ impl Host {
     fn new(name: &str) -> Host {
         let id = format!("rt-{}-{}", name.replace(':', "-"), std::process::id());
         let folder = std::env::temp_dir().join(&id);
-        let host = Host {
-            folder,
-            id,
-            facts: Facts::read().unwrap(),
-            overlays: Cell::new(0),
-        };
+        let host = Host { folder, id, facts: Facts::read().unwrap(), overlays: Cell::new(0) };
         host.make_rootfs(&host.folder.join("layer"));
         host
     }
@@ -95,21 +78,20 @@ impl Host {
             fs::create_dir_all(root.join(folder)).unwrap();
         }
         // In a virtual machine it is copied beside the tests.
-        let busybox = ["busybox", "/usr/bin/busybox", "/bin/busybox"]
-            .into_iter()
-            .find(|path| Path::new(path).is_file());
+        let busybox =
+            ["busybox", "/usr/bin/busybox", "/bin/busybox"].into_iter().find(|path| Path::new(path).is_file());
         let busybox = busybox.expect("apt-get install busybox-static");
         fs::copy(busybox, root.join("bin/busybox")).unwrap();
         let applets = "sh cat ls mount id env true false sleep echo stat readlink hostname ps kill test touch mkdir pwd stty tty grep wc head chmod mknod dd nc ip ulimit od setsid umount sort";
         for applet in applets.split(' ') {
             let _ = symlink("busybox", root.join("bin").join(applet));
         }
-        fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nann:x:1000:1001::/home/ann:/bin/sh\n1000:x:0:0::/:/bin/sh\n").unwrap();
         fs::write(
-            root.join("etc/group"),
-            "root:x:0:\nstaff:x:50:ann\nann:x:1001:\n",
+            root.join("etc/passwd"),
+            "root:x:0:0:root:/root:/bin/sh\nann:x:1000:1001::/home/ann:/bin/sh\n1000:x:0:0::/:/bin/sh\n",
         )
         .unwrap();
+        fs::write(root.join("etc/group"), "root:x:0:\nstaff:x:50:ann\nann:x:1001:\n").unwrap();
     }
 
     /// Another container's names, without a folder of its own.
@@ -134,13 +116,7 @@ impl Host {
             fs::create_dir_all(&folder).unwrap();
             folder
         });
-        Rootfs::Overlay {
-            lower: vec![self.layer()],
-            upper,
-            work,
-            merged,
-            volatile: true,
-        }
+        Rootfs::Overlay { lower: vec![self.layer()], upper, work, merged, volatile: true }
     }
 }
 
@@ -162,14 +138,7 @@ pub struct Container<'a> {
 
 impl<'a> Container<'a> {
     pub fn new(host: &'a Host, args: &[&str]) -> Container<'a> {
-        Container {
-            host,
-            spec: spec(args),
-            rootfs: host.overlay(),
-            user: None,
-            init: false,
-            seccomp: Seccomp::Default,
-        }
+        Container { host, spec: spec(args), rootfs: host.overlay(), user: None, init: false, seccomp: Seccomp::Default }
     }
 
     /// `sh -c script`.
@@ -193,9 +162,7 @@ impl<'a> Container<'a> {
             .set_destination(destination.into())
             .set_typ(Some("bind".to_owned()))
             .set_source(Some(source.to_owned()))
-            .set_options(Some(
-                options.iter().map(|option| (*option).to_owned()).collect(),
-            ));
+            .set_options(Some(options.iter().map(|option| (*option).to_owned()).collect()));
         self.spec.mounts_mut().as_mut().unwrap().push(mount);
         self
     }
@@ -224,22 +191,9 @@ impl<'a> Container<'a> {
         let (stdin, stdin_end) = pipe();
         let (stdout_end, stdout) = pipe();
         let (stderr_end, stderr) = pipe();
-        let starting = init::spawn(
-            &plan,
-            Stdio::Pipes {
-                stdin,
-                stdout,
-                stderr,
-            },
-        )?;
+        let starting = init::spawn(&plan, Stdio::Pipes { stdin, stdout, stderr })?;
         let running = starting.go(None)?;
-        Ok(Started {
-            running,
-            stdin: Some(stdin_end),
-            stdout: stdout_end,
-            stderr: stderr_end,
-            _groups: groups,
-        })
+        Ok(Started { running, stdin: Some(stdin_end), stdout: stdout_end, stderr: stderr_end, _groups: groups })
     }
 
     /// Starts it and waits for its end.
@@ -289,11 +243,7 @@ impl Started {
         self.stdin = None;
         let stdout = read_all(&self.stdout);
         let stderr = read_all(&self.stderr);
-        Outcome {
-            status: wait(&self.running),
-            stdout,
-            stderr,
-        }
+        Outcome { status: wait(&self.running), stdout, stderr }
     }
 
     /// Reads one line of standard output.
@@ -313,20 +263,13 @@ pub fn read_line(fd: &OwnedFd) -> String {
 
 /// The exit status, or 128 + signal.
 pub fn wait(running: &Running) -> i32 {
-    let status =
-        rustix::process::waitid(WaitId::PidFd(running.pidfd.as_fd()), WaitIdOptions::EXITED)
-            .unwrap()
-            .unwrap();
-    status
-        .exit_status()
-        .unwrap_or_else(|| 128 + status.terminating_signal().unwrap())
+    let status = rustix::process::waitid(WaitId::PidFd(running.pidfd.as_fd()), WaitIdOptions::EXITED).unwrap().unwrap();
+    status.exit_status().unwrap_or_else(|| 128 + status.terminating_signal().unwrap())
 }
 
 pub fn read_all(fd: &OwnedFd) -> String {
     let mut text = Vec::new();
-    fs::File::from(fd.try_clone().unwrap())
-        .read_to_end(&mut text)
-        .unwrap();
+    fs::File::from(fd.try_clone().unwrap()).read_to_end(&mut text).unwrap();
     String::from_utf8_lossy(&text).into_owned()
 }
 
@@ -350,10 +293,7 @@ pub fn spec(args: &[&str]) -> Spec {
         .terminal(false)
         .user(UserBuilder::default().uid(0u32).gid(0u32).build().unwrap())
         .args(args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>())
-        .env(vec![
-            format!("PATH={}", defaults::PATH),
-            "HOSTNAME=box".to_owned(),
-        ])
+        .env(vec![format!("PATH={}", defaults::PATH), "HOSTNAME=box".to_owned()])
         .cwd("/")
         .capabilities(sets)
         .rlimits(Vec::new())
@@ -363,10 +303,7 @@ pub fn spec(args: &[&str]) -> Spec {
     use LinuxNamespaceType::{Cgroup, Ipc, Mount as MountNs, Network, Pid, Uts};
     let namespaces = [Pid, Network, Uts, Ipc, MountNs, Cgroup]
         .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build().unwrap());
-    let resources = LinuxResourcesBuilder::default()
-        .devices(defaults::device_rules())
-        .build()
-        .unwrap();
+    let resources = LinuxResourcesBuilder::default().devices(defaults::device_rules()).build().unwrap();
     let linux = LinuxBuilder::default()
         .namespaces(namespaces.to_vec())
         .resources(resources)
@@ -376,13 +313,7 @@ pub fn spec(args: &[&str]) -> Spec {
         .unwrap();
     SpecBuilder::default()
         .version("1.2.0")
-        .root(
-            RootBuilder::default()
-                .path("rootfs")
-                .readonly(false)
-                .build()
-                .unwrap(),
-        )
+        .root(RootBuilder::default().path("rootfs").readonly(false).build().unwrap())
         .process(process)
         .hostname("box")
         .mounts(defaults::mounts(defaults::SHM_BYTES))

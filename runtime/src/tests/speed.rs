@@ -19,10 +19,7 @@ fn new_netns() -> OwnedFd {
 #[test]
 fn a_start_takes_few_milliseconds() {
     isolated("speed::a_start_takes_few_milliseconds", |host| {
-        let rounds = std::env::var("ROUNDS")
-            .ok()
-            .and_then(|n| n.parse().ok())
-            .unwrap_or(20);
+        let rounds = std::env::var("ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(20);
         let mut times: Vec<[Duration; 4]> = Vec::new();
         for _ in 0..rounds {
             let container = Container::new(host, &["true"]);
@@ -30,20 +27,8 @@ fn a_start_takes_few_milliseconds() {
             let plan = container.plan().unwrap();
             let planned = begin.elapsed();
             let _groups = Groups::make(&plan.cgroup).unwrap();
-            let null = || {
-                OwnedFd::from(
-                    std::fs::File::options()
-                        .read(true)
-                        .write(true)
-                        .open("/dev/null")
-                        .unwrap(),
-                )
-            };
-            let stdio = Stdio::Pipes {
-                stdin: null(),
-                stdout: null(),
-                stderr: null(),
-            };
+            let null = || OwnedFd::from(std::fs::File::options().read(true).write(true).open("/dev/null").unwrap());
+            let stdio = Stdio::Pipes { stdin: null(), stdout: null(), stderr: null() };
             let early = std::env::var_os("NETNS_FIRST").map(|_| new_netns());
             let begin = Instant::now();
             let starting = init::spawn(&plan, stdio).unwrap();
@@ -55,17 +40,10 @@ fn a_start_takes_few_milliseconds() {
             times.push([planned, spawned, netted, running_after]);
             assert_eq!(wait(&running), 0);
         }
-        for (index, what) in ["plan", "spawn", "spawn + netns", "spawn to exec"]
-            .iter()
-            .enumerate()
-        {
+        for (index, what) in ["plan", "spawn", "spawn + netns", "spawn to exec"].iter().enumerate() {
             let mut column: Vec<_> = times.iter().map(|row| row[index]).collect();
             column.sort();
-            println!(
-                "REPORT {what}: min {:?} median {:?}",
-                column[0],
-                column[column.len() / 2]
-            );
+            println!("REPORT {what}: min {:?} median {:?}", column[0], column[column.len() / 2]);
         }
         let best = times.iter().map(|row| row[3]).min().unwrap();
         assert!(best < Duration::from_millis(60), "{best:?}");
