@@ -73,6 +73,11 @@ pub fn enter(wanted: Option<u64>) -> Result<Entered> {
     Ok(Entered::Moved(home))
 }
 
+/// Whether anything holds the namespace with this inode.
+pub fn exists(wanted: u64) -> bool {
+    Some(wanted) == current() || find(wanted).is_some()
+}
+
 /// Looks for a holder: a name below /run/netns, or a process.
 fn find(wanted: u64) -> Option<File> {
     let names = std::fs::read_dir("/run/netns").into_iter().flatten().flatten().map(|entry| entry.path());

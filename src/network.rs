@@ -62,6 +62,7 @@ fn apply_shared(
             new.push(residue);
         }
     }
+    files::ensure_folder(path.parent().unwrap_or(&path))?;
     if path.exists() {
         let Some(journal) = Journal::take_over(&path)? else {
             bail!("the journal {} is locked by another process", path.display());
@@ -119,17 +120,13 @@ pub fn remove(roots: &Roots, name: &str) -> Result<()> {
 
 /// Removes a network that nobody uses and of which something is missing: its maker was killed half-way.
 pub fn recover(roots: &Roots, network: &Network) -> Result<()> {
+    forget_gone(roots, &network.name);
     let path = journal_path(roots, &network.name);
     if !path.exists() || !users(roots, &network.name).is_empty() {
         return Ok(());
     }
     let _lock = lock(roots, &network.name)?;
-    let contents = match journal::read(&path) {
-        Ok(contents) => contents,
-        Err(error) => return Err(error),
-    };
-    let header = contents.header.as_ref();
-    if header.is_some_and(|header| header.netns != host_netns::current()) || !users(roots, &network.name).is_empty() {
+    if !users(roots, &network.name).is_empty() {
         return Ok(());
     }
     let facts = Facts::read(&mut Host::open()?, network)?;
@@ -149,20 +146,35 @@ fn undo_all(roots: &Roots, name: &str) -> Result<()> {
     std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))
 }
 
-/// Addresses and owners.
+/// Addresses and owners, as far as they are in this network namespace.
 fn users(roots: &Roots, name: &str) -> Vec<(String, String)> {
     let entries = std::fs::read_dir(roots.leases(name)).into_iter().flatten().flatten();
     entries
         .filter_map(|entry| {
             let address = entry.file_name().to_string_lossy().into_owned();
             let owner = netsetup::lease::owner(&roots.leases(name), address.parse().ok()?)?;
-            Some((address, owner))
+            let elsewhere = journal::read(&roots.container(&owner).join("journal"))
+                .is_ok_and(|contents| contents.header.is_some_and(|header| header.netns != host_netns::current()));
+            (!elsewhere).then_some((address, owner))
         })
         .collect()
 }
 
+/// One journal for each network namespace that plays the host: what is in one says nothing of another.
 fn journal_path(roots: &Roots, name: &str) -> PathBuf {
-    roots.network(name).join("journal")
+    roots.network(name).join(format!("net-{}", host_netns::current().unwrap_or(0))).join("journal")
+}
+
+/// Forgets what was made in namespaces that are gone: the kernel has removed it with them.
+fn forget_gone(roots: &Roots, name: &str) {
+    for entry in std::fs::read_dir(roots.network(name)).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(inode) = name.strip_prefix("net-").and_then(|inode| inode.parse().ok()) else { continue };
+        if !host_netns::exists(inode) {
+            let _ = std::fs::remove_file(entry.path().join("journal"));
+            let _ = std::fs::remove_dir(entry.path());
+        }
+    }
 }
 
 /// The network's lock; dropped with the file.

@@ -171,7 +171,8 @@ impl Making<'_> {
         let plan = plan::plan(request, self.image, self.facts, &reservation, &places(&self.order.engine))?;
         self.make_shared(&plan)?;
         self.stage(&plan.files, None, None)?;
-        volume_copy::fill(&plan.volumes, &self.image.layers, &roots.container(&self.order.id).join("merged"))?;
+        let layers = self.image.rootfs.as_ref().map_or(self.image.layers.as_slice(), std::slice::from_ref);
+        volume_copy::fill(&plan.volumes, layers, &roots.container(&self.order.id).join("merged"))?;
         self.stage(&plan.cgroup, None, None)?;
         if request.explain {
             (self.say)(&plan.init_commands());

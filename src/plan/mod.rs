@@ -231,6 +231,8 @@ fn etc_files(
     if image.rootfs.is_none() {
         make(folder.upper(), 0o755, "takes the container's changes");
         make(folder.work(), 0o700, "the overlay's own workspace");
+    }
+    if image.rootfs.is_none() || !volumes.is_empty() {
         make(folder.merged(), 0o755, "where the container's root is mounted");
     }
     if !volumes.is_empty() {
