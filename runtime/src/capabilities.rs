@@ -96,26 +96,18 @@ impl Set {
 
     /// The names in it, by number. A number without a name is left out: OCI's files have no way to say it.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        NAMES
-            .iter()
-            .enumerate()
-            .filter(move |(number, _)| self.0 >> number & 1 == 1)
-            .map(|(_, name)| *name)
+        NAMES.iter().enumerate().filter(move |(number, _)| self.0 >> number & 1 == 1).map(|(_, name)| *name)
     }
 
     /// The set of OCI names. Every name that oci_spec knows is in [`NAMES`].
     pub fn from_oci(capabilities: &oci_spec::runtime::Capabilities) -> Set {
-        let numbers = capabilities
-            .iter()
-            .filter_map(|capability| number(&capability.to_string()));
+        let numbers = capabilities.iter().filter_map(|capability| number(&capability.to_string()));
         numbers.fold(Set::EMPTY, Set::with)
     }
 
     /// The set as OCI names.
     pub fn to_oci(self) -> oci_spec::runtime::Capabilities {
-        self.names()
-            .filter_map(|name| name.trim_start_matches("CAP_").parse().ok())
-            .collect()
+        self.names().filter_map(|name| name.trim_start_matches("CAP_").parse().ok()).collect()
     }
 }
 
@@ -133,10 +125,7 @@ pub fn number(name: &str) -> Option<u8> {
 /// A name that capabilities(7) does not have.
 pub fn parse(name: &str) -> Result<u8, UnknownCapability> {
     let upper = name.trim().to_ascii_uppercase();
-    number(&upper).ok_or_else(|| UnknownCapability {
-        name: name.chars().take(64).collect(),
-        near: near(&upper),
-    })
+    number(&upper).ok_or_else(|| UnknownCapability { name: name.chars().take(64).collect(), near: near(&upper) })
 }
 
 /// Works out docker's set: the defaults, changed by `--cap-add` and `--cap-drop`.
@@ -146,14 +135,8 @@ pub fn parse(name: &str) -> Result<u8, UnknownCapability> {
 ///
 /// # Errors
 /// An unknown name.
-pub fn resolve(
-    default: Set,
-    add: &[String],
-    drop: &[String],
-    last: u8,
-) -> Result<Set, UnknownCapability> {
-    let is_all =
-        |name: &String| ["ALL", "CAP_ALL"].contains(&name.trim().to_ascii_uppercase().as_str());
+pub fn resolve(default: Set, add: &[String], drop: &[String], last: u8) -> Result<Set, UnknownCapability> {
+    let is_all = |name: &String| ["ALL", "CAP_ALL"].contains(&name.trim().to_ascii_uppercase().as_str());
     let set = |names: &[String]| -> Result<Set, UnknownCapability> {
         let mut named = names.iter().filter(|name| !is_all(name));
         named.try_fold(Set::EMPTY, |set, name| Ok(set.with(parse(name)?)))
@@ -177,13 +160,8 @@ fn near(upper: &str) -> Option<&'static str> {
         return None;
     }
     let short = |name: &'static str| name.trim_start_matches("CAP_");
-    let ranked = NAMES
-        .iter()
-        .map(|name| (distance(wanted.as_bytes(), short(name).as_bytes()), *name));
-    ranked
-        .min_by_key(|(edits, _)| *edits)
-        .filter(|(edits, _)| *edits <= 1 + wanted.len() / 4)
-        .map(|(_, name)| name)
+    let ranked = NAMES.iter().map(|name| (distance(wanted.as_bytes(), short(name).as_bytes()), *name));
+    ranked.min_by_key(|(edits, _)| *edits).filter(|(edits, _)| *edits <= 1 + wanted.len() / 4).map(|(_, name)| name)
 }
 
 /// Levenshtein's edit distance.
@@ -205,11 +183,7 @@ fn distance(a: &[u8], b: &[u8]) -> usize {
 /// can't be read.
 pub fn last_cap() -> u8 {
     let text = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").unwrap_or_default();
-    text.trim()
-        .parse()
-        .ok()
-        .filter(|last| *last < 64)
-        .unwrap_or(40)
+    text.trim().parse().ok().filter(|last| *last < 64).unwrap_or(40)
 }
 
 /// The five sets of a process, as execve(2) works on them.
@@ -231,13 +205,7 @@ impl Sets {
     /// Docker's sets for a process that starts as root: bounding, permitted and effective alike, nothing inheritable.
     /// For another user the kernel clears permitted and effective at setuid(2), as wanted.
     pub fn docker(set: Set) -> Sets {
-        Sets {
-            bounding: set,
-            effective: set,
-            permitted: set,
-            inheritable: Set::EMPTY,
-            ambient: Set::EMPTY,
-        }
+        Sets { bounding: set, effective: set, permitted: set, inheritable: Set::EMPTY, ambient: Set::EMPTY }
     }
 }
 
@@ -262,11 +230,8 @@ pub fn drop_bounding(keep: Set, last: u8) -> io::Result<()> {
 /// EPERM when a capability is asked for that the process does not have.
 pub fn set(effective: Set, permitted: Set, inheritable: Set) -> io::Result<()> {
     let bits = |set: Set| CapabilitySet::from_bits_retain(set.0);
-    let sets = CapabilitySets {
-        effective: bits(effective),
-        permitted: bits(permitted),
-        inheritable: bits(inheritable),
-    };
+    let sets =
+        CapabilitySets { effective: bits(effective), permitted: bits(permitted), inheritable: bits(inheritable) };
     Ok(rustix::thread::set_capabilities(None, sets)?)
 }
 
@@ -324,8 +289,7 @@ mod tests {
     fn flags_change_the_defaults_as_docker_does() {
         let default = Set::EMPTY.with(0).with(13);
         let resolve = |add: &[&str], drop: &[&str]| {
-            resolve(default, &names(add), &names(drop), 40)
-                .map(|set| set.names().collect::<Vec<_>>())
+            resolve(default, &names(add), &names(drop), 40).map(|set| set.names().collect::<Vec<_>>())
         };
         assert_eq!(resolve(&[], &[]).unwrap(), ["CAP_CHOWN", "CAP_NET_RAW"]);
         assert_eq!(
@@ -336,10 +300,7 @@ mod tests {
         assert_eq!(resolve(&["ALL"], &["SYS_ADMIN"]).unwrap().len(), 40);
         assert_eq!(resolve(&["ALL"], &["ALL"]).unwrap().len(), 41);
         // An older kernel does not know the newest ones.
-        assert_eq!(
-            super::resolve(default, &names(&["ALL"]), &[], 37).unwrap(),
-            Set::all(37)
-        );
+        assert_eq!(super::resolve(default, &names(&["ALL"]), &[], 37).unwrap(), Set::all(37));
     }
 
     #[test]
@@ -352,10 +313,7 @@ mod tests {
         ] {
             let error = parse(name).unwrap_err();
             assert_eq!(error.near, near, "{name}");
-            assert!(
-                error.to_string().starts_with("unknown capability"),
-                "{error}"
-            );
+            assert!(error.to_string().starts_with("unknown capability"), "{error}");
         }
         assert!(parse(&"x".repeat(100_000)).unwrap_err().to_string().len() < 300);
     }
@@ -367,46 +325,24 @@ mod tests {
         // A thread's capabilities are its own: the test process keeps its.
         let status = std::thread::spawn(move || {
             let held = std::fs::read_to_string("/proc/thread-self/status").unwrap();
-            let held = held
-                .lines()
-                .find_map(|line| line.strip_prefix("CapEff:\t"))
-                .unwrap()
-                .to_owned();
+            let held = held.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap().to_owned();
             if u64::from_str_radix(&held, 16).unwrap() & keep.0 != keep.0 {
                 return None;
             }
             drop_bounding(keep, last).unwrap();
             set(keep, keep, Set::EMPTY).unwrap();
             set_ambient(Set::EMPTY).unwrap();
-            assert_eq!(
-                set_ambient(keep).unwrap_err().raw_os_error(),
-                Some(libc::EPERM)
-            );
-            assert_eq!(
-                set(Set::all(last), keep, Set::EMPTY)
-                    .unwrap_err()
-                    .raw_os_error(),
-                Some(libc::EPERM)
-            );
+            assert_eq!(set_ambient(keep).unwrap_err().raw_os_error(), Some(libc::EPERM));
+            assert_eq!(set(Set::all(last), keep, Set::EMPTY).unwrap_err().raw_os_error(), Some(libc::EPERM));
             Some(std::fs::read_to_string("/proc/thread-self/status").unwrap())
         });
         let status = status.join().unwrap().expect("this test needs root");
-        let field = |name: &str| {
-            status
-                .lines()
-                .find_map(|line| line.strip_prefix(name))
-                .unwrap()
-                .trim()
-                .to_owned()
-        };
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
         let expected = format!("{:016x}", keep.0);
         assert_eq!(
             [field("CapBnd:"), field("CapPrm:"), field("CapEff:")],
             [expected.clone(), expected.clone(), expected]
         );
-        assert_eq!(
-            [field("CapInh:"), field("CapAmb:")],
-            ["0".repeat(16), "0".repeat(16)]
-        );
+        assert_eq!([field("CapInh:"), field("CapAmb:")], ["0".repeat(16), "0".repeat(16)]);
     }
 }

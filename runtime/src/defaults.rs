@@ -49,67 +49,39 @@ pub const MASKED_PATHS: [&str; 12] = [
 ];
 
 /// Paths that a container must not write.
-pub const READONLY_PATHS: [&str; 5] = [
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-];
+pub const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// The default capabilities.
 pub fn capabilities() -> capabilities::Set {
-    let numbers = CAPABILITIES
-        .iter()
-        .filter_map(|name| capabilities::number(name));
+    let numbers = CAPABILITIES.iter().filter_map(|name| capabilities::number(name));
     numbers.fold(capabilities::Set::EMPTY, capabilities::Set::with)
 }
 
 /// The masked paths. `thermal_cpus` are the CPUs with a `thermal_throttle` folder ([`thermal_cpus`]): its counters tell
 /// what the neighbours do (GHSA-6fw5-f8r9-fgfm).
 pub fn masked_paths(thermal_cpus: &[u32]) -> Vec<String> {
-    let thermal = thermal_cpus
-        .iter()
-        .map(|cpu| format!("/sys/devices/system/cpu/cpu{cpu}/thermal_throttle"));
-    MASKED_PATHS
-        .iter()
-        .map(|path| (*path).to_owned())
-        .chain(thermal)
-        .collect()
+    let thermal = thermal_cpus.iter().map(|cpu| format!("/sys/devices/system/cpu/cpu{cpu}/thermal_throttle"));
+    MASKED_PATHS.iter().map(|path| (*path).to_owned()).chain(thermal).collect()
 }
 
 /// Facts: the CPUs that show thermal counters. Most virtual machines have none.
 ///
 /// Asks the first CPU only, and lists the others when it has them: a start should not pay for 256 lookups.
 pub fn thermal_cpus() -> Vec<u32> {
-    let has = |cpu: u32| {
-        Path::new(&format!(
-            "/sys/devices/system/cpu/cpu{cpu}/thermal_throttle"
-        ))
-        .exists()
-    };
+    let has = |cpu: u32| Path::new(&format!("/sys/devices/system/cpu/cpu{cpu}/thermal_throttle")).exists();
     if !has(0) {
         return Vec::new();
     }
-    let folders = std::fs::read_dir("/sys/devices/system/cpu")
-        .into_iter()
-        .flatten()
-        .filter_map(Result::ok);
+    let folders = std::fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().filter_map(Result::ok);
     let number = |name: std::ffi::OsString| name.to_str()?.strip_prefix("cpu")?.parse().ok();
-    let mut cpus: Vec<u32> = folders
-        .filter_map(|entry| number(entry.file_name()))
-        .filter(|cpu| has(*cpu))
-        .collect();
+    let mut cpus: Vec<u32> = folders.filter_map(|entry| number(entry.file_name())).filter(|cpu| has(*cpu)).collect();
     cpus.sort_unstable();
     cpus
 }
 
 /// The read-only paths.
 pub fn readonly_paths() -> Vec<String> {
-    READONLY_PATHS
-        .iter()
-        .map(|path| (*path).to_owned())
-        .collect()
+    READONLY_PATHS.iter().map(|path| (*path).to_owned()).collect()
 }
 
 /// One node of `/dev`.
@@ -126,36 +98,12 @@ pub struct Node {
 /// The character devices of every container, mode 0666, owner root. `/dev/ptmx` is a link to `pts/ptmx`, and
 /// `/dev/console` is the container's terminal.
 pub const NODES: [Node; 6] = [
-    Node {
-        path: "/dev/null",
-        major: 1,
-        minor: 3,
-    },
-    Node {
-        path: "/dev/random",
-        major: 1,
-        minor: 8,
-    },
-    Node {
-        path: "/dev/full",
-        major: 1,
-        minor: 7,
-    },
-    Node {
-        path: "/dev/tty",
-        major: 5,
-        minor: 0,
-    },
-    Node {
-        path: "/dev/zero",
-        major: 1,
-        minor: 5,
-    },
-    Node {
-        path: "/dev/urandom",
-        major: 1,
-        minor: 9,
-    },
+    Node { path: "/dev/null", major: 1, minor: 3 },
+    Node { path: "/dev/random", major: 1, minor: 8 },
+    Node { path: "/dev/full", major: 1, minor: 7 },
+    Node { path: "/dev/tty", major: 5, minor: 0 },
+    Node { path: "/dev/zero", major: 1, minor: 5 },
+    Node { path: "/dev/urandom", major: 1, minor: 9 },
 ];
 
 /// The default nodes as OCI devices.
@@ -178,26 +126,16 @@ pub fn devices() -> Vec<LinuxDevice> {
 /// The default device rules: nothing, but making any node (it can't be opened then), the standard nodes, and terminals.
 /// FUSE is denied by name, as docker does, although the first rule covers it.
 pub fn device_rules() -> Vec<LinuxDeviceCgroup> {
-    let char_device = |major: i64, minor: Option<i64>| {
-        device_rule(true, LinuxDeviceType::C, Some(major), minor, "rwm")
-    };
+    let char_device = |major: i64, minor: Option<i64>| device_rule(true, LinuxDeviceType::C, Some(major), minor, "rwm");
     let mut rules = vec![
         device_rule(false, LinuxDeviceType::A, None, None, "rwm"),
         device_rule(false, LinuxDeviceType::C, Some(10), Some(229), "rwm"),
         device_rule(true, LinuxDeviceType::C, None, None, "m"),
         device_rule(true, LinuxDeviceType::B, None, None, "m"),
     ];
-    rules.extend(
-        NODES
-            .iter()
-            .map(|node| char_device(node.major.into(), Some(node.minor.into()))),
-    );
+    rules.extend(NODES.iter().map(|node| char_device(node.major.into(), Some(node.minor.into()))));
     // Terminals of the container's devpts, ptmx, and the console.
-    rules.extend([
-        char_device(136, None),
-        char_device(5, Some(2)),
-        char_device(5, Some(1)),
-    ]);
+    rules.extend([char_device(136, None), char_device(5, Some(2)), char_device(5, Some(1))]);
     rules
 }
 
@@ -210,11 +148,7 @@ pub fn device_rule(
     access: &str,
 ) -> LinuxDeviceCgroup {
     let mut rule = LinuxDeviceCgroup::default();
-    rule.set_allow(allow)
-        .set_typ(Some(kind))
-        .set_major(major)
-        .set_minor(minor)
-        .set_access(Some(access.to_owned()));
+    rule.set_allow(allow).set_typ(Some(kind)).set_major(major).set_minor(minor).set_access(Some(access.to_owned()));
     rule
 }
 
@@ -228,49 +162,12 @@ pub fn mounts(shm_bytes: u64) -> Vec<Mount> {
     let shm_size = format!("size={}", shm_bytes);
     let table: [(&str, &str, &str, &[&str]); 7] = [
         ("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
-        (
-            "/dev",
-            "tmpfs",
-            "tmpfs",
-            &["nosuid", "strictatime", "mode=755", "size=65536k"],
-        ),
-        (
-            "/dev/pts",
-            "devpts",
-            "devpts",
-            &[
-                "nosuid",
-                "noexec",
-                "newinstance",
-                "ptmxmode=0666",
-                "mode=0620",
-                "gid=5",
-            ],
-        ),
-        (
-            "/sys",
-            "sysfs",
-            "sysfs",
-            &["nosuid", "noexec", "nodev", "ro"],
-        ),
-        (
-            "/sys/fs/cgroup",
-            "cgroup",
-            "cgroup",
-            &["ro", "nosuid", "noexec", "nodev"],
-        ),
-        (
-            "/dev/mqueue",
-            "mqueue",
-            "mqueue",
-            &["nosuid", "noexec", "nodev"],
-        ),
-        (
-            "/dev/shm",
-            "tmpfs",
-            "shm",
-            &["nosuid", "noexec", "nodev", "mode=1777", &shm_size],
-        ),
+        ("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        ("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        ("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+        ("/sys/fs/cgroup", "cgroup", "cgroup", &["ro", "nosuid", "noexec", "nodev"]),
+        ("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        ("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &shm_size]),
     ];
     let mount = |(destination, kind, source, options): (&str, &str, &str, &[&str])| {
         let mut mount = Mount::default();
@@ -278,9 +175,7 @@ pub fn mounts(shm_bytes: u64) -> Vec<Mount> {
             .set_destination(PathBuf::from(destination))
             .set_typ(Some(kind.to_owned()))
             .set_source(Some(PathBuf::from(source)))
-            .set_options(Some(
-                options.iter().map(|option| (*option).to_owned()).collect(),
-            ));
+            .set_options(Some(options.iter().map(|option| (*option).to_owned()).collect()));
         mount
     };
     table.into_iter().map(mount).collect()
@@ -306,9 +201,7 @@ pub fn check_sysctl(name: &str, value: &str, own: OwnNamespaces) -> Result<PathB
     let shown: String = name.chars().take(80).collect();
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-./".contains(&b);
     // sysctl(8): with a slash first, slashes separate and dots are part of a name (net/ipv4/conf/eth0.100/…).
-    let slashes = name
-        .find(['.', '/'])
-        .is_some_and(|at| name.as_bytes()[at] == b'/');
+    let slashes = name.find(['.', '/']).is_some_and(|at| name.as_bytes()[at] == b'/');
     let parts: Vec<String> = if slashes {
         name.split('/').map(str::to_owned).collect()
     } else {
@@ -317,18 +210,12 @@ pub fn check_sysctl(name: &str, value: &str, own: OwnNamespaces) -> Result<PathB
     let broken = name.len() > 255
         || !name.bytes().all(plain)
         || parts.len() < 2
-        || parts
-            .iter()
-            .any(|part| part.is_empty() || part == "." || part == "..");
+        || parts.iter().any(|part| part.is_empty() || part == "." || part == "..");
     if broken {
-        return Err(format!(
-            "invalid sysctl {shown:?}: a name such as net.ipv4.ip_forward"
-        ));
+        return Err(format!("invalid sysctl {shown:?}: a name such as net.ipv4.ip_forward"));
     }
     if value.len() > 4096 || value.bytes().any(|b| b == 0 || b == b'\n') {
-        return Err(format!(
-            "invalid value for sysctl {shown}: one line, at most 4096 bytes"
-        ));
+        return Err(format!("invalid value for sysctl {shown}: one line, at most 4096 bytes"));
     }
     const IPC: [&str; 8] = [
         "kernel.msgmax",
@@ -347,9 +234,7 @@ pub fn check_sysctl(name: &str, value: &str, own: OwnNamespaces) -> Result<PathB
         // runc refuses the hostname here, as -h sets it; only the domain name is left.
         "kernel.domainname" => (own.uts, "--uts"),
         "kernel.hostname" => {
-            return Err(
-                "sysctl kernel.hostname would fight with -h; give the host name with -h".to_owned(),
-            );
+            return Err("sysctl kernel.hostname would fight with -h; give the host name with -h".to_owned());
         }
         _ => {
             return Err(format!(
@@ -374,49 +259,27 @@ mod tests {
         assert_eq!(capabilities().names().count(), 14);
         // CapBnd of a docker container, as /proc/self/status prints it.
         assert_eq!(format!("{:016x}", capabilities().0), "00000000a80425fb");
-        assert_eq!(
-            masked_paths(&[0, 1]).last().unwrap(),
-            "/sys/devices/system/cpu/cpu1/thermal_throttle"
-        );
-        let mounts: Vec<String> = mounts(SHM_BYTES)
-            .iter()
-            .map(|mount| mount.destination().display().to_string())
-            .collect();
-        assert_eq!(
-            mounts.join(" "),
-            "/proc /dev /dev/pts /sys /sys/fs/cgroup /dev/mqueue /dev/shm"
-        );
+        assert_eq!(masked_paths(&[0, 1]).last().unwrap(), "/sys/devices/system/cpu/cpu1/thermal_throttle");
+        let mounts: Vec<String> =
+            mounts(SHM_BYTES).iter().map(|mount| mount.destination().display().to_string()).collect();
+        assert_eq!(mounts.join(" "), "/proc /dev /dev/pts /sys /sys/fs/cgroup /dev/mqueue /dev/shm");
         assert_eq!(devices().len(), 6);
         assert!(!device_rules()[0].allow());
     }
 
     #[test]
     fn only_sysctls_of_own_namespaces_are_allowed() {
-        let own = OwnNamespaces {
-            network: true,
-            ipc: true,
-            uts: true,
-        };
+        let own = OwnNamespaces { network: true, ipc: true, uts: true };
         for (name, path) in [
             ("net.ipv4.ip_forward", "net/ipv4/ip_forward"),
-            (
-                "net/ipv4/conf/eth0.100/rp_filter",
-                "net/ipv4/conf/eth0.100/rp_filter",
-            ),
-            (
-                "net.ipv4.conf.eth0/100.rp_filter",
-                "net/ipv4/conf/eth0.100/rp_filter",
-            ),
+            ("net/ipv4/conf/eth0.100/rp_filter", "net/ipv4/conf/eth0.100/rp_filter"),
+            ("net.ipv4.conf.eth0/100.rp_filter", "net/ipv4/conf/eth0.100/rp_filter"),
             ("kernel.shm_rmid_forced", "kernel/shm_rmid_forced"),
             ("kernel.sem", "kernel/sem"),
             ("fs.mqueue.msg_max", "fs/mqueue/msg_max"),
             ("kernel.domainname", "kernel/domainname"),
         ] {
-            assert_eq!(
-                check_sysctl(name, "1", own).unwrap(),
-                Path::new(path),
-                "{name}"
-            );
+            assert_eq!(check_sysctl(name, "1", own).unwrap(), Path::new(path), "{name}");
         }
         for name in [
             "kernel.core_pattern",
@@ -439,23 +302,9 @@ mod tests {
             assert!(check_sysctl(name, "1", own).is_err(), "{name}");
         }
         assert!(check_sysctl("net.ipv4.ip_forward", "1\n2", own).is_err());
-        let shared = OwnNamespaces {
-            network: false,
-            ipc: false,
-            uts: false,
-        };
-        for name in [
-            "net.ipv4.ip_forward",
-            "kernel.sem",
-            "fs.mqueue.msg_max",
-            "kernel.domainname",
-        ] {
-            assert!(
-                check_sysctl(name, "1", shared)
-                    .unwrap_err()
-                    .contains("shares its namespace"),
-                "{name}"
-            );
+        let shared = OwnNamespaces { network: false, ipc: false, uts: false };
+        for name in ["net.ipv4.ip_forward", "kernel.sem", "fs.mqueue.msg_max", "kernel.domainname"] {
+            assert!(check_sysctl(name, "1", shared).unwrap_err().contains("shares its namespace"), "{name}");
         }
     }
 }

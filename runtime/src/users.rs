@@ -16,9 +16,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{
-        FileType, Mode, OFlags, ResolveFlags, fgetxattr, fstat, open, openat, openat2, readlinkat,
-    },
+    fs::{FileType, Mode, OFlags, ResolveFlags, fgetxattr, fstat, open, openat, openat2, readlinkat},
     io::Errno,
 };
 
@@ -79,13 +77,7 @@ impl UserFiles {
     pub fn from_root(root: BorrowedFd) -> Result<UserFiles, Error> {
         UserFiles::read(&|path| {
             let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-            match openat2(
-                root,
-                path,
-                OFlags::PATH | OFlags::CLOEXEC,
-                Mode::empty(),
-                resolve,
-            ) {
+            match openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
                 Ok(fd) => Ok(Some(fd)),
                 Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
                 Err(error) => Err(error.into()),
@@ -99,39 +91,22 @@ impl UserFiles {
     /// # Errors
     /// As [`UserFiles::from_root`].
     pub fn from_layers<P: AsRef<Path>>(layers: &[P]) -> Result<UserFiles, Error> {
-        let folder = |path: &P| {
-            open(
-                path.as_ref(),
-                OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-                Mode::empty(),
-            )
-        };
-        let roots = layers
-            .iter()
-            .map(folder)
-            .collect::<Result<Vec<OwnedFd>, Errno>>();
-        let roots = roots.map_err(|error| Error::Unreadable {
-            file: "/etc/passwd",
-            why: io::Error::from(error).to_string(),
-        })?;
+        let folder = |path: &P| open(path.as_ref(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let roots = layers.iter().map(folder).collect::<Result<Vec<OwnedFd>, Errno>>();
+        let roots = roots
+            .map_err(|error| Error::Unreadable { file: "/etc/passwd", why: io::Error::from(error).to_string() })?;
         UserFiles::read(&|path| find_in_layers(&roots, Path::new(path)))
     }
 
     fn read(find: &dyn Fn(&str) -> io::Result<Option<OwnedFd>>) -> Result<UserFiles, Error> {
         let content = |file: &'static str| -> Result<Option<Vec<u8>>, Error> {
-            let fail = |error: io::Error| Error::Unreadable {
-                file,
-                why: error.to_string(),
-            };
+            let fail = |error: io::Error| Error::Unreadable { file, why: error.to_string() };
             let Some(handle) = find(&file[1..]).map_err(fail)? else {
                 return Ok(None);
             };
             read_regular(&handle).map(Some).map_err(fail)
         };
-        Ok(UserFiles {
-            passwd: content("/etc/passwd")?,
-            group: content("/etc/group")?,
-        })
+        Ok(UserFiles { passwd: content("/etc/passwd")?, group: content("/etc/group")? })
     }
 }
 
@@ -144,12 +119,7 @@ impl UserFiles {
 /// Unknown names, malformed specifications, ids out of range, malformed entries for the wanted name.
 pub fn resolve(files: &UserFiles, user: &str, group_add: &[String]) -> Result<User, Error> {
     let (user_part, group_part) = split(user)?;
-    let mut result = User {
-        uid: 0,
-        gid: 0,
-        groups: Vec::new(),
-        home: PathBuf::from("/"),
-    };
+    let mut result = User { uid: 0, gid: 0, groups: Vec::new(), home: PathBuf::from("/") };
     let wanted = match user_part {
         "" => Wanted::Id(0),
         text => Wanted::parse(text, "user")?,
@@ -189,9 +159,7 @@ pub fn resolve(files: &UserFiles, user: &str, group_add: &[String]) -> Result<Us
     result.groups.sort_unstable();
     result.groups.dedup();
     if result.groups.len() > MOST_GROUPS {
-        return Err(Error::NoSuchUser(format!(
-            "user {user:?} is in more than {MOST_GROUPS} groups"
-        )));
+        return Err(Error::NoSuchUser(format!("user {user:?} is in more than {MOST_GROUPS} groups")));
     }
     Ok(result)
 }
@@ -200,9 +168,7 @@ pub fn resolve(files: &UserFiles, user: &str, group_add: &[String]) -> Result<Us
 fn split(user: &str) -> Result<(&str, Option<&str>), Error> {
     let malformed = |why: &str| {
         let shown: String = user.chars().take(80).collect();
-        Err(Error::NoSuchUser(format!(
-            "invalid user {shown:?}: {why}; give NAME|UID[:GROUP|GID]"
-        )))
+        Err(Error::NoSuchUser(format!("invalid user {shown:?}: {why}; give NAME|UID[:GROUP|GID]")))
     };
     if user.len() > 512 {
         return malformed("too long");
@@ -234,9 +200,7 @@ impl<'a> Wanted<'a> {
             Ok(id) if id <= LARGEST_ID => Ok(Wanted::Id(id)),
             _ => {
                 let shown: String = text.chars().take(40).collect();
-                Err(Error::NoSuchUser(format!(
-                    "invalid {noun} {shown}: uids and gids must be in range 0-{LARGEST_ID}"
-                )))
+                Err(Error::NoSuchUser(format!("invalid {noun} {shown}: uids and gids must be in range 0-{LARGEST_ID}")))
             }
         }
     }
@@ -244,27 +208,18 @@ impl<'a> Wanted<'a> {
 
 /// The id of a group given as name or number.
 fn group_id(files: &UserFiles, text: &str) -> Result<u32, Error> {
-    let broken = text.is_empty()
-        || text.len() > 256
-        || text
-            .chars()
-            .any(|c| c.is_control() || c.is_whitespace() || c == ':');
+    let broken =
+        text.is_empty() || text.len() > 256 || text.chars().any(|c| c.is_control() || c.is_whitespace() || c == ':');
     let shown: String = text.chars().take(80).collect();
     if broken {
-        return Err(Error::NoSuchUser(format!(
-            "invalid group {shown:?}: give NAME|GID"
-        )));
+        return Err(Error::NoSuchUser(format!("invalid group {shown:?}: give NAME|GID")));
     }
     match Wanted::parse(text, "group")? {
         Wanted::Id(gid) => Ok(gid),
-        wanted @ Wanted::Name(_) => {
-            match find_entry(files.group.as_deref(), "/etc/group", &wanted)? {
-                Some(entry) => entry.id(2, "/etc/group"),
-                None => Err(Error::NoSuchUser(format!(
-                    "unable to find group {shown}: no matching entries in group file"
-                ))),
-            }
-        }
+        wanted @ Wanted::Name(_) => match find_entry(files.group.as_deref(), "/etc/group", &wanted)? {
+            Some(entry) => entry.id(2, "/etc/group"),
+            None => Err(Error::NoSuchUser(format!("unable to find group {shown}: no matching entries in group file"))),
+        },
     }
 }
 
@@ -273,9 +228,7 @@ fn groups_of(file: Option<&[u8]>, name: &[u8]) -> Result<Vec<u32>, Error> {
     let mut groups = Vec::new();
     for entry in entries(file, "/etc/group") {
         let entry = entry?;
-        let member = entry
-            .field(3)
-            .is_some_and(|list| list.split(|b| *b == b',').any(|member| member == name));
+        let member = entry.field(3).is_some_and(|list| list.split(|b| *b == b',').any(|member| member == name));
         if member && let Ok(gid) = entry.id(2, "/etc/group") {
             groups.push(gid);
         }
@@ -296,36 +249,18 @@ impl<'a> Entry<'a> {
     fn id(&self, index: usize, file: &'static str) -> Result<u32, Error> {
         let text = self.field(index).unwrap_or_default();
         let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-        let number = std::str::from_utf8(text)
-            .ok()
-            .and_then(|text| text.parse::<u32>().ok());
-        number
-            .filter(|number| digits && *number <= LARGEST_ID)
-            .ok_or_else(|| {
-                let name = String::from_utf8_lossy(self.field(0).unwrap_or_default())
-                    .chars()
-                    .take(40)
-                    .collect::<String>();
-                Error::Unreadable {
-                    file,
-                    why: format!(
-                        "the entry of {name:?} has no valid id in field {}",
-                        index + 1
-                    ),
-                }
-            })
+        let number = std::str::from_utf8(text).ok().and_then(|text| text.parse::<u32>().ok());
+        number.filter(|number| digits && *number <= LARGEST_ID).ok_or_else(|| {
+            let name = String::from_utf8_lossy(self.field(0).unwrap_or_default()).chars().take(40).collect::<String>();
+            Error::Unreadable { file, why: format!("the entry of {name:?} has no valid id in field {}", index + 1) }
+        })
     }
 }
 
 /// The entries of a file. Comments, empty lines and NIS's `+` and `-` lines are none.
-fn entries<'a>(
-    file: Option<&'a [u8]>,
-    name: &'static str,
-) -> impl Iterator<Item = Result<Entry<'a>, Error>> {
+fn entries<'a>(file: Option<&'a [u8]>, name: &'static str) -> impl Iterator<Item = Result<Entry<'a>, Error>> {
     let lines = file.unwrap_or_default().split(|b| *b == b'\n');
-    let lines = lines
-        .enumerate()
-        .filter(|(_, line)| !matches!(line.first(), None | Some(b'#' | b'+' | b'-')));
+    let lines = lines.enumerate().filter(|(_, line)| !matches!(line.first(), None | Some(b'#' | b'+' | b'-')));
     lines.map(move |(number, line)| {
         if line.len() > LONGEST_LINE {
             return Err(Error::Unreadable {
@@ -338,11 +273,7 @@ fn entries<'a>(
 }
 
 /// The first entry for a name or id.
-fn find_entry<'a>(
-    file: Option<&'a [u8]>,
-    name: &'static str,
-    wanted: &Wanted,
-) -> Result<Option<Entry<'a>>, Error> {
+fn find_entry<'a>(file: Option<&'a [u8]>, name: &'static str, wanted: &Wanted) -> Result<Option<Entry<'a>>, Error> {
     for entry in entries(file, name) {
         let entry = entry?;
         let fits = match wanted {
@@ -364,9 +295,7 @@ fn read_regular(handle: &OwnedFd) -> io::Result<Vec<u8>> {
         return Err(io::Error::other("not a regular file"));
     }
     if usize::try_from(about.st_size).is_ok_and(|size| size > LONGEST_FILE) {
-        return Err(io::Error::other(format!(
-            "longer than {LONGEST_FILE} bytes"
-        )));
+        return Err(io::Error::other(format!("longer than {LONGEST_FILE} bytes")));
     }
     // The handle's own link, so that this is the inode just looked at.
     let link = format!("/proc/self/fd/{}", handle.as_raw_fd());
@@ -377,14 +306,9 @@ fn read_regular(handle: &OwnedFd) -> io::Result<Vec<u8>> {
     )?);
     let mut content = Vec::new();
     // It may grow while it is read.
-    io::Read::read_to_end(
-        &mut io::Read::take(file, LONGEST_FILE as u64 + 1),
-        &mut content,
-    )?;
+    io::Read::read_to_end(&mut io::Read::take(file, LONGEST_FILE as u64 + 1), &mut content)?;
     if content.len() > LONGEST_FILE {
-        return Err(io::Error::other(format!(
-            "longer than {LONGEST_FILE} bytes"
-        )));
+        return Err(io::Error::other(format!("longer than {LONGEST_FILE} bytes")));
     }
     Ok(content)
 }
@@ -434,10 +358,7 @@ fn find_in_layers(roots: &[OwnedFd], path: &Path) -> io::Result<Option<OwnedFd>>
 /// The names in a path, without empty ones and dots.
 fn names(path: &Path) -> VecDeque<OsString> {
     let parts = path.as_os_str().as_bytes().split(|b| *b == b'/');
-    parts
-        .filter(|part| !part.is_empty() && *part != b".")
-        .map(|part| OsString::from_vec(part.to_vec()))
-        .collect()
+    parts.filter(|part| !part.is_empty() && *part != b".").map(|part| OsString::from_vec(part.to_vec())).collect()
 }
 
 enum Found {
@@ -451,12 +372,7 @@ enum Found {
 fn look(folder: &[OwnedFd], name: &OsStr) -> io::Result<Found> {
     let mut merged = Merged::new();
     for layer in folder {
-        let found = match openat(
-            layer,
-            name,
-            OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::empty(),
-        ) {
+        let found = match openat(layer, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
             Ok(found) => found,
             Err(Errno::NOENT) => continue,
             Err(error) => return Err(error.into()),
@@ -478,17 +394,13 @@ fn look(folder: &[OwnedFd], name: &OsStr) -> io::Result<Found> {
         return Ok(match kind {
             // overlayfs's whiteout; Documentation/filesystems/overlayfs.rst
             FileType::CharacterDevice if about.st_rdev == 0 => Found::Nothing,
-            FileType::Symlink => Found::Link(
-                OsString::from_vec(readlinkat(found.as_fd(), "", Vec::new())?.into_bytes()).into(),
-            ),
+            FileType::Symlink => {
+                Found::Link(OsString::from_vec(readlinkat(found.as_fd(), "", Vec::new())?.into_bytes()).into())
+            }
             _ => Found::Other(found),
         });
     }
-    Ok(if merged.is_empty() {
-        Found::Nothing
-    } else {
-        Found::Folder(merged)
-    })
+    Ok(if merged.is_empty() { Found::Nothing } else { Found::Folder(merged) })
 }
 
 /// Whether a folder hides those below it.
@@ -501,298 +413,8 @@ fn is_opaque(layer: &OwnedFd, name: &OsStr) -> bool {
     let mut value = [0u8; 4];
     ["trusted.overlay.opaque", "user.overlay.opaque"]
         .into_iter()
-        .any(|key| {
-            fgetxattr(&folder, key, &mut value).is_ok_and(|length| length == 1 && value[0] == b'y')
-        })
+        .any(|key| fgetxattr(&folder, key, &mut value).is_ok_and(|length| length == 1 && value[0] == b'y'))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-
-    const PASSWD: &str = "# comment\nroot:x:0:0:root:/root:/bin/sh\n+nis::0:0:::\n1000:x:0:0:a trap:/root:/bin/sh\nweb:x:33:33::/srv/www:/bin/false\n\
-        odd:x::0::/:/bin/sh\nneg:x:-1:0::/:\nhex:x:0x0:0::/:\nshort:x\nhuge:x:4294967296:0::/:\nplain:x:7:8::/home/plain:\nplain:x:0:0::/second:\n";
-    const GROUP: &str = "root:x:0:root\nwww:x:33:\nvideo:x:44:web,plain\naudio:x:29:plain,web\n1000:x:0:web\nbad:x:zero:plain\n50:x:60:\n";
-
-    fn files() -> UserFiles {
-        UserFiles {
-            passwd: Some(PASSWD.into()),
-            group: Some(GROUP.into()),
-        }
-    }
-
-    fn who(user: &str) -> Result<(u32, u32, Vec<u32>, String), String> {
-        let user = resolve(&files(), user, &[]).map_err(|error| error.to_string())?;
-        Ok((
-            user.uid,
-            user.gid,
-            user.groups,
-            user.home.display().to_string(),
-        ))
-    }
-
-    #[test]
-    fn names_and_ids_are_resolved_as_docker_does() {
-        let is =
-            |uid, gid, groups: &[u32], home: &str| Ok((uid, gid, groups.to_vec(), home.to_owned()));
-        assert_eq!(who(""), is(0, 0, &[0], "/root"));
-        assert_eq!(who("root"), is(0, 0, &[0], "/root"));
-        assert_eq!(who("web"), is(33, 33, &[0, 29, 44], "/srv/www"));
-        assert_eq!(who("33"), is(33, 33, &[0, 29, 44], "/srv/www"));
-        assert_eq!(who("web:audio"), is(33, 29, &[], "/srv/www"));
-        assert_eq!(who("web:29"), is(33, 29, &[], "/srv/www"));
-        assert_eq!(who("4711"), is(4711, 0, &[], "/"));
-        assert_eq!(who("4711:4712"), is(4711, 4712, &[], "/"));
-        assert_eq!(who("plain"), is(7, 8, &[29, 44], "/home/plain"));
-        assert_eq!(who("2147483647"), is(2_147_483_647, 0, &[], "/"));
-    }
-
-    #[test]
-    fn a_user_named_1000_is_not_user_1000() {
-        assert_eq!(who("1000"), Ok((1000, 0, vec![], "/".to_owned())));
-        assert_eq!(who("1000:1000"), Ok((1000, 1000, vec![], "/".to_owned())));
-        // A group named "50" is not group 50 either.
-        assert_eq!(who("web:50").unwrap().1, 50);
-        let added = resolve(
-            &files(),
-            "33",
-            &["50".to_owned(), "video".to_owned(), "1000".to_owned()],
-        )
-        .unwrap();
-        assert_eq!(added.groups, [0, 29, 44, 50, 1000]);
-    }
-
-    #[test]
-    fn what_is_malformed_never_becomes_root() {
-        for user in [
-            "nobody",
-            "Root",
-            " root",
-            "root ",
-            "ro ot",
-            "root\n",
-            "root:",
-            ":root",
-            ":",
-            "::",
-            ":0",
-            "0:",
-            "root:x:0",
-            "0x0",
-            "+0",
-            "-0",
-            "-1",
-            "00x",
-            "1e0",
-            "0.0",
-            "0,0",
-            "0;0",
-            "4294967295",
-            "4294967296",
-            "2147483648",
-            "-2147483648",
-            "99999999999999999999",
-            "٠",
-            "0\0",
-            "\0",
-            "\t",
-            "+nis",
-            "#",
-            "odd",
-            "neg",
-            "hex",
-            "short",
-            "huge",
-            "web:nogroup",
-            "web:bad",
-            "web:0x0",
-            "web:-1",
-            "web:4294967295",
-            "web:+0",
-            "root:root:root",
-            "root/root",
-            "../root",
-            "*",
-            "%0",
-            "${USER}",
-            "root\u{a0}",
-        ] {
-            let result = who(user);
-            assert!(result.is_err(), "{user:?} became {result:?}");
-        }
-        assert!(who(&"0".repeat(513)).is_err());
-        assert_eq!(
-            who("foo").unwrap_err(),
-            "unable to find user foo: no matching entries in passwd file"
-        );
-        assert_eq!(
-            who("web:foo").unwrap_err(),
-            "unable to find group foo: no matching entries in group file"
-        );
-        for group in ["", "a b", "nobody", "0x0", "4294967295", "bad", "a:b"] {
-            assert!(
-                resolve(&files(), "web", &[group.to_owned()]).is_err(),
-                "{group:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn without_files_only_ids_work() {
-        let none = UserFiles::default();
-        assert_eq!(resolve(&none, "", &[]).unwrap().uid, 0);
-        assert_eq!(resolve(&none, "5:6", &[]).unwrap().gid, 6);
-        assert!(resolve(&none, "root", &[]).is_err());
-    }
-
-    #[test]
-    fn long_lines_are_refused() {
-        let group = format!("www:x:33:{}\n", "web,".repeat(1_000_000)).into_bytes();
-        let files = UserFiles {
-            group: Some(group),
-            ..files()
-        };
-        let error = resolve(&files, "web", &[]).unwrap_err().to_string();
-        assert!(
-            error.contains("/etc/group") && error.contains("longer"),
-            "{error}"
-        );
-    }
-
-    /// A folder of its own that is removed at the end.
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new(name: &str) -> Folder {
-            let path =
-                std::env::temp_dir().join(format!("minidock-users-{name}-{}", std::process::id()));
-            fs::create_dir_all(&path).unwrap();
-            Folder(path)
-        }
-        fn layer(&self, name: &str) -> PathBuf {
-            let path = self.0.join(name);
-            fs::create_dir_all(path.join("etc")).unwrap();
-            path
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            fs::remove_dir_all(&self.0).ok();
-        }
-    }
-
-    fn from_root(path: &Path) -> Result<UserFiles, Error> {
-        UserFiles::from_root(open(path, OFlags::PATH, Mode::empty()).unwrap().as_fd())
-    }
-
-    #[test]
-    fn links_stay_inside_the_root() {
-        let folder = Folder::new("links");
-        let root = folder.layer("root");
-        fs::write(root.join("hidden"), "in").unwrap();
-        fs::write(folder.0.join("hidden"), "out").unwrap();
-        for target in [
-            "/hidden",
-            "../hidden",
-            "../../../hidden",
-            "../../../../../../../../hidden",
-        ] {
-            fs::remove_file(root.join("etc/passwd")).ok();
-            std::os::unix::fs::symlink(target, root.join("etc/passwd")).unwrap();
-            assert_eq!(
-                from_root(&root).unwrap().passwd.as_deref(),
-                Some(&b"in"[..]),
-                "{target}"
-            );
-            assert_eq!(
-                UserFiles::from_layers(&[&root]).unwrap().passwd.as_deref(),
-                Some(&b"in"[..]),
-                "{target}"
-            );
-        }
-        fs::remove_file(root.join("etc/passwd")).unwrap();
-        std::os::unix::fs::symlink("passwd", root.join("etc/passwd")).unwrap();
-        assert!(from_root(&root).is_err());
-        assert!(UserFiles::from_layers(&[&root]).is_err());
-        fs::remove_file(root.join("etc/passwd")).unwrap();
-        std::os::unix::fs::symlink("/proc/self/root/etc/passwd", root.join("etc/passwd")).unwrap();
-        assert_eq!(UserFiles::from_layers(&[&root]).unwrap().passwd, None);
-        assert_eq!(from_root(&root).unwrap().passwd, None);
-    }
-
-    #[test]
-    fn a_fifo_a_folder_and_a_giant_are_refused_at_once() {
-        let folder = Folder::new("fifo");
-        let root = folder.layer("root");
-        let both = |root: &Path| [from_root(root), UserFiles::from_layers(&[root])];
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            root.join("etc/passwd"),
-            FileType::Fifo,
-            Mode::RUSR,
-            0,
-        )
-        .unwrap();
-        for result in both(&root) {
-            assert!(
-                result
-                    .unwrap_err()
-                    .to_string()
-                    .contains("not a regular file")
-            );
-        }
-        fs::remove_file(root.join("etc/passwd")).unwrap();
-        fs::create_dir(root.join("etc/passwd")).unwrap();
-        assert!(both(&root).iter().all(Result::is_err));
-        fs::remove_dir(root.join("etc/passwd")).unwrap();
-        fs::File::create(root.join("etc/passwd"))
-            .unwrap()
-            .set_len(1 << 40)
-            .unwrap();
-        for result in both(&root) {
-            assert!(result.unwrap_err().to_string().contains("longer"));
-        }
-    }
-
-    #[test]
-    fn layers_hide_each_other_as_overlayfs_does() {
-        let folder = Folder::new("layers");
-        let [top, middle, low] = ["top", "middle", "low"].map(|name| folder.layer(name));
-        let read = |layers: &[&PathBuf]| {
-            let files = UserFiles::from_layers(layers).unwrap();
-            [files.passwd, files.group]
-                .map(|file| file.map(|bytes| String::from_utf8(bytes).unwrap()))
-        };
-        let some = |text: &str| Some(text.to_owned());
-        fs::write(low.join("etc/passwd"), "low").unwrap();
-        fs::write(low.join("etc/group"), "low").unwrap();
-        fs::write(middle.join("etc/passwd"), "middle").unwrap();
-        assert_eq!(read(&[&top, &middle, &low]), [some("middle"), some("low")]);
-        // A link in one layer leads through all of them.
-        fs::create_dir(top.join("data")).unwrap();
-        std::os::unix::fs::symlink("../data/../etc/group", top.join("etc/passwd")).unwrap();
-        assert_eq!(read(&[&top, &middle, &low]), [some("low"), some("low")]);
-        fs::remove_file(top.join("etc/passwd")).unwrap();
-        // A whiteout and an opaque folder (both need root).
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            top.join("etc/passwd"),
-            FileType::CharacterDevice,
-            Mode::empty(),
-            0,
-        )
-        .unwrap();
-        assert_eq!(read(&[&top, &middle, &low]), [None, some("low")]);
-        let etc = fs::File::open(middle.join("etc")).unwrap();
-        rustix::fs::fsetxattr(
-            &etc,
-            "trusted.overlay.opaque",
-            b"y",
-            rustix::fs::XattrFlags::empty(),
-        )
-        .unwrap();
-        assert_eq!(read(&[&middle, &low]), [some("middle"), None]);
-    }
-}
+mod tests;

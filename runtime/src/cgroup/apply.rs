@@ -40,18 +40,18 @@ fn mode() -> Mode {
 
 fn mount_net_cls(at: &Path, options: &str) -> Result<(), Error> {
     let what = format!("mount the net_cls controller at {}", at.display());
-    std::fs::create_dir_all(at)
-        .map_err(|error| Error::io(format!("make {}", at.display()), error))?;
+    std::fs::create_dir_all(at).map_err(|error| Error::io(format!("make {}", at.display()), error))?;
     // Another minidock may have been faster; a second mount on top would stay for ever.
     if file::magic(at).is_ok_and(|magic| magic == file::CGROUP_MAGIC) {
         return Ok(());
     }
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RELATIME;
-    let data = std::ffi::CString::new(options)
-        .map_err(|error| Error::io(what.clone(), io::Error::other(error)))?;
+    let data = std::ffi::CString::new(options).map_err(|error| Error::io(what.clone(), io::Error::other(error)))?;
     mount("net_cls", at, "cgroup", flags, data.as_c_str()).map_err(|error| {
         let advice = match error {
-            Errno::BUSY => "the kernel holds net_cls together with other controllers; `cat /proc/self/cgroup` names them",
+            Errno::BUSY => {
+                "the kernel holds net_cls together with other controllers; `cat /proc/self/cgroup` names them"
+            }
             Errno::INVAL | Errno::NODEV => "this kernel was built or booted without cgroup v1's net_cls",
             Errno::PERM => "mounting cgroups needs root in the first user namespace",
             _ => "",
@@ -106,13 +106,8 @@ fn write_rules(group: &Path, rules: &[DeviceRule]) -> Result<(), Error> {
     let (allow, deny) = (open("devices.allow")?, open("devices.deny")?);
     for (name, line) in devices::v1_lines(rules)? {
         // One write(2) is one rule.
-        let fd = if name == "devices.allow" {
-            &allow
-        } else {
-            &deny
-        };
-        file::write_fd(fd, &line)
-            .map_err(|error| write_error(&group.join(name), &line, "device rule", error))?;
+        let fd = if name == "devices.allow" { &allow } else { &deny };
+        file::write_fd(fd, &line).map_err(|error| write_error(&group.join(name), &line, "device rule", error))?;
     }
     Ok(())
 }
@@ -123,16 +118,10 @@ fn attach_program(group: &Path, rules: &[DeviceRule]) -> Result<(), Error> {
             Some(libc::EPERM) => {
                 "loading eBPF programs needs root in the first user namespace (CAP_BPF and CAP_NET_ADMIN or CAP_SYS_ADMIN)"
             }
-            Some(libc::EINVAL | libc::ENOSYS) => {
-                "the kernel needs CONFIG_CGROUP_BPF for device rules on cgroup2"
-            }
+            Some(libc::EINVAL | libc::ENOSYS) => "the kernel needs CONFIG_CGROUP_BPF for device rules on cgroup2",
             _ => "",
         };
-        Error::advised(
-            format!("attach the device rules to {}", group.display()),
-            error,
-            advice,
-        )
+        Error::advised(format!("attach the device rules to {}", group.display()), error, advice)
     };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let folder = open(group, flags, Mode::empty()).map_err(|error| fail(error.into()))?;
@@ -142,13 +131,9 @@ fn attach_program(group: &Path, rules: &[DeviceRule]) -> Result<(), Error> {
 
 fn mkdir_error(path: &Path, error: Errno) -> Error {
     let advice = match error {
-        Errno::ROFS => {
-            "the cgroup file system is mounted read-only; remount it read-write (mount -o remount,rw)"
-        }
+        Errno::ROFS => "the cgroup file system is mounted read-only; remount it read-write (mount -o remount,rw)",
         Errno::ACCESS | Errno::PERM => "only root may make groups here",
-        Errno::AGAIN => {
-            "the group above has its cgroup.max.descendants or cgroup.max.depth reached"
-        }
+        Errno::AGAIN => "the group above has its cgroup.max.descendants or cgroup.max.depth reached",
         Errno::NOSPC | Errno::NOMEM => "the kernel has no room for more groups; remove unused ones",
         Errno::NOENT => "the group above is being removed again and again",
         _ => "",
@@ -157,17 +142,10 @@ fn mkdir_error(path: &Path, error: Errno) -> Error {
 }
 
 fn write_error(path: &Path, value: &str, why: &str, error: io::Error) -> Error {
-    let name = path
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default();
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let shown: String = value.chars().take(80).collect();
     let advice = advice(&name, error.raw_os_error());
-    Error::advised(
-        format!("write {shown:?} to {} ({why})", path.display()),
-        error,
-        advice,
-    )
+    Error::advised(format!("write {shown:?} to {} ({why})", path.display()), error, advice)
 }
 
 /// What an error number of a control file means; linux/Documentation/admin-guide/cgroup-v1 and cgroup-v2.
@@ -176,9 +154,7 @@ fn advice(file: &str, code: Option<i32>) -> &'static str {
         ("cgroup.subtree_control", Some(libc::EBUSY)) => {
             "cgroup2 passes no controllers on from a group that has processes in it; move them into a group of their own first (in a container: mkdir /sys/fs/cgroup/init and move them there)"
         }
-        ("cgroup.subtree_control", Some(libc::ENOENT)) => {
-            "the group above does not offer one of these controllers"
-        }
+        ("cgroup.subtree_control", Some(libc::ENOENT)) => "the group above does not offer one of these controllers",
         ("cgroup.subtree_control", Some(libc::EINVAL)) => {
             "a controller refuses: cpu does so while real-time processes run outside the top group"
         }
@@ -188,12 +164,8 @@ fn advice(file: &str, code: Option<i32>) -> &'static str {
         ("cpuset.cpus" | "cpuset.mems", Some(libc::EINVAL | libc::EACCES)) => {
             "the group above does not have all of these"
         }
-        ("cpuset.cpus" | "cpuset.mems", Some(libc::ERANGE | libc::ENODEV)) => {
-            "there is no such CPU or memory node"
-        }
-        ("cpuset.cpus" | "cpuset.mems", Some(libc::EBUSY)) => {
-            "another group has these for itself alone"
-        }
+        ("cpuset.cpus" | "cpuset.mems", Some(libc::ERANGE | libc::ENODEV)) => "there is no such CPU or memory node",
+        ("cpuset.cpus" | "cpuset.mems", Some(libc::EBUSY)) => "another group has these for itself alone",
         ("cpu.cfs_quota_us" | "cpu.cfs_period_us" | "cpu.max", Some(libc::EINVAL)) => {
             "the kernel takes periods from 1000 to 1000000 microseconds, quotas from 1000, and on v1 not more than the group above has"
         }
@@ -203,10 +175,9 @@ fn advice(file: &str, code: Option<i32>) -> &'static str {
         (file, Some(libc::EINVAL | libc::EOPNOTSUPP)) if is_disk_file(file) => {
             "the kernel does not take it for this device; give a whole disk, and for weights one that uses BFQ"
         }
-        (
-            "memory.limit_in_bytes" | "memory.memsw.limit_in_bytes" | "memory.max",
-            Some(libc::EBUSY),
-        ) => "more is in use already",
+        ("memory.limit_in_bytes" | "memory.memsw.limit_in_bytes" | "memory.max", Some(libc::EBUSY)) => {
+            "more is in use already"
+        }
         ("devices.allow", Some(libc::EPERM)) => "the group above does not have this device itself",
         (_, Some(libc::ENOENT)) => {
             "this kernel has no such file for the group: the feature is not built in or not enabled"

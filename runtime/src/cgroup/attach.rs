@@ -26,12 +26,7 @@ pub struct Group {
 /// The groups that a plan makes, in its order.
 pub fn groups(ops: &[Op]) -> Vec<Group> {
     let group = |op: &Op| match op {
-        Op::Create {
-            path, controllers, ..
-        } => Some(Group {
-            path: path.clone(),
-            controllers: controllers.clone(),
-        }),
+        Op::Create { path, controllers, .. } => Some(Group { path: path.clone(), controllers: controllers.clone() }),
         _ => None,
     };
     ops.iter().filter_map(group).collect()
@@ -55,21 +50,8 @@ pub fn explain_attach(attach: &Attach) -> Vec<(String, String)> {
     let v2 = attach.v2.iter().map(|folder| folder.join("cgroup.procs"));
     let files: Vec<PathBuf> = v2.chain(attach.v1.iter().cloned()).collect();
     let reason = |index: usize| {
-        if index == 0 {
-            "the container's first process enters its groups; its children inherit them"
-        } else {
-            ""
-        }
+        if index == 0 { "the container's first process enters its groups; its children inherit them" } else { "" }
     };
-    let line = |file: &Path| {
-        format!(
-            "echo $pid > {}",
-            super::explain::quote(&file.to_string_lossy())
-        )
-    };
-    files
-        .iter()
-        .enumerate()
-        .map(|(index, file)| (line(file), reason(index).to_owned()))
-        .collect()
+    let line = |file: &Path| format!("echo $pid > {}", super::explain::quote(&file.to_string_lossy()));
+    files.iter().enumerate().map(|(index, file)| (line(file), reason(index).to_owned())).collect()
 }

@@ -84,14 +84,7 @@ fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<libc::c_int> {
     // SAFETY: the kernel reads size_of::<T>() bytes of a live value whose layout is the head of union bpf_attr for this
     // command (it takes shorter unions as zero-filled); the pointers inside come from slices that the callers borrow
     // until the call returns, with their true lengths; no log buffer is given, so the kernel writes nothing.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            std::ptr::from_ref(attributes),
-            size_of::<T>(),
-        )
-    };
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>()) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }

@@ -60,37 +60,22 @@ impl DeviceRule {
             // eBPF compares with a signed 32-bit constant; dev_t has 12 and 20 bits anyway.
             Some(value) => match i32::try_from(value) {
                 Ok(value) if value >= 0 => Ok(Some(value.unsigned_abs())),
-                _ => Err(Error::refused(format!(
-                    "invalid device rule: {name} number {value} is out of range"
-                ))),
+                _ => Err(Error::refused(format!("invalid device rule: {name} number {value} is out of range"))),
             },
         };
-        let (major, minor) = (
-            number("major", rule.major())?,
-            number("minor", rule.minor())?,
-        );
+        let (major, minor) = (number("major", rule.major())?, number("minor", rule.minor())?);
         if kind == DeviceKind::All && (major.is_some() || minor.is_some()) {
-            return refuse("type a stands for every device and takes no numbers; write one rule for b and one for c".to_owned());
+            return refuse(
+                "type a stands for every device and takes no numbers; write one rule for b and one for c".to_owned(),
+            );
         }
         // An absent access means all three, as `a` alone does in the kernel's own files.
-        let access = rule
-            .access()
-            .as_deref()
-            .filter(|access| !access.is_empty())
-            .unwrap_or("rwm");
+        let access = rule.access().as_deref().filter(|access| !access.is_empty()).unwrap_or("rwm");
         if let Some(other) = access.chars().find(|letter| !"rwm".contains(*letter)) {
             return refuse(format!("access {access:?} has {other:?}; use r, w and m"));
         }
         let has = |letter| access.contains(letter);
-        Ok(DeviceRule {
-            allow: rule.allow(),
-            kind,
-            major,
-            minor,
-            read: has('r'),
-            write: has('w'),
-            mknod: has('m'),
-        })
+        Ok(DeviceRule { allow: rule.allow(), kind, major, minor, read: has('r'), write: has('w'), mknod: has('m') })
     }
 
     /// The kernel's bits: mknod 1, read 2, write 4 (linux/bpf.h, BPF_DEVCG_ACC_*).
@@ -141,10 +126,7 @@ impl fmt::Display for DeviceRule {
 ///
 /// The result is empty when everything is allowed, which needs no rule (`--privileged`).
 pub(super) fn parse(list: &[LinuxDeviceCgroup]) -> Result<Vec<DeviceRule>, Error> {
-    let mut rules = list
-        .iter()
-        .map(DeviceRule::from_oci)
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut rules = list.iter().map(DeviceRule::from_oci).collect::<Result<Vec<_>, _>>()?;
     if let Some(last) = rules.iter().rposition(DeviceRule::is_everything) {
         let keep = if rules[last].allow { last + 1 } else { last };
         rules.drain(..keep);
@@ -168,11 +150,7 @@ pub(super) fn v1_lines(rules: &[DeviceRule]) -> Result<Vec<(&'static str, String
     let mut allowed_by_default = true;
     let mut exceptions: Vec<DeviceRule> = Vec::new();
     for rule in rules.iter().flat_map(by_kind) {
-        let file = if rule.allow {
-            "devices.allow"
-        } else {
-            "devices.deny"
-        };
+        let file = if rule.allow { "devices.allow" } else { "devices.deny" };
         if rule.is_everything() {
             lines.push((file, rule.to_string()));
             allowed_by_default = rule.allow;
@@ -182,10 +160,7 @@ pub(super) fn v1_lines(rules: &[DeviceRule]) -> Result<Vec<(&'static str, String
             exceptions.push(rule);
         } else {
             let mut hit = false;
-            for exception in exceptions
-                .iter_mut()
-                .filter(|exception| exception.overlaps(&rule))
-            {
+            for exception in exceptions.iter_mut().filter(|exception| exception.overlaps(&rule)) {
                 if !exception.same_devices(&rule) {
                     return Err(Error::refused(format!(
                         "device rule `{} {rule}` takes back a part of `{exception}`, which the v1 devices controller can't do; name the devices singly",
@@ -210,12 +185,7 @@ fn by_kind(rule: &DeviceRule) -> Vec<DeviceRule> {
     if rule.kind != DeviceKind::All || rule.is_everything() {
         return vec![rule.clone()];
     }
-    [DeviceKind::Char, DeviceKind::Block]
-        .map(|kind| DeviceRule {
-            kind,
-            ..rule.clone()
-        })
-        .to_vec()
+    [DeviceKind::Char, DeviceKind::Block].map(|kind| DeviceRule { kind, ..rule.clone() }).to_vec()
 }
 
 #[cfg(test)]
@@ -234,34 +204,14 @@ pub(super) mod tests {
         let access = words.next().unwrap_or("rwm");
         let has = |letter| access.contains(letter);
         let (major, minor) = (major.parse().ok(), minor.parse().ok());
-        DeviceRule {
-            allow,
-            kind,
-            major,
-            minor,
-            read: has('r'),
-            write: has('w'),
-            mknod: has('m'),
-        }
+        DeviceRule { allow, kind, major, minor, read: has('r'), write: has('w'), mknod: has('m') }
     }
 
     #[test]
     fn v1_lines_say_what_the_controller_can_keep() {
-        let rules = [
-            "-a",
-            "-c 10:229 rwm",
-            "+c *:* m",
-            "+c 1:3 rwm",
-            "+c 1:3 rw",
-            "-c 1:3 w",
-            "+a *:* m",
-        ]
-        .map(rule);
-        let lines: Vec<String> = v1_lines(&rules)
-            .unwrap()
-            .iter()
-            .map(|(file, line)| format!("{file} {line}"))
-            .collect();
+        let rules = ["-a", "-c 10:229 rwm", "+c *:* m", "+c 1:3 rwm", "+c 1:3 rw", "-c 1:3 w", "+a *:* m"].map(rule);
+        let lines: Vec<String> =
+            v1_lines(&rules).unwrap().iter().map(|(file, line)| format!("{file} {line}")).collect();
         assert_eq!(
             lines,
             [
@@ -274,13 +224,8 @@ pub(super) mod tests {
                 "devices.allow b *:* m"
             ]
         );
-        let error = v1_lines(&["-a", "+c *:* m", "-c 1:3 m"].map(rule))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("`deny c 1:3 m`") && error.contains("`c *:* m`"),
-            "{error}"
-        );
+        let error = v1_lines(&["-a", "+c *:* m", "-c 1:3 m"].map(rule)).unwrap_err().to_string();
+        assert!(error.contains("`deny c 1:3 m`") && error.contains("`c *:* m`"), "{error}");
     }
 
     #[test]
@@ -289,19 +234,9 @@ pub(super) mod tests {
         let list = oci(
             r#"[{"allow":true,"type":"c","major":1,"minor":3,"access":"r"},{"allow":false},{"allow":true,"type":"b","major":8,"access":"r"}]"#,
         );
-        let rules: Vec<String> = parse(&list)
-            .unwrap()
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let rules: Vec<String> = parse(&list).unwrap().iter().map(ToString::to_string).collect();
         assert_eq!(rules, ["a", "b 8:* r"]);
-        assert!(
-            parse(&oci(
-                r#"[{"allow":false},{"allow":true,"type":"a","access":"rwm"}]"#
-            ))
-            .unwrap()
-            .is_empty()
-        );
+        assert!(parse(&oci(r#"[{"allow":false},{"allow":true,"type":"a","access":"rwm"}]"#)).unwrap().is_empty());
         for bad in [
             r#"[{"allow":true,"type":"p"}]"#,
             r#"[{"allow":true,"type":"c","major":-2}]"#,
@@ -309,13 +244,7 @@ pub(super) mod tests {
             r#"[{"allow":true,"type":"c","access":"rx"}]"#,
             r#"[{"allow":true,"type":"a","major":1}]"#,
         ] {
-            assert!(
-                parse(&oci(bad))
-                    .unwrap_err()
-                    .to_string()
-                    .starts_with("invalid device rule"),
-                "{bad}"
-            );
+            assert!(parse(&oci(bad)).unwrap_err().to_string().starts_with("invalid device rule"), "{bad}");
         }
     }
 }

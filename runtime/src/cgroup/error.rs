@@ -26,29 +26,13 @@ pub enum Error {
 impl Error {
     /// A step that failed, without more to say than the kernel does.
     pub(super) fn io(what: impl Into<String>, source: impl Into<io::Error>) -> Error {
-        Error::Failed {
-            what: what.into(),
-            source: source.into(),
-            advice: String::new(),
-        }
+        Error::Failed { what: what.into(), source: source.into(), advice: String::new() }
     }
 
     /// A step that failed for a reason we know.
-    pub(super) fn advised(
-        what: impl Into<String>,
-        source: impl Into<io::Error>,
-        advice: &str,
-    ) -> Error {
-        let advice = if advice.is_empty() {
-            String::new()
-        } else {
-            format!("; {advice}")
-        };
-        Error::Failed {
-            what: what.into(),
-            source: source.into(),
-            advice,
-        }
+    pub(super) fn advised(what: impl Into<String>, source: impl Into<io::Error>, advice: &str) -> Error {
+        let advice = if advice.is_empty() { String::new() } else { format!("; {advice}") };
+        Error::Failed { what: what.into(), source: source.into(), advice }
     }
 
     /// A request that this host can't fulfil.

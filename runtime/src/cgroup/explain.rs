@@ -8,34 +8,21 @@ pub(super) fn explain(op: &Op) -> Vec<(String, String)> {
     let shown = quote(&op.path().to_string_lossy());
     match op {
         Op::Mount { options, .. } => vec![
-            command(
-                format!("mkdir -p {shown}"),
-                "the host has net_cls mounted nowhere",
-            ),
+            command(format!("mkdir -p {shown}"), "the host has net_cls mounted nowhere"),
             command(
                 format!("mount -t cgroup -o {options} {options} {shown}"),
                 "for all containers; it stays until the last one is gone",
             ),
         ],
-        Op::Parent { .. } => vec![command(
-            format!("mkdir -p {shown}"),
-            "all containers' groups lie in here",
-        )],
-        Op::Fill { value, why, .. } => vec![command(
-            format!("grep -q . {shown} || echo {} > {shown}", quote(value)),
-            why,
-        )],
+        Op::Parent { .. } => vec![command(format!("mkdir -p {shown}"), "all containers' groups lie in here")],
+        Op::Fill { value, why, .. } => {
+            vec![command(format!("grep -q . {shown} || echo {} > {shown}", quote(value)), why)]
+        }
         Op::Create { controllers, .. } if controllers.is_empty() => {
-            vec![command(
-                format!("mkdir {shown}"),
-                "the container's group in cgroup2",
-            )]
+            vec![command(format!("mkdir {shown}"), "the container's group in cgroup2")]
         }
         Op::Create { controllers, .. } => {
-            vec![command(
-                format!("mkdir {shown}"),
-                &format!("the container's group of {}", controllers.join(", ")),
-            )]
+            vec![command(format!("mkdir {shown}"), &format!("the container's group of {}", controllers.join(", ")))]
         }
         Op::Write { value, why, .. } => {
             vec![command(format!("echo {} > {shown}", quote(value)), why)]
@@ -43,19 +30,13 @@ pub(super) fn explain(op: &Op) -> Vec<(String, String)> {
         Op::DeviceRules { rules, .. } => {
             let lines = super::devices::v1_lines(rules).unwrap_or_default();
             let line = |(index, (file, line)): (usize, &(&str, String))| {
-                let why = if index == 0 {
-                    "which device nodes may be opened and made"
-                } else {
-                    ""
-                };
+                let why = if index == 0 { "which device nodes may be opened and made" } else { "" };
                 command(format!("echo {} > {shown}/{file}", quote(line)), why)
             };
             lines.iter().enumerate().map(line).collect()
         }
         Op::DeviceProgram { rules, .. } => {
-            let rule = |rule: &super::DeviceRule| {
-                format!("{} {rule}", if rule.allow { "allow" } else { "deny" })
-            };
+            let rule = |rule: &super::DeviceRule| format!("{} {rule}", if rule.allow { "allow" } else { "deny" });
             let list: Vec<String> = rules.iter().map(rule).collect();
             vec![command(
                 format!("# bpf(2): a device filter for {shown}: {}", list.join(", ")),

@@ -24,10 +24,7 @@ pub(super) fn read_fd(fd: &OwnedFd, limit: usize) -> io::Result<String> {
     let mut bytes = Vec::with_capacity(4096);
     loop {
         if bytes.len() > limit {
-            return Err(io::Error::new(
-                io::ErrorKind::FileTooLarge,
-                format!("longer than {limit} bytes"),
-            ));
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {limit} bytes")));
         }
         if bytes.capacity() - bytes.len() < 4096 {
             bytes.reserve(bytes.capacity());
@@ -54,10 +51,7 @@ pub(super) fn write_fd(fd: &OwnedFd, value: &str) -> io::Result<()> {
         match rustix::io::write(fd, value.as_bytes()) {
             Ok(count) if count == value.len() => return Ok(()),
             Ok(_) => {
-                return Err(io::Error::new(
-                    io::ErrorKind::WriteZero,
-                    "the kernel took only a part",
-                ));
+                return Err(io::Error::new(io::ErrorKind::WriteZero, "the kernel took only a part"));
             }
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),

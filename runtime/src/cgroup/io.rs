@@ -8,26 +8,10 @@ use super::{Error, Home, limits::rate, plan::Draft};
 
 /// The four throttle lists: flag, v1 file, key of cgroup2's `io.max`.
 const THROTTLES: [(&str, &str, &str); 4] = [
-    (
-        "--device-read-bps",
-        "blkio.throttle.read_bps_device",
-        "rbps",
-    ),
-    (
-        "--device-write-bps",
-        "blkio.throttle.write_bps_device",
-        "wbps",
-    ),
-    (
-        "--device-read-iops",
-        "blkio.throttle.read_iops_device",
-        "riops",
-    ),
-    (
-        "--device-write-iops",
-        "blkio.throttle.write_iops_device",
-        "wiops",
-    ),
+    ("--device-read-bps", "blkio.throttle.read_bps_device", "rbps"),
+    ("--device-write-bps", "blkio.throttle.write_bps_device", "wbps"),
+    ("--device-read-iops", "blkio.throttle.read_iops_device", "riops"),
+    ("--device-write-iops", "blkio.throttle.write_iops_device", "wiops"),
 ];
 
 /// Plans `--blkio-weight`, `--blkio-weight-device` and the throttles.
@@ -36,9 +20,7 @@ pub(super) fn plan(resources: &LinuxResources, draft: &mut Draft) -> Result<(), 
         return Ok(());
     };
     if block.leaf_weight().is_some_and(|weight| weight != 0) {
-        return Err(Error::refused(
-            "cannot keep a blkio leaf weight: Linux dropped it with the CFQ scheduler (5.0)",
-        ));
+        return Err(Error::refused("cannot keep a blkio leaf weight: Linux dropped it with the CFQ scheduler (5.0)"));
     }
     plan_weights(block, draft)?;
     plan_throttles(block, draft)
@@ -49,9 +31,7 @@ fn plan_weights(block: &LinuxBlockIo, draft: &mut Draft) -> Result<(), Error> {
         if (10..=1000).contains(&weight) {
             return Ok(weight);
         }
-        Err(Error::refused(format!(
-            "invalid {flag} {weight}: 10 to 1000, or 0 to leave it alone"
-        )))
+        Err(Error::refused(format!("invalid {flag} {weight}: 10 to 1000, or 0 to leave it alone")))
     };
     if let Some(weight) = block.weight().filter(|weight| *weight != 0) {
         let flag = format!("--blkio-weight {}", range("--blkio-weight", weight)?);
@@ -61,13 +41,7 @@ fn plan_weights(block: &LinuxBlockIo, draft: &mut Draft) -> Result<(), Error> {
             Scale::Bfq(_) => weight.to_string(),
             Scale::Cost => format!("default {}", scale.value(weight)),
         };
-        draft.write(
-            home,
-            "blkio",
-            scale.file(),
-            value,
-            format!("{flag}: share of a busy disk{}", scale.remark()),
-        );
+        draft.write(home, "blkio", scale.file(), value, format!("{flag}: share of a busy disk{}", scale.remark()));
     }
     for device in block.weight_device().iter().flatten() {
         let name = number(device.major(), device.minor())?;
@@ -79,10 +53,7 @@ fn plan_weights(block: &LinuxBlockIo, draft: &mut Draft) -> Result<(), Error> {
         let Some(weight) = device.weight().filter(|weight| *weight != 0) else {
             continue;
         };
-        let flag = format!(
-            "--blkio-weight-device {name}:{}",
-            range("--blkio-weight-device", weight)?
-        );
+        let flag = format!("--blkio-weight-device {name}:{}", range("--blkio-weight-device", weight)?);
         let scale = Scale::find(&flag, draft)?;
         let home = draft.home("blkio", &flag)?;
         let value = format!("{name} {}", scale.value(weight));
@@ -91,10 +62,7 @@ fn plan_weights(block: &LinuxBlockIo, draft: &mut Draft) -> Result<(), Error> {
             "blkio",
             scale.device_file(),
             value,
-            format!(
-                "{flag}: share of this disk when it is busy{}",
-                scale.remark()
-            ),
+            format!("{flag}: share of this disk when it is busy{}", scale.remark()),
         );
     }
     Ok(())
@@ -164,27 +132,13 @@ fn plan_throttles(block: &LinuxBlockIo, draft: &mut Draft) -> Result<(), Error> 
     // cgroup2 takes all four numbers of a disk in one line.
     let mut lines: BTreeMap<String, (Vec<String>, Vec<String>)> = BTreeMap::new();
     for ((flag, v1_file, key), list) in THROTTLES.into_iter().zip(lists) {
-        for device in list
-            .iter()
-            .flatten()
-            .filter(|device: &&LinuxThrottleDevice| device.rate() != 0)
-        {
+        for device in list.iter().flatten().filter(|device: &&LinuxThrottleDevice| device.rate() != 0) {
             let name = number(device.major(), device.minor())?;
-            let shown = if key.ends_with("bps") {
-                rate(device.rate())
-            } else {
-                device.rate().to_string()
-            };
+            let shown = if key.ends_with("bps") { rate(device.rate()) } else { device.rate().to_string() };
             let why = format!("{flag} {name}:{shown}");
             let home = draft.home("blkio", &why)?;
             match home {
-                Home::V1(_) => draft.write(
-                    home,
-                    "blkio",
-                    v1_file,
-                    format!("{name} {}", device.rate()),
-                    why,
-                ),
+                Home::V1(_) => draft.write(home, "blkio", v1_file, format!("{name} {}", device.rate()), why),
                 Home::V2(_) => {
                     let line = lines.entry(name).or_default();
                     line.0.push(format!("{key}={}", device.rate()));
@@ -195,13 +149,7 @@ fn plan_throttles(block: &LinuxBlockIo, draft: &mut Draft) -> Result<(), Error> 
     }
     for (name, (values, whys)) in lines {
         let home = draft.home("blkio", &whys.join(" "))?;
-        draft.write(
-            home,
-            "blkio",
-            "io.max",
-            format!("{name} {}", values.join(" ")),
-            whys.join(" "),
-        );
+        draft.write(home, "blkio", "io.max", format!("{name} {}", values.join(" ")), whys.join(" "));
     }
     Ok(())
 }
@@ -209,9 +157,7 @@ fn plan_throttles(block: &LinuxBlockIo, draft: &mut Draft) -> Result<(), Error> 
 /// `8:0`.
 fn number(major: i64, minor: i64) -> Result<String, Error> {
     if !(0..1 << 12).contains(&major) || !(0..1 << 20).contains(&minor) {
-        return Err(Error::refused(format!(
-            "invalid block device {major}:{minor}: the numbers are out of range"
-        )));
+        return Err(Error::refused(format!("invalid block device {major}:{minor}: the numbers are out of range")));
     }
     Ok(format!("{major}:{minor}"))
 }

@@ -82,39 +82,26 @@ impl Layout {
     /// # Errors
     /// `/proc/self/mountinfo` can't be read. Anything else that is missing makes the layout poorer.
     pub fn read() -> Result<Layout, Error> {
-        let mountinfo =
-            file::read(Path::new("/proc/self/mountinfo"), MOUNTINFO_LIMIT).map_err(|error| {
-                Error::advised("read /proc/self/mountinfo", error, "is /proc mounted?")
-            })?;
+        let mountinfo = file::read(Path::new("/proc/self/mountinfo"), MOUNTINFO_LIMIT)
+            .map_err(|error| Error::advised("read /proc/self/mountinfo", error, "is /proc mounted?"))?;
         Ok(Layout::from_files(&mountinfo, &Host))
     }
 
     /// The pure part of [`Layout::read`]: everything but the mount table comes through `files`.
     pub(super) fn from_files(mountinfo: &str, files: &dyn Files) -> Layout {
         let mounts = Mount::parse_all(mountinfo);
-        let mut layout = Layout {
-            kernel: parse_kernel(&files.text("/proc/cgroups")),
-            ..Layout::default()
-        };
-        for mount in mounts
-            .iter()
-            .filter(|mount| mount.kind != Kind::Other && mount.is_visible(&mounts))
-        {
+        let mut layout = Layout { kernel: parse_kernel(&files.text("/proc/cgroups")), ..Layout::default() };
+        for mount in mounts.iter().filter(|mount| mount.kind != Kind::Other && mount.is_visible(&mounts)) {
             if mount.kind == Kind::V2 {
                 layout.add_v2(mount, files);
             } else {
-                layout.add_v1(mount, &layout.kernel.clone());
+                layout.add_v1(mount);
             }
         }
         let top = Path::new("/sys/fs/cgroup");
         layout.writable_top = mounts
             .iter()
-            .find(|mount| {
-                mount.point == top
-                    && mount.is_tmpfs
-                    && mount.is_writable
-                    && mount.is_visible(&mounts)
-            })
+            .find(|mount| mount.point == top && mount.is_tmpfs && mount.is_writable && mount.is_visible(&mounts))
             .map(|mount| mount.point.clone());
         layout.read_net_cls(files);
         layout.read_cpuset(files);
@@ -126,11 +113,7 @@ impl Layout {
     ///
     /// cgroup2 has no `devices` controller (eBPF does its work) and no `cpuacct` and `freezer` (every group has them): the tree itself is their home.
     pub fn home(&self, controller: &str) -> Option<Home<'_>> {
-        if let Some(v1) = self
-            .v1
-            .iter()
-            .find(|v1| v1.controllers.iter().any(|name| name == controller))
-        {
+        if let Some(v1) = self.v1.iter().find(|v1| v1.controllers.iter().any(|name| name == controller)) {
             return Some(Home::V1(v1));
         }
         let v2 = self.v2.as_ref()?;
@@ -166,22 +149,17 @@ impl Layout {
         }
     }
 
-    fn add_v1(&mut self, mount: &Mount, kernel: &[KernelController]) {
+    fn add_v1(&mut self, mount: &Mount) {
         // The super options hold flags too (xattr, noprefix, clone_children): keep what is a controller.
         let controllers: Vec<String> = mount
             .super_options
             .split(',')
-            .filter(|name| {
-                kernel.iter().any(|known| known.name == *name) || KNOWN_V1.contains(name)
-            })
+            .filter(|name| KNOWN_V1.contains(name) || self.kernel.iter().any(|known| known.name == *name))
             .map(str::to_owned)
             .collect();
         // A second mount of the same hierarchy (a bind mount, say): the first in the table is the host's own.
         if !controllers.is_empty() && !self.v1.iter().any(|v1| v1.controllers == controllers) {
-            self.v1.push(V1 {
-                mount: mount.point.clone(),
-                controllers,
-            });
+            self.v1.push(V1 { mount: mount.point.clone(), controllers });
         }
     }
 
@@ -194,50 +172,28 @@ impl Layout {
             text.split_ascii_whitespace().map(str::to_owned).collect()
         };
         let (controllers, enabled) = (words("cgroup.controllers"), words("cgroup.subtree_control"));
-        self.v2 = Some(V2 {
-            mount: mount.point.clone(),
-            controllers,
-            enabled,
-        });
+        self.v2 = Some(V2 { mount: mount.point.clone(), controllers, enabled });
     }
 
     /// A hierarchy can live on without a visible mount; the kernel then takes it only with the same set of controllers.
     fn read_net_cls(&mut self, files: &dyn Files) {
-        let attached = self
-            .kernel
-            .iter()
-            .any(|known| known.name == "net_cls" && known.hierarchy != 0);
+        let attached = self.kernel.iter().any(|known| known.name == "net_cls" && known.hierarchy != 0);
         if !attached || self.home("net_cls").is_some() {
             return;
         }
         let own = files.text("/proc/self/cgroup");
         let sets = own.lines().filter_map(|line| line.split(':').nth(1));
-        let set = sets
-            .map(|set| set.split(',').collect::<Vec<_>>())
-            .find(|set| set.contains(&"net_cls"));
-        self.net_cls_with = set
-            .into_iter()
-            .flatten()
-            .filter(|name| *name != "net_cls")
-            .map(str::to_owned)
-            .collect();
+        let set = sets.map(|set| set.split(',').collect::<Vec<_>>()).find(|set| set.contains(&"net_cls"));
+        self.net_cls_with = set.into_iter().flatten().filter(|name| *name != "net_cls").map(str::to_owned).collect();
     }
 
     fn read_cpuset(&mut self, files: &dyn Files) {
         let (cpus, mems) = match self.home("cpuset") {
             Some(Home::V1(v1)) => (v1.mount.join("cpuset.cpus"), v1.mount.join("cpuset.mems")),
-            Some(Home::V2(v2)) => (
-                v2.mount.join("cpuset.cpus.effective"),
-                v2.mount.join("cpuset.mems.effective"),
-            ),
+            Some(Home::V2(v2)) => (v2.mount.join("cpuset.cpus.effective"), v2.mount.join("cpuset.mems.effective")),
             None => return,
         };
-        let value = |path: &Path| {
-            files
-                .read(path)
-                .map(|text| text.trim().to_owned())
-                .filter(|text| !text.is_empty())
-        };
+        let value = |path: &Path| files.read(path).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
         (self.cpus, self.mems) = (value(&cpus), value(&mems));
     }
 
@@ -250,15 +206,10 @@ impl Layout {
         };
         (self.bfq, self.iocost) = match self.home("blkio") {
             // The weight files are not in the root group, the statistics of the same policy are.
-            Some(Home::V1(v1)) => (
-                files.exists(&v1.mount.join("blkio.bfq.io_service_bytes")),
-                false,
-            ),
+            Some(Home::V1(v1)) => (files.exists(&v1.mount.join("blkio.bfq.io_service_bytes")), false),
             Some(Home::V2(v2)) => (
-                files.exists(Path::new("/sys/module/bfq"))
-                    || files.exists(&v2.mount.join("init.scope/io.bfq.weight")),
-                files.exists(&v2.mount.join("io.cost.qos"))
-                    || files.exists(&v2.mount.join("io.weight")),
+                files.exists(Path::new("/sys/module/bfq")) || files.exists(&v2.mount.join("init.scope/io.bfq.weight")),
+                files.exists(&v2.mount.join("io.cost.qos")) || files.exists(&v2.mount.join("io.weight")),
             ),
             None => (false, false),
         };
@@ -288,13 +239,8 @@ fn parse_kernel(text: &str) -> Vec<KernelController> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     let controllers = lines.filter_map(|line| {
         let mut words = line.split_ascii_whitespace();
-        let (name, hierarchy, _groups, enabled) =
-            (words.next()?, words.next()?, words.next()?, words.next()?);
-        Some(KernelController {
-            name: name.to_owned(),
-            hierarchy: hierarchy.parse().ok()?,
-            enabled: enabled == "1",
-        })
+        let (name, hierarchy, _groups, enabled) = (words.next()?, words.next()?, words.next()?, words.next()?);
+        Some(KernelController { name: name.to_owned(), hierarchy: hierarchy.parse().ok()?, enabled: enabled == "1" })
     });
     controllers.take(64).collect()
 }
@@ -351,18 +297,9 @@ impl Mount {
         let mut fields = fields.split(' ');
         let (id, parent) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
         // The root of the mount does not matter: what is mounted here is as far up as we can see, in a container too.
-        let (_device, _root, point, options) = (
-            fields.next()?,
-            fields.next()?,
-            fields.next()?,
-            fields.next()?,
-        );
+        let (_device, _root, point, options) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
         let mut file_system = file_system.split(' ');
-        let (kind, _source, super_options) = (
-            file_system.next()?,
-            file_system.next()?,
-            file_system.next()?,
-        );
+        let (kind, _source, super_options) = (file_system.next()?, file_system.next()?, file_system.next()?);
         let writable = |options: &str| !options.split(',').any(|option| option == "ro");
         Some(Mount {
             id,
@@ -381,28 +318,25 @@ impl Mount {
 
     /// Whether the path of the mount leads to it: neither it nor a mount above it is covered by another one.
     fn is_visible(&self, mounts: &[Mount]) -> bool {
-        if mounts.iter().any(|other| {
-            other.parent == self.id && other.id != self.id && other.point == self.point
-        }) {
+        if mounts.iter().any(|other| other.parent == self.id && other.id != self.id && other.point == self.point) {
             return false;
         }
         let mut mount = self;
         // The parents form a tree; the bound is for a table that changed while it was read.
         for _ in 0..64 {
-            let Some(above) = mounts
-                .iter()
-                .find(|other| other.id == mount.parent && other.id != mount.id)
-            else {
+            let Some(above) = mounts.iter().find(|other| other.id == mount.parent && other.id != mount.id) else {
                 return true;
             };
+            // Numbers first: comparing paths is what costs here.
             let hides = |other: &Mount| {
-                let sibling =
-                    other.parent == above.id && other.id != above.id && other.id != mount.id;
-                let covers_above = other.point == above.point && mount.point != above.point;
-                let on_the_way = other.point != above.point
-                    && other.point != mount.point
-                    && mount.point.starts_with(&other.point);
-                sibling && (covers_above || on_the_way)
+                other.parent == above.id
+                    && other.id != above.id
+                    && other.id != mount.id
+                    && if other.point == above.point {
+                        mount.point != above.point
+                    } else {
+                        other.point != mount.point && mount.point.starts_with(&other.point)
+                    }
             };
             if mounts.iter().any(hides) {
                 return false;
@@ -422,12 +356,7 @@ fn unescape(text: &str) -> PathBuf {
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {
         match tail {
-            [
-                a @ b'0'..=b'3',
-                b @ b'0'..=b'7',
-                c @ b'0'..=b'7',
-                after @ ..,
-            ] if *first == b'\\' => {
+            [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..] if *first == b'\\' => {
                 bytes.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
                 rest = after;
             }

@@ -20,19 +20,12 @@ impl Files for Fixture {
 }
 
 fn fixture(files: &[(&str, &str)]) -> Fixture {
-    Fixture(
-        files
-            .iter()
-            .map(|(path, text)| (PathBuf::from(path), (*text).to_owned()))
-            .collect(),
-    )
+    Fixture(files.iter().map(|(path, text)| (PathBuf::from(path), (*text).to_owned())).collect())
 }
 
 /// `/proc/cgroups` with `name hierarchy` pairs.
 fn kernel(text: &str) -> String {
-    let lines = text
-        .split(", ")
-        .map(|pair| pair.replace(' ', "\t") + "\t1\t1\n");
+    let lines = text.split(", ").map(|pair| pair.replace(' ', "\t") + "\t1\t1\n");
     "#subsys_name\thierarchy\tnum_cgroups\tenabled\n".to_owned() + &lines.collect::<String>()
 }
 
@@ -49,14 +42,8 @@ pub(super) fn pure_v2() -> Layout {
                     "cpuset 0, cpu 0, cpuacct 0, blkio 0, memory 0, devices 0, freezer 0, net_cls 0, net_prio 0, hugetlb 0, pids 0",
                 ),
             ),
-            (
-                "/sys/fs/cgroup/cgroup.controllers",
-                "cpuset cpu io memory hugetlb pids rdma misc\n",
-            ),
-            (
-                "/sys/fs/cgroup/cgroup.subtree_control",
-                "cpuset cpu io memory pids\n",
-            ),
+            ("/sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory hugetlb pids rdma misc\n"),
+            ("/sys/fs/cgroup/cgroup.subtree_control", "cpuset cpu io memory pids\n"),
             ("/sys/fs/cgroup/cpuset.cpus.effective", "0-3\n"),
             ("/sys/fs/cgroup/cpuset.mems.effective", "0\n"),
             ("/sys/fs/cgroup/io.cost.qos", ""),
@@ -83,16 +70,11 @@ pub(super) fn hybrid() -> Layout {
         &fixture(&[
             (
                 "/proc/cgroups",
-                &kernel(
-                    "cpuset 4, cpu 2, cpuacct 2, blkio 5, memory 6, devices 7, net_cls 3, net_prio 3, pids 11",
-                ),
+                &kernel("cpuset 4, cpu 2, cpuacct 2, blkio 5, memory 6, devices 7, net_cls 3, net_prio 3, pids 11"),
             ),
             ("/sys/fs/cgroup/cpuset/cpuset.cpus", "0-1\n"),
             ("/sys/fs/cgroup/cpuset/cpuset.mems", "0\n"),
-            (
-                "/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes",
-                "9223372036854771712\n",
-            ),
+            ("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes", "9223372036854771712\n"),
             ("/sys/fs/cgroup/unified/cgroup.controllers", "\n"),
             ("/sys/fs/cgroup/unified/cgroup.subtree_control", "\n"),
         ]),
@@ -109,18 +91,10 @@ pub(super) fn hybrid_612() -> Layout {
         &fixture(&[
             (
                 "/proc/cgroups",
-                &kernel(
-                    "cpuset 0, cpu 2, cpuacct 2, blkio 4, memory 0, devices 5, net_cls 3, net_prio 3, pids 9",
-                ),
+                &kernel("cpuset 0, cpu 2, cpuacct 2, blkio 4, memory 0, devices 5, net_cls 3, net_prio 3, pids 9"),
             ),
-            (
-                "/sys/fs/cgroup/unified/cgroup.controllers",
-                "cpuset memory\n",
-            ),
-            (
-                "/sys/fs/cgroup/unified/cgroup.subtree_control",
-                "cpuset memory\n",
-            ),
+            ("/sys/fs/cgroup/unified/cgroup.controllers", "cpuset memory\n"),
+            ("/sys/fs/cgroup/unified/cgroup.subtree_control", "cpuset memory\n"),
             ("/sys/fs/cgroup/unified/cpuset.cpus.effective", "0-1\n"),
             ("/sys/fs/cgroup/unified/cpuset.mems.effective", "0\n"),
             ("/proc/swaps", ""),
@@ -130,17 +104,11 @@ pub(super) fn hybrid_612() -> Layout {
 
 /// The project's own machines: every controller alone on v1 below a writable tmpfs, cgroup2 beside it, net_cls nowhere.
 pub(super) fn test_machine() -> Layout {
-    let mut mounts = "1 0 8:1 / / rw - ext4 /dev/vda rw\n31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n".to_owned();
-    for (id, name) in [
-        "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids",
-    ]
-    .iter()
-    .enumerate()
-    {
-        mounts += &format!(
-            "{} 31 0:{id} / /sys/fs/cgroup/{name} rw,relatime - cgroup cgroup rw,{name}\n",
-            32 + id
-        );
+    let mut mounts =
+        "1 0 8:1 / / rw - ext4 /dev/vda rw\n31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n"
+            .to_owned();
+    for (id, name) in ["cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids"].iter().enumerate() {
+        mounts += &format!("{} 31 0:{id} / /sys/fs/cgroup/{name} rw,relatime - cgroup cgroup rw,{name}\n", 32 + id);
     }
     mounts += "40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd\n\
         41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n";
@@ -174,14 +142,8 @@ fn place(layout: &Layout, controller: &str) -> String {
 #[test]
 fn pure_v2_has_everything_in_one_tree() {
     let layout = pure_v2();
-    for controller in [
-        "memory", "cpu", "cpuacct", "cpuset", "blkio", "pids", "devices", "freezer", "hugetlb",
-    ] {
-        assert_eq!(
-            place(&layout, controller),
-            "v2 /sys/fs/cgroup",
-            "{controller}"
-        );
+    for controller in ["memory", "cpu", "cpuacct", "cpuset", "blkio", "pids", "devices", "freezer", "hugetlb"] {
+        assert_eq!(place(&layout, controller), "v2 /sys/fs/cgroup", "{controller}");
     }
     assert_eq!(place(&layout, "net_cls"), "nowhere");
     assert_eq!(layout.cpus.as_deref(), Some("0-3"));
@@ -194,10 +156,7 @@ fn hybrid_takes_each_controller_where_it_is() {
     let layout = hybrid();
     assert_eq!(place(&layout, "memory"), "v1 /sys/fs/cgroup/memory");
     assert_eq!(place(&layout, "cpuacct"), "v1 /sys/fs/cgroup/cpu,cpuacct");
-    assert_eq!(
-        place(&layout, "net_cls"),
-        "v1 /sys/fs/cgroup/net_cls,net_prio"
-    );
+    assert_eq!(place(&layout, "net_cls"), "v1 /sys/fs/cgroup/net_cls,net_prio");
     // No v1 freezer in this fixture: every cgroup2 group can be frozen.
     assert_eq!(place(&layout, "freezer"), "v2 /sys/fs/cgroup/unified");
     assert!(layout.has_swap_limit());
@@ -215,10 +174,7 @@ fn hybrid_takes_each_controller_where_it_is() {
     let here = test_machine();
     assert_eq!(place(&here, "hugetlb"), "v2 /sys/fs/cgroup/unified");
     assert_eq!(place(&here, "cpu"), "v1 /sys/fs/cgroup/cpu");
-    assert_eq!(
-        here.writable_top.as_deref(),
-        Some(Path::new("/sys/fs/cgroup"))
-    );
+    assert_eq!(here.writable_top.as_deref(), Some(Path::new("/sys/fs/cgroup")));
     assert!(here.bfq);
     assert!(!here.v1.iter().any(|v1| v1.mount.ends_with("systemd")));
 }
@@ -227,35 +183,20 @@ fn hybrid_takes_each_controller_where_it_is() {
 fn nothing_mounted_is_a_layout_too() {
     let layout = Layout::from_files("1 0 8:1 / / rw - ext4 /dev/vda rw\n", &fixture(&[]));
     assert_eq!(layout, Layout::default());
-    assert!(
-        layout
-            .why_missing("memory")
-            .contains("no cgroups are mounted")
-    );
+    assert!(layout.why_missing("memory").contains("no cgroups are mounted"));
     let layout = Layout::from_files("", &fixture(&[("/proc/cgroups", &kernel("memory 0"))]));
     assert!(layout.why_missing("memory").contains("mount -t cgroup2"));
     let switched_off = kernel("memory 0").replace("1\n", "0\n");
     let layout = Layout::from_files("", &fixture(&[("/proc/cgroups", &switched_off)]));
-    assert!(
-        layout
-            .why_missing("memory")
-            .contains("cgroup_disable=memory")
-    );
+    assert!(layout.why_missing("memory").contains("cgroup_disable=memory"));
 }
 
 #[test]
 fn a_mount_table_is_read_as_the_kernel_resolves_paths() {
     // Inside a container: the root of the mount is a group, the mount point is what counts. Blanks are octal.
-    let line = |id, parent, point: &str, rest: &str| {
-        format!("{id} {parent} 0:1 /docker/abc {point} rw - {rest}\n")
-    };
+    let line = |id, parent, point: &str, rest: &str| format!("{id} {parent} 0:1 /docker/abc {point} rw - {rest}\n");
     let layout = |text: &str| Layout::from_files(text, &fixture(&[]));
-    let inside = layout(&line(
-        5,
-        1,
-        "/sys/fs/cgroup\\040x/memory",
-        "cgroup cgroup rw,memory",
-    ));
+    let inside = layout(&line(5, 1, "/sys/fs/cgroup\\040x/memory", "cgroup cgroup rw,memory"));
     assert_eq!(place(&inside, "memory"), "v1 /sys/fs/cgroup x/memory");
     // A mount on top hides what is below it, and so does one on a folder above.
     let covered = line(1, 0, "/", "ext4 x rw")
@@ -267,10 +208,7 @@ fn a_mount_table_is_read_as_the_kernel_resolves_paths() {
         + &line(3, 1, "/sys", "tmpfs x rw");
     assert_eq!(layout(&above).v2, None);
     let again = covered + &line(4, 3, "/sys/fs/cgroup/unified", "cgroup2 x rw");
-    assert_eq!(
-        layout(&again).v2.unwrap().mount,
-        Path::new("/sys/fs/cgroup/unified")
-    );
+    assert_eq!(layout(&again).v2.unwrap().mount, Path::new("/sys/fs/cgroup/unified"));
     // A neighbour whose name begins alike hides nothing.
     let neighbour = line(1, 0, "/", "ext4 x rw")
         + &line(2, 1, "/sys/fs/cgroup", "cgroup2 x rw")

@@ -12,9 +12,9 @@ pub(super) fn plan(resources: &LinuxResources, draft: &mut Draft) -> Result<(), 
     // 0 means "not given" in docker's and OCI's files alike; -1 means unlimited, which is how a new group starts.
     let given = |value: Option<i64>| value.filter(|value| *value != 0);
     let positive = |flag: &str, value: Option<i64>| match given(value) {
-        Some(value) if value < -1 => Err(Error::refused(format!(
-            "invalid {flag} {value}: a size in bytes, or -1 for unlimited"
-        ))),
+        Some(value) if value < -1 => {
+            Err(Error::refused(format!("invalid {flag} {value}: a size in bytes, or -1 for unlimited")))
+        }
         other => Ok(other),
     };
     let limit = positive("-m", memory.limit())?;
@@ -26,25 +26,14 @@ pub(super) fn plan(resources: &LinuxResources, draft: &mut Draft) -> Result<(), 
         ));
     }
     if memory.use_hierarchy() == Some(false) {
-        return Err(Error::refused(
-            "cannot switch memory.use_hierarchy off: Linux has dropped that (5.11)",
-        ));
+        return Err(Error::refused("cannot switch memory.use_hierarchy off: Linux has dropped that (5.11)"));
     }
     // check_before_update speaks of `update`; a group that is made now has no usage to check.
 
     if let Some(bytes) = limit.filter(|bytes| *bytes > 0) {
-        let why = format!(
-            "-m {}: more than this and the container is out of memory",
-            human(bytes)
-        );
+        let why = format!("-m {}: more than this and the container is out of memory", human(bytes));
         let home = draft.home("memory", &format!("-m {}", human(bytes)))?;
-        draft.write(
-            home,
-            "memory",
-            by(home, "memory.limit_in_bytes", "memory.max"),
-            bytes.to_string(),
-            why,
-        );
+        draft.write(home, "memory", by(home, "memory.limit_in_bytes", "memory.max"), bytes.to_string(), why);
     }
     if let Some(swap) = swap {
         plan_swap(limit, swap, draft)?;
@@ -58,17 +47,8 @@ pub(super) fn plan(resources: &LinuxResources, draft: &mut Draft) -> Result<(), 
             )));
         }
         let home = draft.home("memory", &format!("--memory-reservation {}", human(bytes)))?;
-        let why = format!(
-            "--memory-reservation {}: reclaimed from last below this",
-            human(bytes)
-        );
-        draft.write(
-            home,
-            "memory",
-            by(home, "memory.soft_limit_in_bytes", "memory.low"),
-            bytes.to_string(),
-            why,
-        );
+        let why = format!("--memory-reservation {}: reclaimed from last below this", human(bytes));
+        draft.write(home, "memory", by(home, "memory.soft_limit_in_bytes", "memory.low"), bytes.to_string(), why);
     }
     v1_only(
         "kernel TCP memory limit",
@@ -76,29 +56,18 @@ pub(super) fn plan(resources: &LinuxResources, draft: &mut Draft) -> Result<(), 
         given(memory.kernel_tcp()).filter(|v| *v > 0),
         draft,
     )?;
-    v1_only(
-        "--memory-swappiness",
-        "memory.swappiness",
-        memory.swappiness().map(u64::cast_signed),
-        draft,
-    )?;
+    v1_only("--memory-swappiness", "memory.swappiness", memory.swappiness().map(u64::cast_signed), draft)?;
     let no_killer = memory.disable_oom_killer().unwrap_or(false).then_some(1);
     v1_only("--oom-kill-disable", "memory.oom_control", no_killer, draft)
 }
 
 /// `--memory-swap` is memory and swap together, as v1 counts it; cgroup2 takes the swap alone.
 fn plan_swap(limit: Option<i64>, swap: i64, draft: &mut Draft) -> Result<(), Error> {
-    let flag = if swap < 0 {
-        "--memory-swap -1".to_owned()
-    } else {
-        format!("--memory-swap {}", human(swap))
-    };
+    let flag = if swap < 0 { "--memory-swap -1".to_owned() } else { format!("--memory-swap {}", human(swap)) };
     if swap > 0 {
         match limit.filter(|limit| *limit > 0) {
             None => {
-                return Err(Error::refused(format!(
-                    "{flag} is memory and swap together and needs -m; set -m too"
-                )));
+                return Err(Error::refused(format!("{flag} is memory and swap together and needs -m; set -m too")));
             }
             Some(limit) if swap < limit => {
                 return Err(Error::refused(format!(
@@ -124,13 +93,7 @@ fn plan_swap(limit: Option<i64>, swap: i64, draft: &mut Draft) -> Result<(), Err
         // Behind the memory limit: memsw must never be the smaller one.
         Home::V1(_) => {
             let why = format!("{flag}: memory and swap together");
-            draft.write(
-                home,
-                "memory",
-                "memory.memsw.limit_in_bytes",
-                swap.to_string(),
-                why,
-            );
+            draft.write(home, "memory", "memory.memsw.limit_in_bytes", swap.to_string(), why);
         }
         Home::V2(_) => {
             let alone = swap - limit.unwrap_or(0);
@@ -146,9 +109,7 @@ fn v1_only(what: &str, file: &str, value: Option<i64>, draft: &mut Draft) -> Res
     let Some(value) = value else { return Ok(()) };
     let home = draft.home("memory", what)?;
     if let Home::V2(_) = home {
-        return Err(Error::refused(format!(
-            "cannot keep {what}: cgroup2 has no such switch; leave it out"
-        )));
+        return Err(Error::refused(format!("cannot keep {what}: cgroup2 has no such switch; leave it out")));
     }
     draft.write(home, "memory", file, value.to_string(), what);
     Ok(())

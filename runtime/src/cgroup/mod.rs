@@ -110,10 +110,7 @@ impl Op {
     /// Values, device rules and programs die with their group; the parent group is removed with the last child.
     pub fn residue(&self) -> Option<Residue> {
         match self {
-            Op::Create { path, group, .. } => Some(Residue::Cgroup {
-                path: path.clone(),
-                group: group.clone(),
-            }),
+            Op::Create { path, group, .. } => Some(Residue::Cgroup { path: path.clone(), group: group.clone() }),
             Op::Mount { at, .. } => Some(Residue::NetClsMount { path: at.clone() }),
             Op::Parent { .. }
             | Op::Fill { .. }

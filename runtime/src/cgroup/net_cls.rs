@@ -43,18 +43,13 @@ pub fn parse_net_cls(text: &str) -> Result<u32, Error> {
     };
     let hex = |digits: &str, most: usize| -> Option<u32> {
         // from_str_radix takes a leading plus sign; tc does not.
-        let clean =
-            (1..=most).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit());
-        clean
-            .then(|| u32::from_str_radix(digits, 16).ok())
-            .flatten()
+        let clean = (1..=most).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit());
+        clean.then(|| u32::from_str_radix(digits, 16).ok()).flatten()
     };
     let value = if let Some(digits) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         hex(digits, 8).ok_or_else(|| refuse("not a 32-bit hexadecimal number"))?
     } else if let Some((major, minor)) = text.split_once(':') {
-        let part = |digits| {
-            hex(digits, 4).ok_or_else(|| refuse("each part is one to four hexadecimal digits"))
-        };
+        let part = |digits| hex(digits, 4).ok_or_else(|| refuse("each part is one to four hexadecimal digits"));
         part(major)? << 16 | part(minor)?
     } else {
         return Err(refuse("no colon and no 0x"));
@@ -111,10 +106,7 @@ mod tests {
             "１:1",
         ] {
             let error = parse_net_cls(text).unwrap_err().to_string();
-            assert!(
-                error.contains("net_cls") && error.contains("1:10"),
-                "{text}: {error}"
-            );
+            assert!(error.contains("net_cls") && error.contains("1:10"), "{text}: {error}");
         }
     }
 }

@@ -49,16 +49,9 @@ pub fn plan(request: &Request, layout: &Layout) -> Result<Vec<Op>, Error> {
 pub(super) fn check_name(what: &str, name: &str, is_path: bool) -> Result<(), Error> {
     let good = |part: &str| {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"_.-+:@".contains(&b);
-        !part.is_empty()
-            && part.len() <= 255
-            && !part.starts_with(['.', '-'])
-            && part.bytes().all(plain)
+        !part.is_empty() && part.len() <= 255 && !part.starts_with(['.', '-']) && part.bytes().all(plain)
     };
-    let valid = if is_path {
-        name.split('/').all(good) && name.split('/').count() <= 8
-    } else {
-        good(name)
-    };
+    let valid = if is_path { name.split('/').all(good) && name.split('/').count() <= 8 } else { good(name) };
     if valid {
         return Ok(());
     }
@@ -88,22 +81,14 @@ struct DraftGroup {
 
 impl<'a> Draft<'a> {
     fn new(request: &'a Request<'a>, layout: &'a Layout) -> Draft<'a> {
-        Draft {
-            layout,
-            request,
-            mount: None,
-            groups: Vec::new(),
-        }
+        Draft { layout, request, mount: None, groups: Vec::new() }
     }
 
     /// Where a controller is, or the error that the limit `what` can't be kept.
     pub(super) fn home(&self, controller: &str, what: &str) -> Result<Home<'a>, Error> {
-        self.layout.home(controller).ok_or_else(|| {
-            Error::refused(format!(
-                "cannot keep {what}: {}",
-                self.layout.why_missing(controller)
-            ))
-        })
+        self.layout
+            .home(controller)
+            .ok_or_else(|| Error::refused(format!("cannot keep {what}: {}", self.layout.why_missing(controller))))
     }
 
     /// Adds one write into the container's group of the controller's hierarchy.
@@ -116,11 +101,7 @@ impl<'a> Draft<'a> {
         why: impl Into<String>,
     ) {
         let path = self.group_path(home).join(file);
-        let op = Op::Write {
-            path,
-            value: value.into(),
-            why: why.into(),
-        };
+        let op = Op::Write { path, value: value.into(), why: why.into() };
         self.group(home, Some(controller)).writes.push(op);
     }
 
@@ -138,26 +119,13 @@ impl<'a> Draft<'a> {
             Home::V1(v1) => (&v1.mount, v1.controllers.clone()),
             Home::V2(v2) => (&v2.mount, Vec::new()),
         };
-        let index = self
-            .groups
-            .iter()
-            .position(|group| group.top == *top)
-            .unwrap_or_else(|| {
-                self.groups.push(DraftGroup {
-                    top: top.clone(),
-                    v1_controllers,
-                    needs: Vec::new(),
-                    writes: Vec::new(),
-                });
-                self.groups.len() - 1
-            });
+        let index = self.groups.iter().position(|group| group.top == *top).unwrap_or_else(|| {
+            self.groups.push(DraftGroup { top: top.clone(), v1_controllers, needs: Vec::new(), writes: Vec::new() });
+            self.groups.len() - 1
+        });
         let group = &mut self.groups[index];
         if let (Home::V2(_), Some(controller)) = (home, controller) {
-            let name = if controller == "blkio" {
-                "io"
-            } else {
-                controller
-            };
+            let name = if controller == "blkio" { "io" } else { controller };
             if name != "devices" && !group.needs.iter().any(|there| there == name) {
                 group.needs.push(name.to_owned());
             }
@@ -189,10 +157,7 @@ impl<'a> Draft<'a> {
     }
 
     fn net_cls(&mut self) -> Result<(), Error> {
-        let from_spec = self
-            .request
-            .resources
-            .and_then(|resources| resources.network().as_ref()?.class_id());
+        let from_spec = self.request.resources.and_then(|resources| resources.network().as_ref()?.class_id());
         let class = match (self.request.net_cls, from_spec) {
             (Some(flag), Some(spec)) if flag != spec => {
                 return Err(Error::refused(format!(
@@ -204,18 +169,12 @@ impl<'a> Draft<'a> {
             (flag, spec) => flag.or(spec).filter(|class| *class != 0).map(ClassId),
         };
         let Some(class) = class else { return Ok(()) };
-        let why = format!(
-            "--net-cls {class}: tc class of the packets that this container's sockets send"
-        );
+        let why = format!("--net-cls {class}: tc class of the packets that this container's sockets send");
         if let Some(home) = self.layout.home("net_cls") {
             self.write(home, "net_cls", "net_cls.classid", class.file_form(), why);
             return Ok(());
         }
-        let known = self
-            .layout
-            .kernel
-            .iter()
-            .find(|known| known.name == "net_cls");
+        let known = self.layout.kernel.iter().find(|known| known.name == "net_cls");
         if known.is_none_or(|known| !known.enabled) {
             return Err(Error::refused(format!(
                 "cannot keep --net-cls {class}: {}",
@@ -229,21 +188,9 @@ impl<'a> Draft<'a> {
         };
         let mut controllers = vec!["net_cls".to_owned()];
         controllers.extend(self.layout.net_cls_with.iter().cloned());
-        self.mount = Some(Op::Mount {
-            at: at.clone(),
-            options: controllers.join(","),
-        });
-        let hierarchy = super::V1 {
-            mount: at,
-            controllers,
-        };
-        self.write(
-            Home::V1(&hierarchy),
-            "net_cls",
-            "net_cls.classid",
-            class.file_form(),
-            why,
-        );
+        self.mount = Some(Op::Mount { at: at.clone(), options: controllers.join(",") });
+        let hierarchy = super::V1 { mount: at, controllers };
+        self.write(Home::V1(&hierarchy), "net_cls", "net_cls.classid", class.file_form(), why);
         Ok(())
     }
 
@@ -297,11 +244,7 @@ impl<'a> Draft<'a> {
 
 /// `+cpu +memory`.
 fn plus<T: AsRef<str>>(controllers: &[T]) -> String {
-    controllers
-        .iter()
-        .map(|name| format!("+{}", name.as_ref()))
-        .collect::<Vec<_>>()
-        .join(" ")
+    controllers.iter().map(|name| format!("+{}", name.as_ref())).collect::<Vec<_>>().join(" ")
 }
 
 /// A v1 cpuset group starts empty, and takes no task before both of its lists are filled, nor more than the group above
@@ -327,16 +270,9 @@ fn fill_cpuset(layout: &Layout, parents: &[PathBuf], group: &Path, writes: &[Op]
 /// cgroup2: what the topmost group does not pass on yet. The one write that outlives the container: it changes no
 /// process's limits, and other engines and systemd do the same.
 fn enable_at_top(group: &DraftGroup, layout: &Layout) -> Option<Op> {
-    let v2 = layout
-        .v2
-        .as_ref()
-        .filter(|v2| group.v1_controllers.is_empty() && v2.mount == group.top)?;
-    let missing: Vec<&str> = group
-        .needs
-        .iter()
-        .map(String::as_str)
-        .filter(|name| !v2.enabled.iter().any(|on| on == name))
-        .collect();
+    let v2 = layout.v2.as_ref().filter(|v2| group.v1_controllers.is_empty() && v2.mount == group.top)?;
+    let missing: Vec<&str> =
+        group.needs.iter().map(String::as_str).filter(|name| !v2.enabled.iter().any(|on| on == name)).collect();
     if missing.is_empty() {
         return None;
     }

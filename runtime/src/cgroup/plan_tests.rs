@@ -16,10 +16,8 @@ fn script(layout: &Layout, json: &str, net_cls: Option<u32>) -> Result<String, S
         net_cls_mount: Path::new("/run/minidock/net_cls"),
     };
     let ops = plan(&request, layout).map_err(|error| error.to_string())?;
-    let lines = ops
-        .iter()
-        .flat_map(super::Op::explain)
-        .map(|(command, _)| command.replace("/sys/fs/cgroup", "$C") + "\n");
+    let lines =
+        ops.iter().flat_map(super::Op::explain).map(|(command, _)| command.replace("/sys/fs/cgroup", "$C") + "\n");
     Ok(lines.collect())
 }
 
@@ -77,10 +75,7 @@ echo 0x00010010 > $C/net_cls,net_prio/minidock/c0ffee/net_cls.classid
 mkdir -p $C/unified/minidock
 mkdir $C/unified/minidock/c0ffee
 ";
-    assert_eq!(
-        script(&hosts::hybrid(), LIMITS, Some(0x0001_0010)).unwrap(),
-        expected
-    );
+    assert_eq!(script(&hosts::hybrid(), LIMITS, Some(0x0001_0010)).unwrap(), expected);
 }
 
 #[test]
@@ -96,8 +91,7 @@ mkdir -p $C/pids/minidock
 mkdir $C/pids/minidock/c0ffee
 echo 64 > $C/pids/minidock/c0ffee/pids.max
 ";
-    let json =
-        r#"{"memory":{"limit":67108864,"swap":67108864},"cpu":{"cpus":"1"},"pids":{"limit":64}}"#;
+    let json = r#"{"memory":{"limit":67108864,"swap":67108864},"cpu":{"cpus":"1"},"pids":{"limit":64}}"#;
     assert_eq!(script(&hosts::hybrid_612(), json, None).unwrap(), expected);
 }
 
@@ -115,9 +109,10 @@ mkdir $C/unified/minidock/c0ffee
 ";
     assert_eq!(lines(&hosts::test_machine()), expected);
     // Never in the cgroup2 tree.
-    assert!(lines(&hosts::pure_v2()).starts_with(
-        "mkdir -p /run/minidock/net_cls\nmount -t cgroup -o net_cls net_cls /run/minidock/net_cls\n"
-    ));
+    assert!(
+        lines(&hosts::pure_v2())
+            .starts_with("mkdir -p /run/minidock/net_cls\nmount -t cgroup -o net_cls net_cls /run/minidock/net_cls\n")
+    );
 }
 
 #[test]
@@ -133,58 +128,33 @@ fn device_rules_are_lines_on_v1_and_a_program_on_v2() {
     assert!(!v1.contains("10:229"));
     // A hybrid host has both: the program is far cheaper than a v1 group more.
     let hybrid = script(&hosts::test_machine(), &json, None).unwrap();
-    assert!(
-        hybrid.contains("# bpf(2)") && !hybrid.contains("$C/devices"),
-        "{hybrid}"
-    );
+    assert!(hybrid.contains("# bpf(2)") && !hybrid.contains("$C/devices"), "{hybrid}");
     let v2 = script(&hosts::pure_v2(), &json, None).unwrap();
     assert!(v2.starts_with("mkdir -p $C/minidock\nmkdir $C/minidock/c0ffee\n# bpf(2): a device filter for $C/minidock/c0ffee: deny a, deny c 10:229 rwm, allow c *:* m"), "{v2}");
     resources.set_devices(Some(crate::defaults::device_rules_privileged()));
     let json = serde_json::to_string(&resources).unwrap();
-    assert_eq!(
-        script(&hosts::pure_v2(), &json, None).unwrap(),
-        "mkdir -p $C/minidock\nmkdir $C/minidock/c0ffee\n"
-    );
+    assert_eq!(script(&hosts::pure_v2(), &json, None).unwrap(), "mkdir -p $C/minidock\nmkdir $C/minidock/c0ffee\n");
 }
 
 #[test]
 fn a_plan_without_limits_has_one_group() {
     let only = |layout: &Layout| script(layout, "{}", None).unwrap();
-    assert_eq!(
-        only(&hosts::hybrid()),
-        "mkdir -p $C/unified/minidock\nmkdir $C/unified/minidock/c0ffee\n"
-    );
+    assert_eq!(only(&hosts::hybrid()), "mkdir -p $C/unified/minidock\nmkdir $C/unified/minidock/c0ffee\n");
     let mut v1 = hosts::hybrid();
     v1.v2 = None;
-    assert_eq!(
-        only(&v1),
-        "mkdir -p $C/pids/minidock\nmkdir $C/pids/minidock/c0ffee\n"
-    );
+    assert_eq!(only(&v1), "mkdir -p $C/pids/minidock\nmkdir $C/pids/minidock/c0ffee\n");
     assert_eq!(only(&Layout::default()), "");
     // Unlimited is how a group starts.
     let unlimited = r#"{"memory":{"limit":-1,"swap":-1,"reservation":0},"cpu":{"quota":-1,"shares":0,"cpus":""},"pids":{"limit":-1},"devices":[],"blockIO":{"weight":0}}"#;
-    assert_eq!(
-        script(&hosts::pure_v2(), unlimited, None).unwrap(),
-        "mkdir -p $C/minidock\nmkdir $C/minidock/c0ffee\n"
-    );
+    assert_eq!(script(&hosts::pure_v2(), unlimited, None).unwrap(), "mkdir -p $C/minidock\nmkdir $C/minidock/c0ffee\n");
 }
 
 #[test]
 fn the_top_group_is_asked_to_pass_a_controller_on() {
     let mut layout = hosts::pure_v2();
     layout.v2.as_mut().unwrap().enabled.clear();
-    let lines = script(
-        &layout,
-        r#"{"pids":{"limit":3},"memory":{"limit":4194304}}"#,
-        None,
-    )
-    .unwrap();
-    assert!(
-        lines.starts_with(
-            "echo '+memory +pids' > $C/cgroup.subtree_control\nmkdir -p $C/minidock\n"
-        ),
-        "{lines}"
-    );
+    let lines = script(&layout, r#"{"pids":{"limit":3},"memory":{"limit":4194304}}"#, None).unwrap();
+    assert!(lines.starts_with("echo '+memory +pids' > $C/cgroup.subtree_control\nmkdir -p $C/minidock\n"), "{lines}");
 }
 
 #[test]
@@ -198,10 +168,7 @@ fn nested_parents_are_made_one_by_one() {
         net_cls_mount: Path::new("/x"),
     };
     let ops = plan(&request, &hosts::pure_v2()).unwrap();
-    let paths: Vec<String> = ops
-        .iter()
-        .map(|op| op.path().display().to_string())
-        .collect();
+    let paths: Vec<String> = ops.iter().map(|op| op.path().display().to_string()).collect();
     assert_eq!(
         paths.join(" ").replace("/sys/fs/cgroup/", ""),
         "lab lab/blue lab/blue/a lab/cgroup.subtree_control lab/blue/cgroup.subtree_control lab/blue/a/pids.max"
@@ -215,146 +182,56 @@ fn nested_parents_are_made_one_by_one() {
 #[test]
 fn what_cannot_be_kept_is_refused_whole() {
     let nothing = Layout::default();
-    let no_swap = Layout {
-        swap_limit: false,
-        ..hosts::hybrid()
-    };
-    let no_weights = Layout {
-        iocost: false,
-        ..hosts::pure_v2()
-    };
+    let no_swap = Layout { swap_limit: false, ..hosts::hybrid() };
+    let no_weights = Layout { iocost: false, ..hosts::pure_v2() };
     for (layout, json, words) in [
-        (
-            &nothing,
-            r#"{"memory":{"limit":67108864}}"#,
-            "cannot keep -m 64m: no cgroups are mounted; mount -t cgroup2",
-        ),
-        (
-            &nothing,
-            r#"{"devices":[{"allow":false}]}"#,
-            "no cgroups are mounted",
-        ),
+        (&nothing, r#"{"memory":{"limit":67108864}}"#, "cannot keep -m 64m: no cgroups are mounted; mount -t cgroup2"),
+        (&nothing, r#"{"devices":[{"allow":false}]}"#, "no cgroups are mounted"),
         (
             &no_swap,
             r#"{"memory":{"limit":67108864,"swap":134217728}}"#,
             "cannot keep --memory-swap 128m: this kernel does not count swap",
         ),
-        (
-            &hosts::pure_v2(),
-            r#"{"memory":{"swap":134217728}}"#,
-            "needs -m",
-        ),
+        (&hosts::pure_v2(), r#"{"memory":{"swap":134217728}}"#, "needs -m"),
         (
             &hosts::pure_v2(),
             r#"{"memory":{"limit":67108864,"swap":33554432}}"#,
             "--memory-swap 32m is less than -m 64m",
         ),
-        (
-            &hosts::pure_v2(),
-            r#"{"memory":{"limit":-2}}"#,
-            "invalid -m -2",
-        ),
-        (
-            &hosts::pure_v2(),
-            r#"{"memory":{"limit":67108864,"reservation":134217728}}"#,
-            "more than -m 64m",
-        ),
-        (
-            &hosts::pure_v2(),
-            r#"{"memory":{"swappiness":10}}"#,
-            "--memory-swappiness: cgroup2 has no such switch",
-        ),
+        (&hosts::pure_v2(), r#"{"memory":{"limit":-2}}"#, "invalid -m -2"),
+        (&hosts::pure_v2(), r#"{"memory":{"limit":67108864,"reservation":134217728}}"#, "more than -m 64m"),
+        (&hosts::pure_v2(), r#"{"memory":{"swappiness":10}}"#, "--memory-swappiness: cgroup2 has no such switch"),
         (
             &hosts::pure_v2(),
             r#"{"memory":{"disableOOMKiller":true}}"#,
             "--oom-kill-disable: cgroup2 has no such switch",
         ),
-        (
-            &hosts::pure_v2(),
-            r#"{"memory":{"kernel":1048576}}"#,
-            "kernel memory limit",
-        ),
-        (
-            &hosts::pure_v2(),
-            r#"{"cpu":{"cpus":"0-999999999"}}"#,
-            "there is no number 4; this host has the CPUs 0-3",
-        ),
-        (
-            &hosts::pure_v2(),
-            r#"{"cpu":{"cpus":"0-"}}"#,
-            "invalid --cpuset-cpus \"0-\"",
-        ),
-        (
-            &hosts::pure_v2(),
-            r#"{"cpu":{"mems":"1"}}"#,
-            "this host has the memory nodes 0",
-        ),
-        (
-            &hosts::pure_v2(),
-            r#"{"cpu":{"quota":-7}}"#,
-            "invalid --cpu-quota -7",
-        ),
-        (
-            &hosts::pure_v2(),
-            r#"{"cpu":{"realtimeRuntime":1000}}"#,
-            "cgroup2 has no real-time limits",
-        ),
-        (
-            &hosts::pure_v2(),
-            r#"{"blockIO":{"weight":9}}"#,
-            "invalid --blkio-weight 9: 10 to 1000",
-        ),
+        (&hosts::pure_v2(), r#"{"memory":{"kernel":1048576}}"#, "kernel memory limit"),
+        (&hosts::pure_v2(), r#"{"cpu":{"cpus":"0-999999999"}}"#, "there is no number 4; this host has the CPUs 0-3"),
+        (&hosts::pure_v2(), r#"{"cpu":{"cpus":"0-"}}"#, "invalid --cpuset-cpus \"0-\""),
+        (&hosts::pure_v2(), r#"{"cpu":{"mems":"1"}}"#, "this host has the memory nodes 0"),
+        (&hosts::pure_v2(), r#"{"cpu":{"quota":-7}}"#, "invalid --cpu-quota -7"),
+        (&hosts::pure_v2(), r#"{"cpu":{"realtimeRuntime":1000}}"#, "cgroup2 has no real-time limits"),
+        (&hosts::pure_v2(), r#"{"blockIO":{"weight":9}}"#, "invalid --blkio-weight 9: 10 to 1000"),
         (&no_weights, r#"{"blockIO":{"weight":500}}"#, "modprobe bfq"),
-        (
-            &hosts::hybrid(),
-            r#"{"blockIO":{"weight":500}}"#,
-            "modprobe bfq",
-        ),
-        (
-            &hosts::pure_v2(),
-            r#"{"blockIO":{"leafWeight":500}}"#,
-            "leaf weight",
-        ),
+        (&hosts::hybrid(), r#"{"blockIO":{"weight":500}}"#, "modprobe bfq"),
+        (&hosts::pure_v2(), r#"{"blockIO":{"leafWeight":500}}"#, "leaf weight"),
         (
             &hosts::pure_v2(),
             r#"{"blockIO":{"throttleReadBpsDevice":[{"major":-1,"minor":0,"rate":1}]}}"#,
             "out of range",
         ),
-        (
-            &hosts::hybrid(),
-            r#"{"unified":{"memory.high":"1"}}"#,
-            "neither on a mounted v1 hierarchy nor in cgroup2",
-        ),
-        (
-            &hosts::pure_v2(),
-            r#"{"unified":{"../x.y":"1"}}"#,
-            "invalid `unified` entry",
-        ),
-        (
-            &hosts::pure_v2(),
-            r#"{"unified":{"cgroup.procs":"1"}}"#,
-            "invalid `unified` entry",
-        ),
-        (
-            &hosts::pure_v2(),
-            r#"{"unified":{"memory.high/../../x":"1"}}"#,
-            "invalid `unified` entry",
-        ),
-        (
-            &hosts::pure_v2(),
-            r#"{"hugepageLimits":[{"pageSize":"../x","limit":1}]}"#,
-            "invalid huge page size",
-        ),
+        (&hosts::hybrid(), r#"{"unified":{"memory.high":"1"}}"#, "neither on a mounted v1 hierarchy nor in cgroup2"),
+        (&hosts::pure_v2(), r#"{"unified":{"../x.y":"1"}}"#, "invalid `unified` entry"),
+        (&hosts::pure_v2(), r#"{"unified":{"cgroup.procs":"1"}}"#, "invalid `unified` entry"),
+        (&hosts::pure_v2(), r#"{"unified":{"memory.high/../../x":"1"}}"#, "invalid `unified` entry"),
+        (&hosts::pure_v2(), r#"{"hugepageLimits":[{"pageSize":"../x","limit":1}]}"#, "invalid huge page size"),
         (
             &hosts::pure_v2(),
             r#"{"network":{"priorities":[{"name":"eth0","priority":1}]}}"#,
             "the network priority of eth0",
         ),
-        (
-            &hosts::pure_v2(),
-            r#"{"network":{"classID":5}}"#,
-            "two net_cls classes",
-        ),
+        (&hosts::pure_v2(), r#"{"network":{"classID":5}}"#, "two net_cls classes"),
     ] {
         let error = script(layout, json, json.contains("classID").then_some(1)).unwrap_err();
         assert!(error.contains(words), "{json}: {error}");
@@ -364,8 +241,7 @@ fn what_cannot_be_kept_is_refused_whole() {
 
 #[test]
 fn weights_are_put_on_the_scale_of_the_host() {
-    let weight =
-        r#"{"blockIO":{"weight":500,"weightDevice":[{"major":8,"minor":16,"weight":10}]}}"#;
+    let weight = r#"{"blockIO":{"weight":500,"weightDevice":[{"major":8,"minor":16,"weight":10}]}}"#;
     let tail = |layout: &Layout| {
         script(layout, weight, None)
             .unwrap()
@@ -378,10 +254,7 @@ fn weights_are_put_on_the_scale_of_the_host() {
         tail(&hosts::pure_v2()),
         "echo 'default 4950' > $C/minidock/c0ffee/io.weight\necho '8:16 1' > $C/minidock/c0ffee/io.weight"
     );
-    let bfq = Layout {
-        bfq: true,
-        ..hosts::pure_v2()
-    };
+    let bfq = Layout { bfq: true, ..hosts::pure_v2() };
     assert_eq!(
         tail(&bfq),
         "echo 500 > $C/minidock/c0ffee/io.bfq.weight\necho '8:16 10' > $C/minidock/c0ffee/io.bfq.weight"
@@ -390,47 +263,18 @@ fn weights_are_put_on_the_scale_of_the_host() {
         tail(&hosts::test_machine()),
         "echo 500 > $C/blkio/minidock/c0ffee/blkio.bfq.weight\necho '8:16 10' > $C/blkio/minidock/c0ffee/blkio.bfq.weight_device"
     );
-    for (shares, weight) in [
-        (0, 1),
-        (2, 1),
-        (1024, 39),
-        (262_144, 10_000),
-        (u64::MAX, 10_000),
-    ] {
+    for (shares, weight) in [(0, 1), (2, 1), (1024, 39), (262_144, 10_000), (u64::MAX, 10_000)] {
         assert_eq!(super::limits::weight_of_shares(shares), weight, "{shares}");
     }
 }
 
 #[test]
 fn names_that_climb_are_refused() {
-    for name in [
-        "",
-        ".",
-        "..",
-        "a/b",
-        "-rf",
-        ".hidden",
-        "a b",
-        "a\n",
-        "é",
-        "a'b",
-        "$x",
-        &"x".repeat(256),
-    ] {
+    for name in ["", ".", "..", "a/b", "-rf", ".hidden", "a b", "a\n", "é", "a'b", "$x", &"x".repeat(256)] {
         assert!(check_name("container id", name, false).is_err(), "{name:?}");
     }
-    for parent in [
-        "/minidock",
-        "minidock/",
-        "a//b",
-        "a/../b",
-        "../x",
-        "1/2/3/4/5/6/7/8/9",
-    ] {
-        assert!(
-            check_name("cgroup parent", parent, true).is_err(),
-            "{parent:?}"
-        );
+    for parent in ["/minidock", "minidock/", "a//b", "a/../b", "../x", "1/2/3/4/5/6/7/8/9"] {
+        assert!(check_name("cgroup parent", parent, true).is_err(), "{parent:?}");
     }
 }
 
@@ -445,11 +289,7 @@ fn reasons_name_the_flag() {
         net_cls_mount: Path::new("/x"),
     };
     let ops = plan(&request, &hosts::pure_v2()).unwrap();
-    let reasons: String = ops
-        .iter()
-        .flat_map(super::Op::explain)
-        .map(|(_, reason)| reason + "\n")
-        .collect();
+    let reasons: String = ops.iter().flat_map(super::Op::explain).map(|(_, reason)| reason + "\n").collect();
     for flag in [
         "-m 64m",
         "--memory-swap 128m",

@@ -34,21 +34,11 @@ const MAJOR: u8 = 4;
 const MINOR: u8 = 5;
 
 fn op(code: u8, destination: u8, immediate: i32) -> Instruction {
-    Instruction {
-        code,
-        registers: destination,
-        offset: 0,
-        immediate,
-    }
+    Instruction { code, registers: destination, offset: 0, immediate }
 }
 
 fn load(destination: u8, offset: i16) -> Instruction {
-    Instruction {
-        code: LOAD_WORD,
-        registers: CONTEXT << 4 | destination,
-        offset,
-        immediate: 0,
-    }
+    Instruction { code: LOAD_WORD, registers: CONTEXT << 4 | destination, offset, immediate: 0 }
 }
 
 fn decide(allow: bool) -> [Instruction; 2] {
@@ -59,12 +49,7 @@ fn decide(allow: bool) -> [Instruction; 2] {
 pub(super) fn assemble(rules: &[DeviceRule]) -> Vec<Instruction> {
     let mut code = vec![
         load(TYPE, 0),
-        Instruction {
-            code: MOVE_REGISTER,
-            registers: TYPE << 4 | ACCESS,
-            offset: 0,
-            immediate: 0,
-        },
+        Instruction { code: MOVE_REGISTER, registers: TYPE << 4 | ACCESS, offset: 0, immediate: 0 },
         op(AND_IMMEDIATE, TYPE, 0xffff),
         op(SHIFT_RIGHT, ACCESS, 16),
         load(MAJOR, 4),
@@ -105,38 +90,18 @@ fn rule_block(rule: &DeviceRule) -> Vec<Instruction> {
     let action: Vec<Instruction> = if rule.allow {
         // These accesses are settled; allowed when no other is left to decide.
         let [allow, exit] = decide(true);
-        let left = Instruction {
-            code: JUMP_NOT_EQUAL,
-            registers: ACCESS,
-            offset: 2,
-            immediate: 0,
-        };
+        let left = Instruction { code: JUMP_NOT_EQUAL, registers: ACCESS, offset: 2, immediate: 0 };
         vec![op(AND_IMMEDIATE, ACCESS, !bits & 7), left, allow, exit]
     } else {
         let [deny, exit] = decide(false);
-        let hit = Instruction {
-            code: JUMP_BITS,
-            registers: ACCESS,
-            offset: 1,
-            immediate: bits,
-        };
-        let skip = Instruction {
-            code: 0x05,
-            registers: 0,
-            offset: 2,
-            immediate: 0,
-        };
+        let hit = Instruction { code: JUMP_BITS, registers: ACCESS, offset: 1, immediate: bits };
+        let skip = Instruction { code: 0x05, registers: 0, offset: 2, immediate: 0 };
         vec![hit, skip, deny, exit]
     };
     let mut block = Vec::with_capacity(tests.len() + action.len());
     for (index, (register, value)) in tests.iter().enumerate() {
         let behind = i16::try_from(tests.len() - index - 1 + action.len()).unwrap_or(0);
-        block.push(Instruction {
-            code: JUMP_NOT_EQUAL,
-            registers: *register,
-            offset: behind,
-            immediate: *value,
-        });
+        block.push(Instruction { code: JUMP_NOT_EQUAL, registers: *register, offset: behind, immediate: *value });
     }
     block.extend(action);
     block
@@ -158,16 +123,10 @@ mod tests {
             let (to, from) = (usize::from(i.registers & 15), usize::from(i.registers >> 4));
             let value = i64::from(i.immediate).cast_unsigned();
             let jump = |yes: bool| {
-                if yes {
-                    usize::try_from(i.offset).unwrap()
-                } else {
-                    0
-                }
+                if yes { usize::try_from(i.offset).unwrap() } else { 0 }
             };
             match i.code {
-                LOAD_WORD => {
-                    registers[to] = u64::from(context[usize::try_from(i.offset / 4).unwrap()])
-                }
+                LOAD_WORD => registers[to] = u64::from(context[usize::try_from(i.offset / 4).unwrap()]),
                 AND_IMMEDIATE => registers[to] &= value,
                 SHIFT_RIGHT => registers[to] >>= value,
                 MOVE_REGISTER => registers[to] = registers[from],
@@ -184,27 +143,20 @@ mod tests {
 
     /// The meaning of a list, straight from its description.
     fn naive(rules: &[DeviceRule], kind: u32, access: u32, major: u32, minor: u32) -> bool {
-        [1u32, 2, 4]
-            .into_iter()
-            .filter(|bit| access & bit != 0)
-            .all(|bit| {
-                let speaks = |rule: &&DeviceRule| {
-                    let kind_fits = match rule.kind {
-                        DeviceKind::All => true,
-                        DeviceKind::Block => kind == 1,
-                        DeviceKind::Char => kind == 2,
-                    };
-                    kind_fits
-                        && rule.major.is_none_or(|number| number == major)
-                        && rule.minor.is_none_or(|number| number == minor)
-                        && u32::from(rule.access_bits()) & bit != 0
+        [1u32, 2, 4].into_iter().filter(|bit| access & bit != 0).all(|bit| {
+            let speaks = |rule: &&DeviceRule| {
+                let kind_fits = match rule.kind {
+                    DeviceKind::All => true,
+                    DeviceKind::Block => kind == 1,
+                    DeviceKind::Char => kind == 2,
                 };
-                rules
-                    .iter()
-                    .rev()
-                    .find(speaks)
-                    .is_none_or(|rule| rule.allow)
-            })
+                kind_fits
+                    && rule.major.is_none_or(|number| number == major)
+                    && rule.minor.is_none_or(|number| number == minor)
+                    && u32::from(rule.access_bits()) & bit != 0
+            };
+            rules.iter().rev().find(speaks).is_none_or(|rule| rule.allow)
+        })
     }
 
     #[test]
@@ -212,14 +164,7 @@ mod tests {
         let lists: [&[&str]; 7] = [
             &[],
             &["-a"],
-            &[
-                "-a",
-                "+c *:* m",
-                "+b *:* m",
-                "+c 1:3 rwm",
-                "+c 136:* rwm",
-                "+c 5:2 rw",
-            ],
+            &["-a", "+c *:* m", "+b *:* m", "+c 1:3 rwm", "+c 136:* rwm", "+c 5:2 rw"],
             &["-a", "+c 1:3 rwm", "-c 1:3 w", "+c 10:200 r"],
             &["-b 8:0 w", "-c *:3 rwm"],
             &["-a", "+c 1:* rw", "-c 1:5 r", "+c 1:5 m", "-a *:* m"],
@@ -230,17 +175,9 @@ mod tests {
             let code = assemble(&rules);
             for kind in [1, 2] {
                 for access in 1..8 {
-                    for (major, minor) in [
-                        (1, 3),
-                        (1, 5),
-                        (8, 0),
-                        (8, 1),
-                        (136, 7),
-                        (5, 2),
-                        (10, 200),
-                        (10, 229),
-                        (0, 0),
-                    ] {
+                    for (major, minor) in
+                        [(1, 3), (1, 5), (8, 0), (8, 1), (136, 7), (5, 2), (10, 200), (10, 229), (0, 0)]
+                    {
                         assert_eq!(
                             run(&code, kind, access, major, minor) == 1,
                             naive(&rules, kind, access, major, minor),

@@ -59,9 +59,7 @@ pub enum Undone {
 pub fn undo(residues: &[Residue]) -> Vec<Result<Undone, Error>> {
     let mut results: Vec<Option<Result<Undone, Error>>> = residues.iter().map(first_try).collect();
     let groups = |results: &[Option<_>]| -> Vec<usize> {
-        (0..results.len())
-            .filter(|index| results[*index].is_none())
-            .collect()
+        (0..results.len()).filter(|index| results[*index].is_none()).collect()
     };
     let busy = groups(&results);
     for index in &busy {
@@ -86,10 +84,7 @@ pub fn undo(residues: &[Residue]) -> Vec<Result<Undone, Error>> {
         }
     }
     let lost = || Err(Error::refused("internal error: a residue was not handled"));
-    results
-        .into_iter()
-        .map(|result| result.unwrap_or_else(lost))
-        .collect()
+    results.into_iter().map(|result| result.unwrap_or_else(lost)).collect()
 }
 
 /// The whole job for a group that is empty or gone; None when there is more to do.
@@ -104,27 +99,16 @@ fn first_try(residue: &Residue) -> Option<Result<Undone, Error>> {
         Ok(()) => Some(Ok(Undone::Removed)),
         Err(Errno::NOENT | Errno::NODEV) => Some(Ok(Undone::NotThere)),
         Err(Errno::BUSY | Errno::NOTEMPTY) => None,
-        Err(error) => Some(Err(Error::io(
-            format!("remove the cgroup {}", path.display()),
-            error,
-        ))),
+        Err(error) => Some(Err(Error::io(format!("remove the cgroup {}", path.display()), error))),
     }
 }
 
 /// Why a journaled path is not a container's group of ours. A journal may be damaged: its path alone removes nothing.
 fn not_ours(path: &Path, group: &str) -> Option<String> {
-    let climbs = path
-        .components()
-        .any(|part| matches!(part, Component::ParentDir | Component::CurDir));
-    let named = group.contains('/')
-        && Path::new(group).is_relative()
-        && path.ends_with(group)
-        && path.is_absolute();
+    let climbs = path.components().any(|part| matches!(part, Component::ParentDir | Component::CurDir));
+    let named = group.contains('/') && Path::new(group).is_relative() && path.ends_with(group) && path.is_absolute();
     if climbs || !named || Path::new(group).components().count() < 2 {
-        return Some(format!(
-            "{} does not end in the group {group:?}",
-            path.display()
-        ));
+        return Some(format!("{} does not end in the group {group:?}", path.display()));
     }
     match file::magic(path) {
         Ok(file::CGROUP_MAGIC | file::CGROUP2_MAGIC) => None,
@@ -158,12 +142,7 @@ fn kill_listed(group: &Path, depth: usize) {
     };
     // At a few hundred at a time, so that a crowd does not meet the limit on open files.
     for pids in list().chunks(256) {
-        let open = |pid: &i32| {
-            Some((
-                *pid,
-                pidfd_open(Pid::from_raw(*pid)?, PidfdFlags::empty()).ok()?,
-            ))
-        };
+        let open = |pid: &i32| Some((*pid, pidfd_open(Pid::from_raw(*pid)?, PidfdFlags::empty()).ok()?));
         let opened: Vec<(i32, OwnedFd)> = pids.iter().filter_map(open).collect();
         let still: std::collections::BTreeSet<i32> = list().into_iter().collect();
         for (_, fd) in opened.iter().filter(|(pid, _)| still.contains(pid)) {
@@ -179,14 +158,8 @@ fn kill_listed(group: &Path, depth: usize) {
 
 /// The names of the groups directly below a group.
 fn children(group: &Path) -> Vec<std::ffi::OsString> {
-    let entries = std::fs::read_dir(group)
-        .into_iter()
-        .flatten()
-        .filter_map(Result::ok);
-    entries
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .map(|entry| entry.file_name())
-        .collect()
+    let entries = std::fs::read_dir(group).into_iter().flatten().filter_map(Result::ok);
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.file_name()).collect()
 }
 
 /// Removes a group whose processes have been killed. Dying processes are busy for a moment: tried again, with a limit.
@@ -198,10 +171,7 @@ fn remove(group: &Path, end: Instant) -> Result<Undone, Error> {
             Err(Errno::NOENT | Errno::NODEV) => return Ok(Undone::Removed),
             Err(Errno::BUSY | Errno::NOTEMPTY) => {}
             Err(error) => {
-                return Err(Error::io(
-                    format!("remove the cgroup {}", group.display()),
-                    error,
-                ));
+                return Err(Error::io(format!("remove the cgroup {}", group.display()), error));
             }
         }
         if Instant::now() >= end {
@@ -229,11 +199,7 @@ fn still_busy(group: &Path) -> Error {
             "killed processes are still in it:{who}; the kernel is waiting for a device or file system to let them go"
         )
     };
-    Error::advised(
-        format!("remove the cgroup {}", group.display()),
-        Errno::BUSY,
-        &advice,
-    )
+    Error::advised(format!("remove the cgroup {}", group.display()), Errno::BUSY, &advice)
 }
 
 /// Removes the empty groups below a group, deepest first, by file descriptors and without following links.
@@ -289,21 +255,14 @@ fn unmount_net_cls(path: &Path) -> Result<Undone, Error> {
             return match rmdir(path) {
                 Ok(()) => Ok(Undone::Removed),
                 Err(Errno::NOENT) => Ok(Undone::NotThere),
-                Err(_) => Ok(Undone::NotOurs(format!(
-                    "{} is not a net_cls mount",
-                    path.display()
-                ))),
+                Err(_) => Ok(Undone::NotOurs(format!("{} is not a net_cls mount", path.display()))),
             };
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Undone::NotThere),
         Err(error) => return Err(Error::io(format!("look at {}", path.display()), error)),
     }
     unmount(path, UnmountFlags::NOFOLLOW).map_err(|error| {
-        Error::advised(
-            format!("unmount {}", path.display()),
-            error,
-            "something still works in that folder",
-        )
+        Error::advised(format!("unmount {}", path.display()), error, "something still works in that folder")
     })?;
     rmdir(path).ok();
     Ok(Undone::Removed)

@@ -60,19 +60,12 @@ pub(super) struct Rules {
 
 /// Puts a whole program together. `decisions[0]` is for calls without a rule, `beyond` for calls newer than any rule.
 /// A call of an architecture without rules kills the process: its numbers mean something else.
-pub(super) fn program(
-    parts: &[Rules],
-    decisions: &[Decision],
-    beyond: u32,
-) -> Result<Vec<Instruction>, Error> {
+pub(super) fn program(parts: &[Rules], decisions: &[Decision], beyond: u32) -> Result<Vec<Instruction>, Error> {
     let mut all = decisions.to_vec();
     let beyond_index = u16::try_from(all.len()).map_err(|_| too_long())?;
     all.extend([Decision::Always(beyond), Decision::Always(KILL_PROCESS)]);
     let leaves: Vec<Vec<Instruction>> = all.iter().map(leaf).collect::<Result<_, _>>()?;
-    let mut code = Backwards {
-        code: Vec::with_capacity(512),
-        shared: vec![None; leaves.len()],
-    };
+    let mut code = Backwards { code: Vec::with_capacity(512), shared: vec![None; leaves.len()] };
     code.push(RETURN, KILL_PROCESS);
     let mut audits: Vec<u32> = Vec::new();
     for part in parts {
@@ -82,22 +75,13 @@ pub(super) fn program(
     }
     for audit in audits.iter().rev() {
         let end = code.code.len();
-        let ranges = ranges(
-            parts.iter().filter(|part| part.arch.audit() == *audit),
-            beyond_index,
-            beyond_index + 1,
-        );
+        let ranges = ranges(parts.iter().filter(|part| part.arch.audit() == *audit), beyond_index, beyond_index + 1);
         let entry = code.search(&ranges, &leaves)?;
         code.go_to(entry)?;
         code.push(LOAD, NUMBER);
         let length = code.code.len() - end;
         code.push(JUMP, u32::try_from(length).map_err(|_| too_long())?);
-        code.code.push(Instruction {
-            code: IF_EQUAL,
-            jump_true: 1,
-            jump_false: 0,
-            k: *audit,
-        });
+        code.code.push(Instruction { code: IF_EQUAL, jump_true: 1, jump_false: 0, k: *audit });
     }
     code.push(LOAD, ARCHITECTURE);
     if code.code.len() > LONGEST {
@@ -108,17 +92,11 @@ pub(super) fn program(
 }
 
 fn too_long() -> Error {
-    Error(format!(
-        "its program is longer than the kernel's {LONGEST} instructions; use fewer rules with arguments"
-    ))
+    Error(format!("its program is longer than the kernel's {LONGEST} instructions; use fewer rules with arguments"))
 }
 
 /// The ranges of call numbers with one decision each: first number and decision, ascending, the first from 0.
-fn ranges<'a>(
-    parts: impl Iterator<Item = &'a Rules>,
-    beyond: u16,
-    foreign: u16,
-) -> Vec<(u32, u16)> {
+fn ranges<'a>(parts: impl Iterator<Item = &'a Rules>, beyond: u16, foreign: u16) -> Vec<(u32, u16)> {
     let mut ranges: Vec<(u32, u16)> = Vec::with_capacity(128);
     let mut add = |first: u32, decision: u16| match ranges.last() {
         Some((_, last)) if *last == decision => {}
@@ -131,10 +109,7 @@ fn ranges<'a>(
         for (number, decision) in (first..).zip(&part.by_number) {
             add(number, *decision);
         }
-        add(
-            first + u32::try_from(part.by_number.len()).unwrap_or(0),
-            beyond,
-        );
+        add(first + u32::try_from(part.by_number.len()).unwrap_or(0), beyond);
     }
     // Without rules for x32 its calls would slip past those for x86_64.
     if parts.iter().all(|part| part.arch == Arch::X86_64) {
@@ -164,12 +139,7 @@ fn leaf(decision: &Decision) -> Result<Vec<Instruction>, Error> {
             }
         }
     }
-    code.push(Instruction {
-        code: RETURN,
-        jump_true: 0,
-        jump_false: 0,
-        k: otherwise,
-    });
+    code.push(Instruction { code: RETURN, jump_true: 0, jump_false: 0, k: otherwise });
     Ok(code)
 }
 
@@ -203,22 +173,12 @@ impl Test {
             })
             .map_err(|_| Error("too many conditions in one rule".to_owned()))
         };
-        let plain = |code, k| Instruction {
-            code,
-            jump_true: 0,
-            jump_false: 0,
-            k,
-        };
+        let plain = |code, k| Instruction { code, jump_true: 0, jump_false: 0, k };
         Ok(match self {
             Test::Load(offset) => plain(LOAD, offset),
             Test::And(mask) => plain(AND, mask),
             Test::Return(action) => plain(RETURN, action),
-            Test::If(code, k, yes, no) => Instruction {
-                code,
-                jump_true: to(yes)?,
-                jump_false: to(no)?,
-                k,
-            },
+            Test::If(code, k, yes, no) => Instruction { code, jump_true: to(yes)?, jump_false: to(no)?, k },
         })
     }
 }
@@ -265,10 +225,9 @@ fn tests(condition: &Condition) -> Vec<Test> {
         Compare::GreaterOrEqual(value) => ordered(value, Hold, Fail, IF_AT_LEAST, Next, Fail),
         Compare::Masked(mask, value) => {
             let mut code = Vec::with_capacity(6);
-            for (at, mask, value) in [
-                (high_at, halves(mask).0, halves(value).0),
-                (low_at, halves(mask).1, halves(value).1),
-            ] {
+            for (at, mask, value) in
+                [(high_at, halves(mask).0, halves(value).0), (low_at, halves(mask).1, halves(value).1)]
+            {
                 if mask == 0 && value == 0 {
                     continue;
                 }
@@ -295,20 +254,11 @@ const NEAR: usize = 150;
 
 impl Backwards {
     fn push(&mut self, code: u16, k: u32) {
-        self.code.push(Instruction {
-            code,
-            jump_true: 0,
-            jump_false: 0,
-            k,
-        });
+        self.code.push(Instruction { code, jump_true: 0, jump_false: 0, k });
     }
 
     /// The search among ranges (not empty): halves them. Returns where it begins.
-    fn search(
-        &mut self,
-        ranges: &[(u32, u16)],
-        leaves: &[Vec<Instruction>],
-    ) -> Result<usize, Error> {
+    fn search(&mut self, ranges: &[(u32, u16)], leaves: &[Vec<Instruction>]) -> Result<usize, Error> {
         if let [(_, decision)] = ranges {
             return self.leaf(usize::from(*decision), leaves);
         }
@@ -317,21 +267,13 @@ impl Backwards {
         let mut no = self.search(lower, leaves)?;
         // A target too far away gets a stepping stone, which moves the other one further.
         let (yes_skip, no_skip) = loop {
-            match (
-                u8::try_from(self.code.len() - 1 - yes),
-                u8::try_from(self.code.len() - 1 - no),
-            ) {
+            match (u8::try_from(self.code.len() - 1 - yes), u8::try_from(self.code.len() - 1 - no)) {
                 (Ok(yes), Ok(no)) => break (yes, no),
                 (Err(_), _) => yes = self.stone(yes)?,
                 (_, Err(_)) => no = self.stone(no)?,
             }
         };
-        self.code.push(Instruction {
-            code: IF_AT_LEAST,
-            jump_true: yes_skip,
-            jump_false: no_skip,
-            k: upper[0].0,
-        });
+        self.code.push(Instruction { code: IF_AT_LEAST, jump_true: yes_skip, jump_false: no_skip, k: upper[0].0 });
         Ok(self.code.len() - 1)
     }
 
@@ -342,8 +284,7 @@ impl Backwards {
         {
             return Ok(*there);
         }
-        self.code
-            .extend(leaves.get(decision).into_iter().flatten().rev());
+        self.code.extend(leaves.get(decision).into_iter().flatten().rev());
         if self.code.len() > LONGEST {
             return Err(too_long());
         }

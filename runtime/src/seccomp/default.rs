@@ -23,15 +23,9 @@ pub fn default_filter(capabilities: Set) -> Vec<Instruction> {
     filter_for(NATIVE, capabilities).unwrap_or_default()
 }
 
-pub(super) fn filter_for(
-    arches: &[Arch],
-    capabilities: Set,
-) -> Result<Vec<Instruction>, super::Error> {
+pub(super) fn filter_for(arches: &[Arch], capabilities: Set) -> Result<Vec<Instruction>, super::Error> {
     let decisions = decisions();
-    let parts: Vec<Rules> = arches
-        .iter()
-        .map(|arch| rules(*arch, capabilities))
-        .collect();
+    let parts: Vec<Rules> = arches.iter().map(|arch| rules(*arch, capabilities)).collect();
     program(&parts, &decisions, ERRNO | ENOSYS)
 }
 
@@ -44,29 +38,15 @@ const CLONE: u16 = 4;
 const CLONE3: u16 = 5;
 
 fn decisions() -> [Decision; 6] {
-    let low = |value: u64| {
-        vec![Condition {
-            argument: 0,
-            compare: Compare::Masked(LOW_HALF, value),
-        }]
-    };
+    let low = |value: u64| vec![Condition { argument: 0, compare: Compare::Masked(LOW_HALF, value) }];
     let refuse = ERRNO | EPERM;
     [
         Decision::Always(refuse),
         Decision::Always(ALLOW),
         Decision::Cases(vec![(low(AF_ALG), refuse), (low(AF_VSOCK), refuse)], ALLOW),
+        Decision::Cases(PERSONALITIES.map(|value| (low(value), ALLOW)).to_vec(), refuse),
         Decision::Cases(
-            PERSONALITIES.map(|value| (low(value), ALLOW)).to_vec(),
-            refuse,
-        ),
-        Decision::Cases(
-            vec![(
-                vec![Condition {
-                    argument: 0,
-                    compare: Compare::Masked(CLONE_NAMESPACES, 0),
-                }],
-                ALLOW,
-            )],
+            vec![(vec![Condition { argument: 0, compare: Compare::Masked(CLONE_NAMESPACES, 0) }], ALLOW)],
             refuse,
         ),
         // Its flags are in memory, where a filter can't look: callers fall back to clone.

@@ -1,13 +1,12 @@
 //! OCI profiles (`linux.seccomp` of config.json, docker's `--security-opt seccomp=FILE`) through the same compiler.
 
 use oci_spec::runtime::{
-    Arch as OciArch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag,
-    LinuxSeccompOperator, LinuxSyscall,
+    Arch as OciArch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator,
+    LinuxSyscall,
 };
 
 use super::{
-    ALLOW, Arch, ENOSYS, EPERM, ERRNO, Error, Instruction, KILL_PROCESS, KILL_THREAD, LOG, NATIVE,
-    TRACE, TRAP,
+    ALLOW, Arch, ENOSYS, EPERM, ERRNO, Error, Instruction, KILL_PROCESS, KILL_THREAD, LOG, NATIVE, TRACE, TRAP,
     build::{Compare, Condition, Decision, Rules, program},
     sys, table,
 };
@@ -33,10 +32,7 @@ pub struct Filter {
 /// Notify actions, arguments beyond the sixth, errno values out of range, programs beyond the kernel's limit.
 pub fn compile(profile: &LinuxSeccomp) -> Result<Filter, Error> {
     let arches = arches(profile.architectures().as_deref());
-    Ok(Filter {
-        program: compile_for(&arches, profile)?,
-        flags: flags(profile)?,
-    })
+    Ok(Filter { program: compile_for(&arches, profile)?, flags: flags(profile)? })
 }
 
 /// The architectures of a profile that this processor has; its own alone when none are named.
@@ -68,10 +64,7 @@ fn flags(profile: &LinuxSeccomp) -> Result<u32, Error> {
     flags.iter().try_fold(0, |all, next| Ok(all | flag(next)?))
 }
 
-pub(super) fn compile_for(
-    arches: &[Arch],
-    profile: &LinuxSeccomp,
-) -> Result<Vec<Instruction>, Error> {
+pub(super) fn compile_for(arches: &[Arch], profile: &LinuxSeccomp) -> Result<Vec<Instruction>, Error> {
     let default = action(profile.default_action(), profile.default_errno_ret())?;
     let rules = profile.syscalls().as_deref().unwrap_or_default();
     for rule in rules {
@@ -88,51 +81,32 @@ pub(super) fn compile_for(
                 continue;
             };
             newest = newest.max(Some(number));
-            let index = decisions
-                .iter()
-                .position(|known| known == decision)
-                .unwrap_or_else(|| {
-                    decisions.push(decision.clone());
-                    decisions.len() - 1
-                });
-            by_number[number] =
-                u16::try_from(index).map_err(|_| Error("too many different rules".to_owned()))?;
+            let index = decisions.iter().position(|known| known == decision).unwrap_or_else(|| {
+                decisions.push(decision.clone());
+                decisions.len() - 1
+            });
+            by_number[number] = u16::try_from(index).map_err(|_| Error("too many different rules".to_owned()))?;
         }
         by_number.truncate(newest.map_or(0, |newest| newest + 1));
-        parts.push(Rules {
-            arch: *arch,
-            by_number,
-        });
+        parts.push(Rules { arch: *arch, by_number });
     }
     // A profile that refuses by default refuses what it has not heard of as "no such call", so that programs fall back
     // to an older one (runc since 1.0.0-rc93). A profile that allows by default keeps allowing.
     let allows = matches!(
         profile.default_action(),
-        LinuxSeccompAction::ScmpActAllow
-            | LinuxSeccompAction::ScmpActLog
-            | LinuxSeccompAction::ScmpActTrace
+        LinuxSeccompAction::ScmpActAllow | LinuxSeccompAction::ScmpActLog | LinuxSeccompAction::ScmpActTrace
     );
-    program(
-        &parts,
-        &decisions,
-        if allows { default } else { ERRNO | ENOSYS },
-    )
+    program(&parts, &decisions, if allows { default } else { ERRNO | ENOSYS })
 }
 
 /// The rules by call: each call once, with all its cases.
-fn collect(
-    rules: &[LinuxSyscall],
-    default: u32,
-) -> Result<Vec<(&'static table::Row, Decision)>, Error> {
-    let mut found: std::collections::BTreeMap<&'static str, (&'static table::Row, Decision)> =
-        Default::default();
+fn collect(rules: &[LinuxSyscall], default: u32) -> Result<Vec<(&'static table::Row, Decision)>, Error> {
+    let mut found: std::collections::BTreeMap<&'static str, (&'static table::Row, Decision)> = Default::default();
     for rule in rules {
         let result = action(rule.action(), rule.errno_ret())?;
         let cases = cases(rule.args().as_deref().unwrap_or_default(), result)?;
         for row in rule.names().iter().filter_map(|name| table::find(name)) {
-            let entry = found
-                .entry(row.name)
-                .or_insert_with(|| (row, Decision::Cases(Vec::new(), default)));
+            let entry = found.entry(row.name).or_insert_with(|| (row, Decision::Cases(Vec::new(), default)));
             match &mut entry.1 {
                 // Without conditions, and the first such rule: final.
                 Decision::Always(_) => {}
@@ -147,28 +121,19 @@ fn collect(
 /// The conditions of one rule. As runc has it: several conditions on the *same* argument are alternatives.
 fn cases(args: &[LinuxSeccompArg], action: u32) -> Result<Vec<(Vec<Condition>, u32)>, Error> {
     let conditions = args.iter().map(condition).collect::<Result<Vec<_>, _>>()?;
-    let repeats = conditions.iter().enumerate().any(|(index, one)| {
-        conditions[..index]
-            .iter()
-            .any(|other| other.argument == one.argument)
-    });
+    let repeats = conditions
+        .iter()
+        .enumerate()
+        .any(|(index, one)| conditions[..index].iter().any(|other| other.argument == one.argument));
     if repeats {
-        return Ok(conditions
-            .into_iter()
-            .map(|condition| (vec![condition], action))
-            .collect());
+        return Ok(conditions.into_iter().map(|condition| (vec![condition], action)).collect());
     }
-    Ok(if conditions.is_empty() {
-        Vec::new()
-    } else {
-        vec![(conditions, action)]
-    })
+    Ok(if conditions.is_empty() { Vec::new() } else { vec![(conditions, action)] })
 }
 
 fn condition(arg: &LinuxSeccompArg) -> Result<Condition, Error> {
     let argument = u32::try_from(arg.index()).ok().filter(|index| *index < 6);
-    let argument =
-        argument.ok_or_else(|| Error(format!("argument index {} (0 to 5 exist)", arg.index())))?;
+    let argument = argument.ok_or_else(|| Error(format!("argument index {} (0 to 5 exist)", arg.index())))?;
     let value = arg.value();
     let compare = match arg.op() {
         LinuxSeccompOperator::ScmpCmpNe => Compare::NotEqual(value),
@@ -177,9 +142,7 @@ fn condition(arg: &LinuxSeccompArg) -> Result<Condition, Error> {
         LinuxSeccompOperator::ScmpCmpEq => Compare::Equal(value),
         LinuxSeccompOperator::ScmpCmpGe => Compare::GreaterOrEqual(value),
         LinuxSeccompOperator::ScmpCmpGt => Compare::Greater(value),
-        LinuxSeccompOperator::ScmpCmpMaskedEq => {
-            Compare::Masked(value, arg.value_two().unwrap_or(0))
-        }
+        LinuxSeccompOperator::ScmpCmpMaskedEq => Compare::Masked(value, arg.value_two().unwrap_or(0)),
     };
     Ok(Condition { argument, compare })
 }
@@ -198,10 +161,7 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<u32, Error> 
         LinuxSeccompAction::ScmpActAllow => ALLOW,
         LinuxSeccompAction::ScmpActLog => LOG,
         LinuxSeccompAction::ScmpActNotify => {
-            return Err(Error(
-                "SCMP_ACT_NOTIFY needs a supervising program, which minidock does not have"
-                    .to_owned(),
-            ));
+            return Err(Error("SCMP_ACT_NOTIFY needs a supervising program, which minidock does not have".to_owned()));
         }
     })
 }

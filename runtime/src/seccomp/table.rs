@@ -13,19 +13,8 @@ pub(super) struct Row {
     pub allowed_by: u64,
 }
 
-const fn row(
-    name: &'static str,
-    x86_64: i16,
-    i386: i16,
-    x32: i16,
-    aarch64: i16,
-    allowed_by: u64,
-) -> Row {
-    Row {
-        name,
-        numbers: [x86_64, i386, x32, aarch64],
-        allowed_by,
-    }
+const fn row(name: &'static str, x86_64: i16, i386: i16, x32: i16, aarch64: i16, allowed_by: u64) -> Row {
+    Row { name, numbers: [x86_64, i386, x32, aarch64], allowed_by }
 }
 
 /// Allowed whatever the capabilities.
@@ -525,8 +514,5 @@ pub(super) static TABLE: [Row; 470] = [
 
 /// The row of a name.
 pub(super) fn find(name: &str) -> Option<&'static Row> {
-    TABLE
-        .binary_search_by(|row| row.name.cmp(name))
-        .ok()
-        .map(|index| &TABLE[index])
+    TABLE.binary_search_by(|row| row.name.cmp(name)).ok().map(|index| &TABLE[index])
 }

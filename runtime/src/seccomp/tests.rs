@@ -3,8 +3,8 @@
 use oci_spec::runtime::LinuxSeccomp;
 
 use super::{
-    ALLOW, Arch, ENOSYS, EPERM, ERRNO, Instruction, KILL_PROCESS, KILL_THREAD, LOG, NATIVE,
-    default::filter_for, default_filter, install, oci::compile_for, table::TABLE,
+    ALLOW, Arch, ENOSYS, EPERM, ERRNO, Instruction, KILL_PROCESS, KILL_THREAD, LOG, NATIVE, default::filter_for,
+    default_filter, install, oci::compile_for, table::TABLE,
 };
 use crate::{capabilities::Set, defaults};
 
@@ -25,11 +25,7 @@ impl Call {
             4 => self.audit,
             16..64 => {
                 let value = self.arguments[(offset as usize - 16) / 8];
-                if offset.is_multiple_of(8) {
-                    value as u32
-                } else {
-                    (value >> 32) as u32
-                }
+                if offset.is_multiple_of(8) { value as u32 } else { (value >> 32) as u32 }
             }
             other => panic!("load at {other}"),
         }
@@ -59,9 +55,7 @@ fn run(code: &[Instruction], call: &Call) -> u32 {
 /// Docker's profile, read plainly.
 fn docker(arch: Arch, call: &Call, capabilities: Set) -> u32 {
     let number = call.number & !arch.bit();
-    let allowed = |row: &&super::table::Row| {
-        row.allowed_by & capabilities.0 != 0 || row.allowed_by == u64::MAX
-    };
+    let allowed = |row: &&super::table::Row| row.allowed_by & capabilities.0 != 0 || row.allowed_by == u64::MAX;
     let special = ["socket", "personality", "clone", "clone3"];
     let of_arch = TABLE.iter().filter(|row| row.numbers[arch as usize] >= 0);
     let newest = of_arch
@@ -71,16 +65,12 @@ fn docker(arch: Arch, call: &Call, capabilities: Set) -> u32 {
     if number > newest.max().unwrap() || (call.number & arch.bit()) != arch.bit() {
         return ERRNO | ENOSYS;
     }
-    let row = of_arch
-        .clone()
-        .find(|row| row.numbers[arch as usize] as u32 == number);
+    let row = of_arch.clone().find(|row| row.numbers[arch as usize] as u32 == number);
     let first = call.arguments[0] as u32;
     let yes = match row {
         Some(row) if allowed(&row) => true,
         Some(row) if row.name == "socket" => first != 38 && first != 40,
-        Some(row) if row.name == "personality" => {
-            [0, 8, 0x20000, 0x20008, 0xffff_ffff].contains(&first)
-        }
+        Some(row) if row.name == "personality" => [0, 8, 0x20000, 0x20008, 0xffff_ffff].contains(&first),
         Some(row) if row.name == "clone" => first & 0x7e02_0000 == 0,
         Some(row) if row.name == "clone3" => return ERRNO | ENOSYS,
         _ => false,
@@ -92,11 +82,8 @@ fn docker(arch: Arch, call: &Call, capabilities: Set) -> u32 {
 fn the_table_is_sorted_and_right() {
     assert!(TABLE.windows(2).all(|pair| pair[0].name < pair[1].name));
     for arch in ALL {
-        let mut numbers: Vec<i16> = TABLE
-            .iter()
-            .map(|row| row.numbers[arch as usize])
-            .filter(|number| *number >= 0)
-            .collect();
+        let mut numbers: Vec<i16> =
+            TABLE.iter().map(|row| row.numbers[arch as usize]).filter(|number| *number >= 0).collect();
         let count = numbers.len();
         numbers.sort_unstable();
         numbers.dedup();
@@ -113,11 +100,7 @@ fn the_table_is_sorted_and_right() {
         ("keyctl", libc::SYS_keyctl),
         ("userfaultfd", libc::SYS_userfaultfd),
     ] {
-        assert_eq!(
-            i64::from(super::table::find(name).unwrap().numbers[0]),
-            number,
-            "{name}"
-        );
+        assert_eq!(i64::from(super::table::find(name).unwrap().numbers[0]), number, "{name}");
     }
     // The lecture hall's favourites, by hand: i386, x32 and aarch64.
     for (name, numbers) in [
@@ -153,41 +136,23 @@ fn the_default_program_is_dockers_profile_for_every_call() {
         1 << 40 | 40,
         u64::MAX,
     ];
-    let mut sets = vec![
-        Set::EMPTY,
-        defaults::capabilities(),
-        Set::all(40),
-        Set::all(63),
-    ];
+    let mut sets = vec![Set::EMPTY, defaults::capabilities(), Set::all(40), Set::all(63)];
     sets.extend((0..41).map(|number| Set::EMPTY.with(number)));
     for set in sets {
         for arches in [&[Arch::X86_64, Arch::X32, Arch::I386][..], &[Arch::Aarch64]] {
             let code = filter_for(arches, set).unwrap();
             assert!(code.len() < 1000);
             for arch in arches {
-                let numbers = (0..700)
-                    .map(|number| number | arch.bit())
-                    .chain([arch.bit() | 0x3fff_fffe, arch.bit() | 0x1000]);
+                let numbers =
+                    (0..700).map(|number| number | arch.bit()).chain([arch.bit() | 0x3fff_fffe, arch.bit() | 0x1000]);
                 for number in numbers {
                     for first in samples {
-                        let call = Call {
-                            number,
-                            audit: arch.audit(),
-                            arguments: [first, 7, 7, 7, 7, 7],
-                        };
-                        assert_eq!(
-                            run(&code, &call),
-                            docker(*arch, &call, set),
-                            "{arch:?} {set:?} {call:x?}"
-                        );
+                        let call = Call { number, audit: arch.audit(), arguments: [first, 7, 7, 7, 7, 7] };
+                        assert_eq!(run(&code, &call), docker(*arch, &call, set), "{arch:?} {set:?} {call:x?}");
                     }
                 }
             }
-            let stranger = Call {
-                number: 1,
-                audit: 0x4000_0028,
-                arguments: [0; 6],
-            };
+            let stranger = Call { number: 1, audit: 0x4000_0028, arguments: [0; 6] };
             assert_eq!(run(&code, &stranger), KILL_PROCESS);
         }
     }
@@ -195,25 +160,13 @@ fn the_default_program_is_dockers_profile_for_every_call() {
 
 #[test]
 fn the_default_program_is_short() {
-    let only = filter_for(&[Arch::X86_64], defaults::capabilities())
-        .unwrap()
-        .len();
-    let all = filter_for(
-        &[Arch::X86_64, Arch::X32, Arch::I386],
-        defaults::capabilities(),
-    )
-    .unwrap()
-    .len();
+    let only = filter_for(&[Arch::X86_64], defaults::capabilities()).unwrap().len();
+    let all = filter_for(&[Arch::X86_64, Arch::X32, Arch::I386], defaults::capabilities()).unwrap().len();
     assert!(only <= 160 && all <= 420, "{only} and {all} instructions");
 }
 
 /// An OCI profile, read plainly.
-fn plain(
-    profile: &LinuxSeccomp,
-    row: Option<&super::table::Row>,
-    call: &Call,
-    beyond: bool,
-) -> u32 {
+fn plain(profile: &LinuxSeccomp, row: Option<&super::table::Row>, call: &Call, beyond: bool) -> u32 {
     use oci_spec::runtime::{LinuxSeccompAction as Action, LinuxSeccompOperator as Operator};
     let value = |action: Action, errno: Option<u32>| match action {
         Action::ScmpActErrno => ERRNO | errno.unwrap_or(EPERM),
@@ -228,14 +181,9 @@ fn plain(
         return ERRNO | ENOSYS;
     }
     let Some(row) = row else { return default };
-    let rules: Vec<_> = profile
-        .syscalls()
-        .iter()
-        .flatten()
-        .filter(|rule| rule.names().iter().any(|name| name == row.name))
-        .collect();
-    let is_bare =
-        |rule: &&&oci_spec::runtime::LinuxSyscall| rule.args().as_ref().is_none_or(Vec::is_empty);
+    let rules: Vec<_> =
+        profile.syscalls().iter().flatten().filter(|rule| rule.names().iter().any(|name| name == row.name)).collect();
+    let is_bare = |rule: &&&oci_spec::runtime::LinuxSyscall| rule.args().as_ref().is_none_or(Vec::is_empty);
     if let Some(rule) = rules.iter().find(is_bare) {
         return value(rule.action(), rule.errno_ret());
     }
@@ -253,13 +201,8 @@ fn plain(
                 Operator::ScmpCmpMaskedEq => there & wanted == arg.value_two().unwrap_or(0),
             }
         };
-        let repeats =
-            (0..6).any(|index| args.iter().filter(|arg| arg.index() == index).count() > 1);
-        if if repeats {
-            args.iter().any(holds)
-        } else {
-            args.iter().all(holds)
-        } {
+        let repeats = (0..6).any(|index| args.iter().filter(|arg| arg.index() == index).count() > 1);
+        if if repeats { args.iter().any(holds) } else { args.iter().all(holds) } {
             return value(rule.action(), rule.errno_ret());
         }
     }
@@ -277,19 +220,9 @@ fn oci_profiles_are_kept_for_every_operator() {
         "SCMP_CMP_GT",
         "SCMP_CMP_MASKED_EQ",
     ];
-    let values: [u64; 7] = [
-        0,
-        5,
-        0xffff_ffff,
-        1 << 32,
-        (1 << 32) + 5,
-        0xffff_0000_0000,
-        u64::MAX,
-    ];
-    let arguments: Vec<u64> = values
-        .iter()
-        .flat_map(|value| [value.wrapping_sub(1), *value, value.wrapping_add(1)])
-        .collect();
+    let values: [u64; 7] = [0, 5, 0xffff_ffff, 1 << 32, (1 << 32) + 5, 0xffff_0000_0000, u64::MAX];
+    let arguments: Vec<u64> =
+        values.iter().flat_map(|value| [value.wrapping_sub(1), *value, value.wrapping_add(1)]).collect();
     for default in ["SCMP_ACT_ERRNO", "SCMP_ACT_ALLOW", "SCMP_ACT_KILL"] {
         for operator in operators {
             for value in values {
@@ -311,11 +244,7 @@ fn oci_profiles_are_kept_for_every_operator() {
                     for arch in arches {
                         let named = ["read", "write", "close", "ptrace", "mseal", "bpf"]
                             .map(|name| super::table::find(name).unwrap());
-                        let newest = named[..5]
-                            .iter()
-                            .map(|row| row.numbers[*arch as usize])
-                            .max()
-                            .unwrap();
+                        let newest = named[..5].iter().map(|row| row.numbers[*arch as usize]).max().unwrap();
                         for row in named {
                             for (index, argument) in arguments.iter().enumerate() {
                                 let other = arguments[(index * 7 + 3) % arguments.len()];
@@ -333,11 +262,7 @@ fn oci_profiles_are_kept_for_every_operator() {
                             }
                         }
                         for number in [newest as u32 + 1, 5000] {
-                            let call = Call {
-                                number: number | arch.bit(),
-                                audit: arch.audit(),
-                                arguments: [0; 6],
-                            };
+                            let call = Call { number: number | arch.bit(), audit: arch.audit(), arguments: [0; 6] };
                             assert_eq!(
                                 run(&code, &call),
                                 plain(&profile, None, &call, true),
@@ -356,11 +281,7 @@ fn x32_does_not_slip_past_a_profile_for_x86_64() {
     let json = serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mount"], "action": "SCMP_ACT_ERRNO"}]});
     let profile: LinuxSeccomp = serde_json::from_value(json).unwrap();
     let code = compile_for(&[Arch::X86_64], &profile).unwrap();
-    let call = |number| Call {
-        number,
-        audit: Arch::X86_64.audit(),
-        arguments: [0; 6],
-    };
+    let call = |number| Call { number, audit: Arch::X86_64.audit(), arguments: [0; 6] };
     assert_eq!(run(&code, &call(165)), ERRNO | EPERM);
     assert_eq!(run(&code, &call(165 | 0x4000_0000)), KILL_PROCESS);
     assert_eq!(run(&code, &call(999)), ALLOW);
@@ -369,40 +290,22 @@ fn x32_does_not_slip_past_a_profile_for_x86_64() {
 #[test]
 fn profiles_that_cannot_work_are_refused() {
     for (json, why) in [
-        (
-            serde_json::json!({"defaultAction": "SCMP_ACT_NOTIFY"}),
-            "NOTIFY",
-        ),
-        (
-            serde_json::json!({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 4096}),
-            "errno",
-        ),
+        (serde_json::json!({"defaultAction": "SCMP_ACT_NOTIFY"}), "NOTIFY"),
+        (serde_json::json!({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 4096}), "errno"),
         (
             serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ERRNO", "args": [{"index": 6, "value": 1, "op": "SCMP_CMP_EQ"}]}]}),
             "argument",
         ),
     ] {
         let profile: LinuxSeccomp = serde_json::from_value(json).unwrap();
-        assert!(
-            compile_for(NATIVE, &profile)
-                .unwrap_err()
-                .to_string()
-                .contains(why),
-            "{why}"
-        );
+        assert!(compile_for(NATIVE, &profile).unwrap_err().to_string().contains(why), "{why}");
     }
     // A rule with thousands of conditions must end in an error, not in a wrong jump.
-    let args: Vec<_> = (0..5000)
-        .map(|value| serde_json::json!({"index": 0, "value": value, "op": "SCMP_CMP_EQ"}))
-        .collect();
+    let args: Vec<_> =
+        (0..5000).map(|value| serde_json::json!({"index": 0, "value": value, "op": "SCMP_CMP_EQ"})).collect();
     let json = serde_json::json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": args}]});
     let profile: LinuxSeccomp = serde_json::from_value(json).unwrap();
-    assert!(
-        compile_for(NATIVE, &profile)
-            .unwrap_err()
-            .to_string()
-            .contains("4096")
-    );
+    assert!(compile_for(NATIVE, &profile).unwrap_err().to_string().contains("4096"));
 }
 
 /// The kernel runs the default program: in a thread of its own, whose filter ends with it.
