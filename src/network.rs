@@ -15,7 +15,7 @@ use crate::files;
 use crate::host_netns;
 use crate::journal::{self, FORMAT, Header, Journal};
 use crate::op::{self, Op};
-use crate::recover::first_error;
+use crate::recover::{self, first_error};
 use crate::residue::{self, Residue};
 use crate::roots::Roots;
 
@@ -111,9 +111,12 @@ pub fn remove(roots: &Roots, name: &str) -> Result<()> {
     if !journal_path(roots, name).exists() {
         return Ok(()); // nothing was made, or all of it was found
     }
+    for (_, owner) in users(roots, name) {
+        recover::wait_if_ending(roots, &owner)?;
+    }
     let _lock = lock(roots, name)?;
     if let Some((address, owner)) = users(roots, name).first() {
-        bail!("network {name} is in use: container {} has {address}; remove it first", crate::recover::short(owner));
+        bail!("network {name} is in use: container {} has {address}; remove it first", recover::short(owner));
     }
     undo_all(roots, name)
 }

@@ -13,6 +13,9 @@ use crate::residue::{self, Residue};
 use crate::roots::Roots;
 use crate::state::{State, Status};
 
+/// How long to wait for a container that is just being removed and still holds a name or an address.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// How far an undo goes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Scope {
@@ -136,6 +139,27 @@ pub fn wait_for_owner(roots: &Roots, id: &str, limit: Duration) -> Result<Option
         }
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Waits for a container that is about to vanish; false when it lives, or stays (exited).
+pub fn wait_if_ending(roots: &Roots, owner: &str) -> Result<bool> {
+    let folder = roots.container(owner);
+    let deadline = Instant::now() + PATIENCE;
+    while !owner.is_empty() && folder.exists() {
+        // A start that isn't finished has no state yet; it will have one, or be undone.
+        if State::read(&folder)?.is_some_and(|state| state.is_alive() || !state.auto_remove) {
+            return Ok(false);
+        }
+        if let Some(journal) = Journal::take_over(&folder.join("journal"))? {
+            settle(roots, owner, &journal)?;
+            return Ok(true);
+        }
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(true)
 }
 
 /// The first error, told with how many others there are.

@@ -7,7 +7,6 @@ use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use netsetup::port::{self, PortError, ReservedPort};
@@ -24,10 +23,6 @@ use crate::recover;
 use crate::request::ports::{HostPort, Publish};
 use crate::residue::Residue;
 use crate::roots::Roots;
-use crate::state::State;
-
-/// How long a start waits for a container that is just being removed and still holds the name, address or port.
-pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a container has before anything of it is made. Plain data for the plan.
 #[derive(Debug, Clone)]
@@ -105,7 +100,7 @@ fn take_any_name(roots: &Roots, journal: &Journal, id: &str) -> Result<String> {
 fn take_wanted_name(roots: &Roots, journal: &Journal, name: &str, id: &str) -> Result<String> {
     for _ in 0..5 {
         let Some(owner) = take_name(roots, journal, name, id)? else { return Ok(name.to_string()) };
-        if !wait_if_ending(roots, &owner)? {
+        if !recover::wait_if_ending(roots, &owner)? {
             bail!(
                 "Conflict. The container name \"/{name}\" is already in use by container {:?}. You have to remove (or \
                  rename) that container to be able to reuse that name: minidock rm -f {name}",
@@ -114,27 +109,6 @@ fn take_wanted_name(roots: &Roots, journal: &Journal, name: &str, id: &str) -> R
         }
     }
     bail!("the name {name} is taken again and again by others; choose another --name")
-}
-
-/// Waits for a container that is about to vanish; false when it lives, or stays (exited).
-fn wait_if_ending(roots: &Roots, owner: &str) -> Result<bool> {
-    let folder = roots.container(owner);
-    let deadline = Instant::now() + PATIENCE;
-    while !owner.is_empty() && folder.exists() {
-        // A start that isn't finished has no state yet; it will have one, or be undone.
-        if State::read(&folder)?.is_some_and(|state| state.is_alive() || !state.auto_remove) {
-            return Ok(false);
-        }
-        if let Some(journal) = Journal::take_over(&folder.join("journal"))? {
-            recover::settle(roots, owner, &journal)?;
-            return Ok(true);
-        }
-        if Instant::now() >= deadline {
-            return Ok(false);
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    Ok(true)
 }
 
 /// Leases an address, under the network's lock.

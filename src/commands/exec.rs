@@ -76,7 +76,7 @@ fn process(request: &ExecRequest, run: &RunRequest, spec: &Spec) -> Result<Proce
         process.set_cwd(folder.clone());
     }
     if request.privileged {
-        let all = runtime::capabilities::Set::all(runtime::capabilities::last_cap()).to_oci();
+        let all = runtime::Facts::read()?.capabilities.to_oci();
         let mut capabilities = LinuxCapabilities::default();
         capabilities
             .set_bounding(Some(all.clone()))

@@ -84,6 +84,12 @@ fn serve(
         to_client: vec![],
         wait_for_output: true,
     };
+    if !relay.proxies.is_empty() {
+        // Each client of a proxy is two descriptors. Raised only now, so that the container doesn't inherit it.
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+        let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
+    }
     let shares_pids = order.request.namespaces.pid != Pid::Private;
     let mut oom_killed = false;
     let ended = relay.run(|ended| {

@@ -108,12 +108,14 @@ fn process(request: &RunRequest, image: &ImageFacts, facts: &Facts, hostname: &s
 }
 
 fn process_capabilities(request: &RunRequest, facts: &Facts) -> Result<LinuxCapabilities> {
-    let last = facts.runtime.last_cap;
     let changes = &request.security.capabilities;
+    // Nobody can give what he hasn't: in a sandbox minidock itself may lack some, and ALL means all that there are.
+    let held = facts.runtime.capabilities;
     let set = if request.security.privileged {
-        capabilities::Set::all(last)
+        held
     } else {
-        capabilities::resolve(defaults::capabilities(), &changes.add, &changes.drop, last)?
+        let wanted = capabilities::resolve(defaults::capabilities(), &changes.add, &changes.drop, facts.runtime.last_cap)?;
+        if changes.add.iter().any(|name| name == "ALL") { capabilities::Set(wanted.0 & held.0) } else { wanted }
     };
     let mut all = LinuxCapabilities::default();
     all.set_bounding(Some(set.to_oci()))
