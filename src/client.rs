@@ -61,8 +61,8 @@ struct Output {
 
 impl Output {
     fn new(fd: BorrowedFd<'_>) -> Result<Output> {
-        let is_pipe = rustix::fs::fstat(fd)
-            .is_ok_and(|stat| !rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file());
+        let is_pipe =
+            rustix::fs::fstat(fd).is_ok_and(|stat| !rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file());
         Ok(Output { fd: fd.try_clone_to_owned()?, waiting: vec![], is_pipe, broken: false })
     }
 
@@ -147,7 +147,8 @@ impl Loop {
 
     fn run(mut self, saved: Option<&Saved>) -> Result<Ended> {
         loop {
-            if let Some(ended) = self.ended.take_if(|_| self.stdout.waiting.is_empty() && self.stderr.waiting.is_empty())
+            if let Some(ended) =
+                self.ended.take_if(|_| self.stdout.waiting.is_empty() && self.stderr.waiting.is_empty())
             {
                 return Ok(ended);
             }
@@ -165,7 +166,8 @@ impl Loop {
         monitor_events.set(PollFlags::IN, room && self.ended.is_none());
         monitor_events.set(PollFlags::OUT, !self.to_monitor.is_empty());
         let wants_input = self.stdin_open && self.to_stdin.is_empty() && self.to_monitor.len() < HIGH_WATER;
-        let mut fds = vec![PollFd::new(&self.client.monitor, monitor_events), PollFd::new(&self.signals, PollFlags::IN)];
+        let mut fds =
+            vec![PollFd::new(&self.client.monitor, monitor_events), PollFd::new(&self.signals, PollFlags::IN)];
         let place = |fds: &mut Vec<PollFd<'_>>| fds.len() - 1;
         let (mut at_stdin, mut at_pipe, mut at_out, mut at_err) = (None, None, None, None);
         if wants_input {
@@ -262,7 +264,9 @@ impl Loop {
         }
         if end && self.ended.is_none() {
             // Only a kill of the monitor ends it without a word, and its death kills the container.
-            self.stderr.waiting.extend_from_slice(b"minidock: the container's monitor was killed, and the container with it\n");
+            self.stderr
+                .waiting
+                .extend_from_slice(b"minidock: the container's monitor was killed, and the container with it\n");
             self.ended = Some(Ended::Exit(137));
         }
         Ok(())

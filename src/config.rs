@@ -72,37 +72,20 @@ impl Config {
     /// # Errors
     /// As [`Config::read`].
     pub fn parse(text: &str, name: &str) -> Result<Config, String> {
-        let line = |offset: usize| {
-            text.bytes()
-                .take(offset)
-                .filter(|byte| *byte == b'\n')
-                .count()
-                + 1
-        };
+        let line = |offset: usize| text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1;
         let written: Written = toml::from_str(text).map_err(|error| {
-            let place = error
-                .span()
-                .map(|span| format!(" line {}", line(span.start)))
-                .unwrap_or_default();
+            let place = error.span().map(|span| format!(" line {}", line(span.start))).unwrap_or_default();
             format!("{name}{place}: {}", error.message())
         })?;
-        let wrong = |key: &str, start: usize, why: &str| {
-            format!("{name} line {}: {key}: {why}", line(start))
-        };
-        let checked = |key: &str, value: &toml::Spanned<String>, why: &str| {
-            wrong(key, value.span().start, why)
-        };
+        let wrong = |key: &str, start: usize, why: &str| format!("{name} line {}: {key}: {why}", line(start));
+        let checked = |key: &str, value: &toml::Spanned<String>, why: &str| wrong(key, value.span().start, why);
         let mut config = Config::default();
         if let Some(value) = &written.firewall {
             config.firewall = Some(match value.get_ref().as_str() {
                 "nftables" => Backend::Nftables,
                 "iptables" => Backend::Iptables,
                 _ => {
-                    return Err(checked(
-                        "firewall",
-                        value,
-                        "use \"nftables\" or \"iptables\"",
-                    ));
+                    return Err(checked("firewall", value, "use \"nftables\" or \"iptables\""));
                 }
             });
         }
@@ -130,19 +113,12 @@ impl Config {
         }
         if let Some(value) = &written.mtu {
             // 68: the least that IPv4 allows (RFC 791); 65535: the most that a veth takes.
-            let mtu = u32::try_from(*value.get_ref())
-                .ok()
-                .filter(|mtu| (68..=65535).contains(mtu));
-            config.mtu = Some(mtu.ok_or_else(|| {
-                wrong("mtu", value.span().start, "write a number from 68 to 65535")
-            })?);
+            let mtu = u32::try_from(*value.get_ref()).ok().filter(|mtu| (68..=65535).contains(mtu));
+            config.mtu = Some(mtu.ok_or_else(|| wrong("mtu", value.span().start, "write a number from 68 to 65535"))?);
         }
         if let Some(list) = &written.dns {
             let address = |value: &toml::Spanned<String>| {
-                value
-                    .get_ref()
-                    .parse()
-                    .map_err(|_| checked("dns", value, "write IP addresses, such as [\"9.9.9.9\"]"))
+                value.get_ref().parse().map_err(|_| checked("dns", value, "write IP addresses, such as [\"9.9.9.9\"]"))
             };
             config.dns = Some(list.iter().map(address).collect::<Result<_, _>>()?);
         }
@@ -156,20 +132,13 @@ fn read_file(path: &Path) -> Result<Config, String> {
     let failed = |error: io::Error| format!("cannot read {name}: {error}");
     let file = match fs::File::open(path) {
         Ok(file) => file,
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(Config::default());
         }
         Err(error) => return Err(failed(error)),
     };
     let mut text = String::new();
-    file.take(LARGEST_BYTES + 1)
-        .read_to_string(&mut text)
-        .map_err(failed)?;
+    file.take(LARGEST_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
     match text.len() as u64 > LARGEST_BYTES {
         true => Err(format!("{name}: larger than 1 MiB")),
         false => Config::parse(&text, &name),
@@ -178,9 +147,7 @@ fn read_file(path: &Path) -> Result<Config, String> {
 
 /// dev_valid_name() of the kernel's net/core/dev.c.
 fn is_link_name(text: &str) -> bool {
-    let letters = text
-        .bytes()
-        .all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b':');
+    let letters = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b':');
     letters && !text.is_empty() && text.len() < 16 && text != "." && text != ".."
 }
 
@@ -188,14 +155,10 @@ fn is_link_name(text: &str) -> bool {
 fn bridge_address(text: &str) -> Option<(Ipv4Addr, u8)> {
     let (address, length) = text.split_once('/')?;
     let address: Ipv4Addr = address.parse().ok()?;
-    let length: u8 = length
-        .parse()
-        .ok()
-        .filter(|length| (8..=30).contains(length))?;
+    let length: u8 = length.parse().ok().filter(|length| (8..=30).contains(length))?;
     let host_part = u32::MAX >> length;
     let host = u32::from(address) & host_part;
-    (host != 0 && host != host_part && !address.is_loopback() && !address.is_multicast())
-        .then_some((address, length))
+    (host != 0 && host != host_part && !address.is_loopback() && !address.is_multicast()).then_some((address, length))
 }
 
 #[cfg(test)]
@@ -237,10 +200,7 @@ mod tests {
         ];
         for (text, line, key) in table {
             let error = Config::parse(text, "conf").unwrap_err();
-            assert!(
-                error.starts_with(&format!("conf {line}")) && error.contains(key),
-                "{text}: {error}"
-            );
+            assert!(error.starts_with(&format!("conf {line}")) && error.contains(key), "{text}: {error}");
         }
     }
 
@@ -248,9 +208,6 @@ mod tests {
     fn the_roots_file_wins() {
         let system = Config::parse("mtu = 1400\nbridge = \"a\"", "f").unwrap();
         let own = Config::parse("mtu = 1300", "f").unwrap();
-        assert_eq!(
-            own.or(system),
-            Config::parse("mtu = 1300\nbridge = \"a\"", "f").unwrap()
-        );
+        assert_eq!(own.or(system), Config::parse("mtu = 1300\nbridge = \"a\"", "f").unwrap());
     }
 }

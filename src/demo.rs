@@ -49,10 +49,7 @@ fn port(args: &[OsString], environment: Option<OsString>) -> Result<u16, String>
         ([text], _) => (text.clone(), ""),
         (_, _) => return Err("one argument at most, the port".to_string()),
     };
-    let number = text
-        .to_str()
-        .and_then(|text| text.trim().parse().ok())
-        .filter(|port| *port != 0);
+    let number = text.to_str().and_then(|text| text.trim().parse().ok()).filter(|port| *port != 0);
     number.ok_or_else(|| format!("{source}{} is not a port: 1-65535", text.display()))
 }
 
@@ -66,14 +63,8 @@ mod tests {
         assert_eq!(port(&[], None), Ok(80));
         assert_eq!(port(&[], Some(os("8080"))), Ok(8080));
         assert_eq!(port(&[os("81")], Some(os("8080"))), Ok(81));
-        assert_eq!(
-            port(&[os("0")], None).unwrap_err(),
-            "0 is not a port: 1-65535"
-        );
-        assert_eq!(
-            port(&[], Some(os("http"))).unwrap_err(),
-            "PORT=http is not a port: 1-65535"
-        );
+        assert_eq!(port(&[os("0")], None).unwrap_err(), "0 is not a port: 1-65535");
+        assert_eq!(port(&[], Some(os("http"))).unwrap_err(), "PORT=http is not a port: 1-65535");
         assert!(port(&[os("1"), os("2")], None).is_err());
     }
 }

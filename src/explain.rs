@@ -35,7 +35,8 @@ mod tests {
 
     #[test]
     fn words_are_quoted_where_a_shell_would_split_or_expand_them() {
-        for (word, quoted) in [("a/b.c", "a/b.c"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("", "''"), ("$x", "'$x'")] {
+        for (word, quoted) in [("a/b.c", "a/b.c"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("", "''"), ("$x", "'$x'")]
+        {
             assert_eq!(quote(Path::new(word)), quoted);
         }
     }

@@ -61,7 +61,8 @@ pub fn apply(ops: &[Op]) -> Result<()> {
             Op::Folder { path, mode, .. } => {
                 fs::DirBuilder::new().mode(*mode).create(path).with_context(|| cannot_make("folder", path))?;
                 // mkdir(2) obeys the umask; the container's root folder must not depend on the caller's.
-                fs::set_permissions(path, Permissions::from_mode(*mode)).with_context(|| cannot_make("folder", path))?;
+                fs::set_permissions(path, Permissions::from_mode(*mode))
+                    .with_context(|| cannot_make("folder", path))?;
             }
             Op::File { path, text, mode, .. } => write_new(path, text.as_bytes(), *mode)?,
         }

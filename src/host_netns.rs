@@ -81,8 +81,7 @@ pub fn exists(wanted: u64) -> bool {
 /// Looks for a holder: a name below /run/netns, or a process.
 fn find(wanted: u64) -> Option<File> {
     let names = std::fs::read_dir("/run/netns").into_iter().flatten().flatten().map(|entry| entry.path());
-    let processes =
-        std::fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path().join("ns/net"));
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path().join("ns/net"));
     for path in names.chain(processes) {
         if inode(&path) == Some(wanted)
             && let Ok(file) = File::open(&path)

@@ -200,7 +200,14 @@ mod tests {
     use super::*;
 
     fn header() -> Header {
-        Header { minidock_journal: FORMAT, owner: "c".into(), boot_id: "b".into(), auto_remove: false, netns: None, image: None }
+        Header {
+            minidock_journal: FORMAT,
+            owner: "c".into(),
+            boot_id: "b".into(),
+            auto_remove: false,
+            netns: None,
+            image: None,
+        }
     }
 
     fn scratch(name: &str) -> PathBuf {

@@ -39,13 +39,7 @@ pub fn ensure(
 
 /// Applies operations whose residues belong to the network `name`, recording those that its journal doesn't have yet.
 /// The caller holds the network's lock.
-fn apply_shared(
-    roots: &Roots,
-    name: &str,
-    ops: &[Op],
-    host: &mut Host,
-    say: &mut dyn FnMut(&[Command]),
-) -> Result<()> {
+fn apply_shared(roots: &Roots, name: &str, ops: &[Op], host: &mut Host, say: &mut dyn FnMut(&[Command])) -> Result<()> {
     let path = journal_path(roots, name);
     let known = match journal::read(&path) {
         Ok(contents) if contents.header.as_ref().is_some_and(|header| header.boot_id == journal::boot_id()) => {
@@ -203,8 +197,5 @@ fn lock_file(path: &Path) -> Result<File> {
 
 /// Whether a residue belongs to a stage that leads traffic to the container: undone before the exit is reported.
 pub fn leads_traffic(residue: &Residue) -> bool {
-    matches!(
-        residue,
-        Residue::Net(netsetup::Residue::NftElements { .. } | netsetup::Residue::IptablesRule { .. })
-    )
+    matches!(residue, Residue::Net(netsetup::Residue::NftElements { .. } | netsetup::Residue::IptablesRule { .. }))
 }

@@ -42,8 +42,7 @@ pub fn undo(roots: &Roots, journal: &Journal, scope: Scope) -> Vec<anyhow::Error
     }
     let entries = of_this_boot(&contents);
     let netns = contents.header.as_ref().and_then(|header| header.netns);
-    let (of_run, of_container): (Vec<Residue>, Vec<Residue>) =
-        entries.into_iter().partition(Residue::ends_with_run);
+    let (of_run, of_container): (Vec<Residue>, Vec<Residue>) = entries.into_iter().partition(Residue::ends_with_run);
     let errors = residue::undo(roots, netns, &of_run);
     if !errors.is_empty() {
         return errors;

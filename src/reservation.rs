@@ -40,7 +40,13 @@ pub struct Reservation {
 }
 
 /// Makes the container's folder and its journal, and takes the name. `header` lacks only what is known here.
-pub fn begin(roots: &Roots, id: &str, name: Option<&str>, image: Option<String>, rm: bool) -> Result<(Journal, String)> {
+pub fn begin(
+    roots: &Roots,
+    id: &str,
+    name: Option<&str>,
+    image: Option<String>,
+    rm: bool,
+) -> Result<(Journal, String)> {
     let header = Header {
         minidock_journal: FORMAT,
         owner: id.to_string(),

@@ -23,9 +23,7 @@ impl Roots {
     /// The folders for `--root`/`MINIDOCK_ROOT`, or the default ones.
     pub fn new(root: Option<&Path>) -> Roots {
         match root {
-            Some(root) if root != Path::new(DEFAULT_ROOT) => {
-                Roots { root: root.to_path_buf(), run: root.join("run") }
-            }
+            Some(root) if root != Path::new(DEFAULT_ROOT) => Roots { root: root.to_path_buf(), run: root.join("run") },
             _ => Roots { root: DEFAULT_ROOT.into(), run: DEFAULT_RUN.into() },
         }
     }

@@ -69,7 +69,12 @@ pub struct Container {
 pub type Say<'a> = &'a mut dyn FnMut(&[Command]);
 
 /// Makes the container and starts its program. After an error nothing of it is left.
-pub fn start(order: &Order, stdin: Option<OwnedFd>, client: &impl std::os::fd::AsRawFd, say: Say<'_>) -> Result<Container> {
+pub fn start(
+    order: &Order,
+    stdin: Option<OwnedFd>,
+    client: &impl std::os::fd::AsRawFd,
+    say: Say<'_>,
+) -> Result<Container> {
     let roots = &order.engine.roots;
     let mut host = Host::open()?;
     let store = Store::open(&roots.root)?;
@@ -117,8 +122,9 @@ fn undo_failed(order: &Order, journal: &Journal, error: anyhow::Error) -> anyhow
 fn image_facts(store: &Store, request: &RunRequest) -> Result<ImageFacts> {
     match &request.image {
         ImageSource::Rootfs(path) => {
-            let path = std::fs::canonicalize(path)
-                .map_err(|error| anyhow!("cannot use --rootfs {}: {}", path.display(), crate::error::io_text(&error)))?;
+            let path = std::fs::canonicalize(path).map_err(|error| {
+                anyhow!("cannot use --rootfs {}: {}", path.display(), crate::error::io_text(&error))
+            })?;
             if !path.is_dir() {
                 return Err(anyhow!("cannot use --rootfs {}: not a folder; load or import an archive", path.display()));
             }
@@ -179,7 +185,12 @@ impl Making<'_> {
         }
         let (stdio, outputs) = self.streams(stdin)?;
         let starting = runtime::init::spawn(&plan.runtime, stdio)?;
-        let mut netns = if plan.runtime.namespaces.net == runtime::namespaces::Namespace::New && plan.attachment.is_some() { Some(NewNetns::create()?) } else { None };
+        let mut netns =
+            if plan.runtime.namespaces.net == runtime::namespaces::Namespace::New && plan.attachment.is_some() {
+                Some(NewNetns::create()?)
+            } else {
+                None
+            };
         let (starting, netns) = self.connect(&plan, starting, netns.as_mut()).map(|starting| (starting, netns))?;
         if request.explain {
             (self.say)(&plan.commands_after_network());
@@ -216,8 +227,19 @@ impl Making<'_> {
 
     /// The host's lane while init mounts.
     fn connect(&mut self, plan: &Plan, starting: Starting, netns: Option<&mut NewNetns>) -> Result<Starting> {
-        let pid = starting.pid;
-        self.stage(&plan.endpoint, netns, Some(pid))?;
+        let pid = Some(starting.pid);
+        let is_rule = |op: &Op| matches!(op, Op::Net(netsetup::Op::Firewall(_)));
+        let (links, rules) =
+            plan.endpoint.split_at(plan.endpoint.iter().position(is_rule).unwrap_or(plan.endpoint.len()));
+        self.stage(links, netns, pid)?;
+        match self.stage(rules, None, pid) {
+            Err(error) if matches!(error.downcast_ref(), Some(netsetup::Error::PortTaken { .. })) => {
+                // The socket was free, so the mapping may be a dead container's: give those back, then once more.
+                recover::recover_all(&self.order.engine.roots);
+                op::apply(rules, &mut Live { host: self.host, netns: None, init_pid: pid })?;
+            }
+            other => other?,
+        }
         Ok(starting)
     }
 
@@ -326,10 +348,7 @@ fn publish_mode(engine: &Engine, request: &RunRequest, _publish: &Publish) -> Pu
 }
 
 fn places(engine: &Engine) -> Places {
-    Places {
-        net_cls_mount: engine.roots.run.join("net_cls"),
-        cgroup_parent: runtime::cgroup::PARENT.to_string(),
-    }
+    Places { net_cls_mount: engine.roots.run.join("net_cls"), cgroup_parent: runtime::cgroup::PARENT.to_string() }
 }
 
 /// Ports in proxy mode get a proxy that listens once the container does; the others are only kept from others.
@@ -368,8 +387,7 @@ pub fn dry_run(order: &Order) -> Result<String> {
         publish_mode(&order.engine, request, publish)
     })?;
     let name = request.name.clone().unwrap_or_else(|| crate::names::from_id(&order.id, 0));
-    let reservation =
-        Reservation { id: order.id.clone(), folder: roots.container(&order.id), name, address, ports };
+    let reservation = Reservation { id: order.id.clone(), folder: roots.container(&order.id), name, address, ports };
     let plan = plan::plan(request, &image, &facts, &reservation, &places(&order.engine))?;
     let mut commands: Vec<Command> = vec![(
         format!("mkdir -p -m 700 {}", explain::quote(&reservation.folder)),

@@ -157,10 +157,7 @@ pub struct ExecArgs {
 impl ExecArgs {
     /// The container's name or id as typed.
     pub fn container(&self) -> String {
-        self.words
-            .first()
-            .map(|word| word.to_string_lossy().into_owned())
-            .unwrap_or_default()
+        self.words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default()
     }
 
     /// The program and its arguments; at least one word.

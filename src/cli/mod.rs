@@ -134,20 +134,14 @@ impl Global {
     /// An empty variable counts as not set.
     fn from_environment(environment: &dyn Fn(&OsStr) -> Option<OsString>) -> Result<Global, Stop> {
         let variable = |name: &str| environment(OsStr::new(name)).filter(|value| !value.is_empty());
-        let firewall = match variable("MINIDOCK_FIREWALL") {
-            None => None,
-            Some(value) => Some(backend(&value.to_string_lossy()).map_err(|why| {
-                Stop::flag(
-                    format!("invalid environment variable MINIDOCK_FIREWALL: {why}"),
-                    None,
-                )
-            })?),
-        };
-        Ok(Global {
-            root: variable("MINIDOCK_ROOT").map(PathBuf::from),
-            firewall,
-            debug: false,
-        })
+        let firewall =
+            match variable("MINIDOCK_FIREWALL") {
+                None => None,
+                Some(value) => Some(backend(&value.to_string_lossy()).map_err(|why| {
+                    Stop::flag(format!("invalid environment variable MINIDOCK_FIREWALL: {why}"), None)
+                })?),
+            };
+        Ok(Global { root: variable("MINIDOCK_ROOT").map(PathBuf::from), firewall, debug: false })
     }
 }
 
@@ -155,8 +149,6 @@ fn backend(text: &str) -> Result<Backend, String> {
     match text {
         "nftables" | "nft" => Ok(Backend::Nftables),
         "iptables" => Ok(Backend::Iptables),
-        _ => Err(format!(
-            "unknown firewall {text:?}: use nftables or iptables"
-        )),
+        _ => Err(format!("unknown firewall {text:?}: use nftables or iptables")),
     }
 }

@@ -5,181 +5,63 @@
 
 /// Flags of `docker run` 28.
 const RUN: &[(&str, &str)] = &[
-    (
-        "annotation",
-        "minidock hands nothing to an OCI runtime; use --label to keep your own notes on a container",
-    ),
+    ("annotation", "minidock hands nothing to an OCI runtime; use --label to keep your own notes on a container"),
     (
         "attach",
         "a container in the foreground is attached to stdout and stderr; leave the flag out, and add -i for stdin",
     ),
-    (
-        "blkio-weight-device",
-        "only the weight for all devices can be set; use --blkio-weight",
-    ),
-    (
-        "cgroup-parent",
-        "minidock places its cgroups itself; start minidock inside the wanted cgroup",
-    ),
+    ("blkio-weight-device", "only the weight for all devices can be set; use --blkio-weight"),
+    ("cgroup-parent", "minidock places its cgroups itself; start minidock inside the wanted cgroup"),
     ("cpu-count", "it exists on Windows only; use --cpus"),
     ("cpu-percent", "it exists on Windows only; use --cpus"),
-    (
-        "cpu-rt-period",
-        "real-time scheduling of cgroups is off in common kernels; use --cpus or --cpu-quota",
-    ),
-    (
-        "cpu-rt-runtime",
-        "real-time scheduling of cgroups is off in common kernels; use --cpus or --cpu-quota",
-    ),
-    (
-        "detach-keys",
-        "detaching by keys is not available yet; start with -d and read with 'minidock logs -f'",
-    ),
-    (
-        "device-cgroup-rule",
-        "device rules without a device are not available; name the device with --device",
-    ),
-    (
-        "domainname",
-        "a NIS domain name is not available; use --hostname with the full name",
-    ),
-    (
-        "gpus",
-        "minidock has no GPU hooks; pass the device files with --device",
-    ),
+    ("cpu-rt-period", "real-time scheduling of cgroups is off in common kernels; use --cpus or --cpu-quota"),
+    ("cpu-rt-runtime", "real-time scheduling of cgroups is off in common kernels; use --cpus or --cpu-quota"),
+    ("detach-keys", "detaching by keys is not available yet; start with -d and read with 'minidock logs -f'"),
+    ("device-cgroup-rule", "device rules without a device are not available; name the device with --device"),
+    ("domainname", "a NIS domain name is not available; use --hostname with the full name"),
+    ("gpus", "minidock has no GPU hooks; pass the device files with --device"),
     ("health-cmd", "health checks are not available yet"),
     ("health-interval", "health checks are not available yet"),
     ("health-retries", "health checks are not available yet"),
-    (
-        "health-start-interval",
-        "health checks are not available yet",
-    ),
+    ("health-start-interval", "health checks are not available yet"),
     ("health-start-period", "health checks are not available yet"),
     ("health-timeout", "health checks are not available yet"),
-    (
-        "io-maxbandwidth",
-        "it exists on Windows only; use --device-read-bps and --device-write-bps",
-    ),
-    (
-        "io-maxiops",
-        "it exists on Windows only; use --device-read-iops and --device-write-iops",
-    ),
-    (
-        "ip",
-        "the default network gives addresses itself, and networks with fixed addresses are not available yet",
-    ),
+    ("io-maxbandwidth", "it exists on Windows only; use --device-read-bps and --device-write-bps"),
+    ("io-maxiops", "it exists on Windows only; use --device-read-iops and --device-write-iops"),
+    ("ip", "the default network gives addresses itself, and networks with fixed addresses are not available yet"),
     ("ip6", "IPv6 is not available yet"),
     ("isolation", "it exists on Windows only; leave it out"),
-    (
-        "kernel-memory",
-        "the kernel has no such limit any more; use --memory, which includes kernel memory",
-    ),
-    (
-        "link",
-        "links are replaced by networks with names, which are not available yet; use --add-host",
-    ),
-    (
-        "link-local-ip",
-        "networks of your own are not available yet",
-    ),
+    ("kernel-memory", "the kernel has no such limit any more; use --memory, which includes kernel memory"),
+    ("link", "links are replaced by networks with names, which are not available yet; use --add-host"),
+    ("link-local-ip", "networks of your own are not available yet"),
     ("log-opt", "log options are not available yet"),
-    (
-        "mac-address",
-        "minidock derives the address from the IPv4 address, as docker does",
-    ),
-    (
-        "memory-swappiness",
-        "it exists on cgroup v1 only; use --memory-swap to bound swap",
-    ),
-    (
-        "net-alias",
-        "networks with names are not available yet; use --add-host",
-    ),
-    (
-        "network-alias",
-        "networks with names are not available yet; use --add-host",
-    ),
-    (
-        "oom-kill-disable",
-        "it hangs programs and exists on cgroup v1 only; use --oom-score-adj or a larger --memory",
-    ),
+    ("mac-address", "minidock derives the address from the IPv4 address, as docker does"),
+    ("memory-swappiness", "it exists on cgroup v1 only; use --memory-swap to bound swap"),
+    ("net-alias", "networks with names are not available yet; use --add-host"),
+    ("network-alias", "networks with names are not available yet; use --add-host"),
+    ("oom-kill-disable", "it hangs programs and exists on cgroup v1 only; use --oom-score-adj or a larger --memory"),
     ("runtime", "minidock is its own OCI runtime; leave it out"),
-    (
-        "storage-opt",
-        "the overlay driver can't limit a container's size; use a --tmpfs with size=",
-    ),
-    (
-        "use-api-socket",
-        "minidock has no daemon, so there is no API socket; leave it out",
-    ),
-    (
-        "volume-driver",
-        "minidock has no volume plug-ins; mount a folder with -v",
-    ),
-    (
-        "volumes-from",
-        "sharing another container's volumes is not available yet; mount the same folder with -v",
-    ),
-    (
-        "disable-content-trust",
-        "minidock has no content trust; digests are always verified, leave it out",
-    ),
+    ("storage-opt", "the overlay driver can't limit a container's size; use a --tmpfs with size="),
+    ("use-api-socket", "minidock has no daemon, so there is no API socket; leave it out"),
+    ("volume-driver", "minidock has no volume plug-ins; mount a folder with -v"),
+    ("volumes-from", "sharing another container's volumes is not available yet; mount the same folder with -v"),
+    ("disable-content-trust", "minidock has no content trust; digests are always verified, leave it out"),
 ];
 
 /// Flags of the other commands of docker 28, as (command, flag, reason).
 const OTHER: &[(&str, &str, &str)] = &[
     ("ps", "size", "container sizes are not counted yet"),
     ("inspect", "size", "container sizes are not counted yet"),
-    (
-        "inspect",
-        "platform",
-        "an image is kept for one platform; leave it out",
-    ),
-    (
-        "images",
-        "digests",
-        "minidock pulls from no registry, so images have no repository digests",
-    ),
-    (
-        "images",
-        "filter",
-        "filters are not available yet; give a REPOSITORY[:TAG] instead",
-    ),
-    (
-        "images",
-        "tree",
-        "an image is kept for one platform; leave it out",
-    ),
-    (
-        "rmi",
-        "no-prune",
-        "minidock keeps no intermediate images; leave it out",
-    ),
-    (
-        "rmi",
-        "platform",
-        "an image is kept for one platform; leave it out",
-    ),
-    (
-        "load",
-        "platform",
-        "the image of this machine's platform is taken; leave it out",
-    ),
-    (
-        "import",
-        "platform",
-        "images are made for this machine's platform; leave it out",
-    ),
-    (
-        "exec",
-        "detach-keys",
-        "detaching by keys is not available yet; start with -d",
-    ),
-    (
-        "logs",
-        "details",
-        "log drivers with details are not available; leave it out",
-    ),
+    ("inspect", "platform", "an image is kept for one platform; leave it out"),
+    ("images", "digests", "minidock pulls from no registry, so images have no repository digests"),
+    ("images", "filter", "filters are not available yet; give a REPOSITORY[:TAG] instead"),
+    ("images", "tree", "an image is kept for one platform; leave it out"),
+    ("rmi", "no-prune", "minidock keeps no intermediate images; leave it out"),
+    ("rmi", "platform", "an image is kept for one platform; leave it out"),
+    ("load", "platform", "the image of this machine's platform is taken; leave it out"),
+    ("import", "platform", "images are made for this machine's platform; leave it out"),
+    ("exec", "detach-keys", "detaching by keys is not available yet; start with -d"),
+    ("logs", "details", "log drivers with details are not available; leave it out"),
     ("rm", "link", "links are not available; leave it out"),
 ];
 
@@ -194,26 +76,16 @@ const SHORT: &[(&str, char, &str)] = &[
 
 /// The reason for refusing `--flag` of a command, if it is a flag that docker has. `command` is the table's first name.
 pub(super) fn reason(command: &str, flag: &str) -> Option<&'static str> {
-    let known = |list: &[(&str, &'static str)]| {
-        list.iter()
-            .find(|(name, _)| *name == flag)
-            .map(|(_, why)| *why)
-    };
+    let known = |list: &[(&str, &'static str)]| list.iter().find(|(name, _)| *name == flag).map(|(_, why)| *why);
     if command == "run" {
         return known(RUN);
     }
-    OTHER
-        .iter()
-        .find(|(of, name, _)| *of == command && *name == flag)
-        .map(|(_, _, why)| *why)
+    OTHER.iter().find(|(of, name, _)| *of == command && *name == flag).map(|(_, _, why)| *why)
 }
 
 /// The long name of a refused short flag.
 pub(super) fn long_name(command: &str, short: char) -> Option<&'static str> {
-    SHORT
-        .iter()
-        .find(|(of, letter, _)| *of == command && *letter == short)
-        .map(|(_, _, long)| *long)
+    SHORT.iter().find(|(of, letter, _)| *of == command && *letter == short).map(|(_, _, long)| *long)
 }
 
 /// All refused flags of `run`, for tests and help.

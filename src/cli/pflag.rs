@@ -31,34 +31,22 @@ pub(super) fn split_global(words: &mut Vec<OsString>) -> Result<Global, Stop> {
                 return Ok(value);
             }
             *at += 1;
-            words
-                .get(*at - 1)
-                .cloned()
-                .ok_or_else(|| Stop::flag(format!("flag needs an argument: {flag}"), None))
+            words.get(*at - 1).cloned().ok_or_else(|| Stop::flag(format!("flag needs an argument: {flag}"), None))
         };
         match flag.as_str() {
             "--root" => global.root = Some(PathBuf::from(value(&mut at)?)),
             "--firewall" => {
                 let name = value(&mut at)?.to_string_lossy().into_owned();
-                global.firewall = Some(
-                    super::backend(&name)
-                        .map_err(|why| Stop::flag(invalid(&name, "--firewall", &why), None))?,
-                );
+                global.firewall =
+                    Some(super::backend(&name).map_err(|why| Stop::flag(invalid(&name, "--firewall", &why), None))?);
             }
             "-D" | "--debug" => global.debug = true,
             "-v" | "--version" => {
-                return Err(Stop::Help(format!(
-                    "minidock version {}\n",
-                    env!("CARGO_PKG_VERSION")
-                )));
+                return Err(Stop::Help(format!("minidock version {}\n", env!("CARGO_PKG_VERSION"))));
             }
             "-h" | "--help" => return Err(Stop::Help(table::help())),
-            "-H" | "--host" | "-c" | "--context" | "--tls" | "--tlsverify" | "--config" | "-l"
-            | "--log-level" => {
-                return Err(Stop::flag(
-                    format!("{flag} is not supported: minidock has no daemon to talk to"),
-                    None,
-                ));
+            "-H" | "--host" | "-c" | "--context" | "--tls" | "--tlsverify" | "--config" | "-l" | "--log-level" => {
+                return Err(Stop::flag(format!("{flag} is not supported: minidock has no daemon to talk to"), None));
             }
             _ => return Err(Stop::flag(unknown_flag(&flag), None)),
         }
@@ -70,19 +58,14 @@ pub(super) fn split_global(words: &mut Vec<OsString>) -> Result<Global, Stop> {
 fn after_equals(word: &OsString) -> OsString {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     let bytes = word.as_bytes();
-    let from = bytes
-        .iter()
-        .position(|byte| *byte == b'=')
-        .map_or(bytes.len(), |at| at + 1);
+    let from = bytes.iter().position(|byte| *byte == b'=').map_or(bytes.len(), |at| at + 1);
     OsString::from_vec(bytes[from..].to_vec())
 }
 
 /// Parses the words after a command's name.
 pub(super) fn parse(entry: &'static Entry, words: Vec<OsString>) -> Result<ArgMatches, Stop> {
     let command = bare(entry).mut_args(as_pflag).no_binary_name(true);
-    command
-        .try_get_matches_from(words)
-        .map_err(|error| explain(error, entry))
+    command.try_get_matches_from(words).map_err(|error| explain(error, entry))
 }
 
 /// The help of a command.
@@ -91,18 +74,11 @@ pub(super) fn help(entry: &Entry) -> Stop {
         1 => String::new(),
         _ => format!(
             "Forms: {}\n\n",
-            entry
-                .names
-                .iter()
-                .map(|name| format!("minidock {name}"))
-                .collect::<Vec<_>>()
-                .join(", ")
+            entry.names.iter().map(|name| format!("minidock {name}")).collect::<Vec<_>>().join(", ")
         ),
     };
-    let command = bare(entry).help_template(format!(
-        "{{usage-heading}} {{usage}}\n\n{}\n\n{forms}{{options}}\n",
-        entry.about
-    ));
+    let command =
+        bare(entry).help_template(format!("{{usage-heading}} {{usage}}\n\n{}\n\n{forms}{{options}}\n", entry.about));
     Stop::Help(command.clone().render_help().to_string())
 }
 
@@ -114,16 +90,9 @@ fn bare(entry: &Entry) -> clap::Command {
         .disable_help_flag(true)
         .disable_version_flag(true)
         .term_width(100);
-    let help = Arg::new("help")
-        .long("help")
-        .action(ArgAction::Help)
-        .help("Print this help");
+    let help = Arg::new("help").long("help").action(ArgAction::Help).help("Print this help");
     // docker still takes -h for help where it isn't another flag's.
-    let help = if entry.name() == "run" {
-        help
-    } else {
-        help.short_alias('h')
-    };
+    let help = if entry.name() == "run" { help } else { help.short_alias('h') };
     Global::augment_args((entry.define)(command)).arg(help.help_heading("Global options"))
 }
 
@@ -149,19 +118,12 @@ fn as_pflag(arg: Arg) -> Arg {
 #[cfg(test)]
 pub(crate) fn declared(form: &str) -> Vec<(String, bool)> {
     let mut flags = Vec::new();
-    for arg in table::entry(form)
-        .map(|entry| bare(entry).mut_args(as_pflag))
-        .iter()
-        .flat_map(clap::Command::get_arguments)
+    for arg in
+        table::entry(form).map(|entry| bare(entry).mut_args(as_pflag)).iter().flat_map(clap::Command::get_arguments)
     {
-        let required = arg
-            .get_num_args()
-            .is_none_or(|number| number.min_values() > 0);
+        let required = arg.get_num_args().is_none_or(|number| number.min_values() > 0);
         let takes_value = arg.get_action().takes_values() && required;
-        let names = arg
-            .get_long()
-            .into_iter()
-            .chain(arg.get_visible_aliases().into_iter().flatten());
+        let names = arg.get_long().into_iter().chain(arg.get_visible_aliases().into_iter().flatten());
         flags.extend(names.map(|name| (name.to_owned(), takes_value)));
     }
     flags
@@ -198,9 +160,7 @@ pub(super) fn integer(text: &str) -> Result<i64, String> {
         return Err("not a whole number".to_owned());
     }
     i64::from_str_radix(&format!("{sign}{digits}"), radix).map_err(|error| match error.kind() {
-        std::num::IntErrorKind::PosOverflow | std::num::IntErrorKind::NegOverflow => {
-            "number too large".to_owned()
-        }
+        std::num::IntErrorKind::PosOverflow | std::num::IntErrorKind::NegOverflow => "number too large".to_owned(),
         _ => "not a whole number".to_owned(),
     })
 }
@@ -221,29 +181,19 @@ pub(super) fn explain(error: clap::Error, entry: &Entry) -> Stop {
     let flag = text(ContextKind::InvalidArg).unwrap_or_default();
     match error.kind() {
         ErrorKind::DisplayHelp => help(entry),
-        ErrorKind::UnknownArgument if flag.starts_with('-') && flag != "-" => Stop::flag(
-            refused_or_unknown(name, &flag, text(ContextKind::SuggestedArg)),
-            Some(name),
-        ),
+        ErrorKind::UnknownArgument if flag.starts_with('-') && flag != "-" => {
+            Stop::flag(refused_or_unknown(name, &flag, text(ContextKind::SuggestedArg)), Some(name))
+        }
         ErrorKind::InvalidValue
-            if text(ContextKind::InvalidValue).is_none_or(|value| value.is_empty())
-                && flag.starts_with('-') =>
+            if text(ContextKind::InvalidValue).is_none_or(|value| value.is_empty()) && flag.starts_with('-') =>
         {
-            Stop::flag(
-                format!("flag needs an argument: {}", flag_name(&flag)),
-                Some(name),
-            )
+            Stop::flag(format!("flag needs an argument: {}", flag_name(&flag)), Some(name))
         }
         ErrorKind::ValueValidation | ErrorKind::InvalidValue if flag.starts_with('-') => {
-            let why = error
-                .source()
-                .map(|why| why.to_string())
-                .unwrap_or_else(|| "not a value of this flag".to_owned());
+            let why =
+                error.source().map(|why| why.to_string()).unwrap_or_else(|| "not a value of this flag".to_owned());
             let value = text(ContextKind::InvalidValue).unwrap_or_default();
-            Stop::flag(
-                invalid(&value, &both_names(entry, &flag_name(&flag)), &why),
-                Some(name),
-            )
+            Stop::flag(invalid(&value, &both_names(entry, &flag_name(&flag)), &why), Some(name))
         }
         ErrorKind::InvalidUtf8 => Stop::flag(
             "a flag's value is not UTF-8 text; only paths, environment and the command may be bytes",
@@ -261,19 +211,13 @@ fn invalid(value: &str, flag: &str, why: &str) -> String {
 
 /// `--memory <BYTES>` → `--memory`
 fn flag_name(shown: &str) -> String {
-    shown
-        .split([' ', '=', '['])
-        .next()
-        .unwrap_or(shown)
-        .to_owned()
+    shown.split([' ', '=', '[']).next().unwrap_or(shown).to_owned()
 }
 
 /// `--memory` → `-m, --memory`, where there is a short form.
 fn both_names(entry: &Entry, long: &str) -> String {
     let command = bare(entry);
-    let arg = command
-        .get_arguments()
-        .find(|arg| arg.get_long() == long.strip_prefix("--"));
+    let arg = command.get_arguments().find(|arg| arg.get_long() == long.strip_prefix("--"));
     match arg.and_then(Arg::get_short) {
         Some(short) => format!("-{short}, {long}"),
         None => long.to_owned(),
@@ -283,10 +227,7 @@ fn both_names(entry: &Entry, long: &str) -> String {
 fn refused_or_unknown(command: &str, flag: &str, suggestion: Option<String>) -> String {
     let long = match flag.strip_prefix("--") {
         Some(long) => Some(long.split('=').next().unwrap_or(long)),
-        None => flag[1..]
-            .chars()
-            .next()
-            .and_then(|short| not_supported::long_name(command_of(command), short)),
+        None => flag[1..].chars().next().and_then(|short| not_supported::long_name(command_of(command), short)),
     };
     if let Some(long) = long
         && let Some(why) = not_supported::reason(command_of(command), long)
@@ -297,10 +238,7 @@ fn refused_or_unknown(command: &str, flag: &str, suggestion: Option<String>) -> 
     let near = suggestion
         .map(|near| flag_name(&near))
         .filter(|near| distance(&typed, near) <= typed.trim_start_matches('-').len() / 3);
-    unknown_flag(flag)
-        + &near
-            .map(|near| format!("; did you mean {near}?"))
-            .unwrap_or_default()
+    unknown_flag(flag) + &near.map(|near| format!("; did you mean {near}?")).unwrap_or_default()
 }
 
 /// `image inspect` refuses the flags that `inspect` refuses.
@@ -321,20 +259,13 @@ fn unknown_flag(flag: &str) -> String {
 /// Edit distance (Levenshtein), for the near miss of a command's name.
 pub(super) fn distance(left: &str, right: &str) -> usize {
     // Bounded: nobody mistypes a command by more than a few dozen letters, and the input may be anything.
-    let (left, right): (Vec<char>, Vec<char>) = (
-        left.chars().take(32).collect(),
-        right.chars().take(32).collect(),
-    );
+    let (left, right): (Vec<char>, Vec<char>) = (left.chars().take(32).collect(), right.chars().take(32).collect());
     let mut row: Vec<usize> = (0..=right.len()).collect();
     for (i, l) in left.iter().enumerate() {
         let mut diagonal = row[0];
         row[0] = i + 1;
         for (j, r) in right.iter().enumerate() {
-            let cost = if l == r {
-                diagonal
-            } else {
-                1 + diagonal.min(row[j]).min(row[j + 1])
-            };
+            let cost = if l == r { diagonal } else { 1 + diagonal.min(row[j]).min(row[j + 1]) };
             diagonal = row[j + 1];
             row[j + 1] = cost;
         }

@@ -44,10 +44,7 @@ impl Stop {
             None => "minidock --help".to_owned(),
         };
         let message = bounded(message, LONGEST_MESSAGE);
-        Stop::Usage {
-            message: format!("minidock: {message}\nSee '{help}'."),
-            code,
-        }
+        Stop::Usage { message: format!("minidock: {message}\nSee '{help}'."), code }
     }
 
     /// The exit code: 0 for help.

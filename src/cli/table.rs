@@ -134,11 +134,8 @@ const MISSING: &[(&str, &str)] = &[
 ];
 
 /// Words that group commands (`container ls`).
-const GROUPS: &[(&str, &str)] = &[
-    ("container", "Manage containers"),
-    ("image", "Manage images"),
-    ("network", "Manage networks"),
-];
+const GROUPS: &[(&str, &str)] =
+    &[("container", "Manage containers"), ("image", "Manage images"), ("network", "Manage networks")];
 
 /// Finds the command that `words` begin with; gives it and the words after it.
 pub(super) fn find(mut words: Vec<OsString>) -> Result<(&'static Entry, Vec<OsString>), Stop> {
@@ -174,10 +171,7 @@ pub(super) fn entry(form: &str) -> Option<&'static Entry> {
 fn unknown(form: &str) -> Stop {
     let form = &super::bounded(form, 60);
     let short = form.rsplit(' ').next().unwrap_or(form);
-    if let Some((_, meanwhile)) = MISSING
-        .iter()
-        .find(|(name, _)| *name == form || *name == short)
-    {
+    if let Some((_, meanwhile)) = MISSING.iter().find(|(name, _)| *name == form || *name == short) {
         return Stop::arguments(format!("'{form}' is not available yet; {meanwhile}"), None);
     }
     let near = COMMANDS
@@ -187,9 +181,7 @@ fn unknown(form: &str) -> Stop {
         .map(|name| (super::pflag::distance(form, name), name))
         .filter(|(distance, _)| *distance <= 1 + short.len() / 4)
         .min();
-    let hint = near
-        .map(|(_, name)| format!("; did you mean '{name}'?"))
-        .unwrap_or_default();
+    let hint = near.map(|(_, name)| format!("; did you mean '{name}'?")).unwrap_or_default();
     Stop::arguments(format!("'{form}' is not a minidock command{hint}"), None)
 }
 
@@ -226,12 +218,7 @@ pub(super) fn help() -> String {
 fn group_help(group: &str) -> String {
     let mut text = format!("Usage: minidock {group} COMMAND\n\nCommands:\n");
     for entry in COMMANDS {
-        for form in entry
-            .names
-            .iter()
-            .filter_map(|name| name.strip_prefix(group)?.strip_prefix(' '))
-            .take(1)
-        {
+        for form in entry.names.iter().filter_map(|name| name.strip_prefix(group)?.strip_prefix(' ')).take(1) {
             text += &format!("  {form:<10}{}\n", entry.about);
         }
     }

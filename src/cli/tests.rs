@@ -26,9 +26,7 @@ fn run(line: &str) -> RunArgs {
 /// The first line of the message, and the exit code.
 fn refused(line: &str) -> (String, u8) {
     match read(line) {
-        Err(Stop::Usage { message, code }) => {
-            (message.lines().next().unwrap_or_default().to_owned(), code)
-        }
+        Err(Stop::Usage { message, code }) => (message.lines().next().unwrap_or_default().to_owned(), code),
         other => panic!("{line}: {other:?}"),
     }
 }
@@ -56,10 +54,7 @@ fn every_flag_of_docker_run_is_taken_or_refused_with_a_reason() {
         };
         match declared.iter().find(|(known, _)| known == name) {
             Some((_, known)) => assert_eq!(*known, takes_value, "--{name}"),
-            None => assert!(
-                not_supported::reason("run", name).is_some(),
-                "--{name} is unknown"
-            ),
+            None => assert!(not_supported::reason("run", name).is_some(), "--{name} is unknown"),
         }
     }
 }
@@ -67,71 +62,33 @@ fn every_flag_of_docker_run_is_taken_or_refused_with_a_reason() {
 #[test]
 fn refused_flags_say_why_in_every_form() {
     for (flag, why) in not_supported::of_run() {
-        for line in [
-            format!("run --{flag} 1 busybox"),
-            format!("run --{flag}=1 busybox"),
-            format!("run --rm --{flag}"),
-        ] {
-            assert_eq!(
-                refused(&line),
-                (format!("minidock: --{flag} is not supported: {why}"), 125)
-            );
+        for line in [format!("run --{flag} 1 busybox"), format!("run --{flag}=1 busybox"), format!("run --rm --{flag}")]
+        {
+            assert_eq!(refused(&line), (format!("minidock: --{flag} is not supported: {why}"), 125));
         }
     }
-    assert!(
-        refused("run -a stdin busybox")
-            .0
-            .contains("--attach is not supported")
-    );
+    assert!(refused("run -a stdin busybox").0.contains("--attach is not supported"));
     assert!(refused("ps -s").0.contains("--size is not supported"));
-    assert!(
-        refused("image inspect --platform x y")
-            .0
-            .contains("--platform is not supported")
-    );
-    assert!(
-        refused("images --digests")
-            .0
-            .contains("--digests is not supported")
-    );
-    assert!(
-        refused("images -f x")
-            .0
-            .contains("--filter is not supported")
-    );
+    assert!(refused("image inspect --platform x y").0.contains("--platform is not supported"));
+    assert!(refused("images --digests").0.contains("--digests is not supported"));
+    assert!(refused("images -f x").0.contains("--filter is not supported"));
     // After the image it is the container's business.
     assert_eq!(run("busybox --gpus all").words, words("busybox --gpus all"));
 }
 
 #[test]
 fn flags_have_dockers_forms() {
-    let args = run(
-        "-dit --name a -p8080:80 -p 81 --publish=82 -eFOO=bar -e X --rm=false --init=true -m=64m -h=host busybox",
-    );
+    let args =
+        run("-dit --name a -p8080:80 -p 81 --publish=82 -eFOO=bar -e X --rm=false --init=true -m=64m -h=host busybox");
     assert!(args.detach && args.interactive && args.tty && args.init && !args.rm);
     assert_eq!(args.name.as_deref(), Some("a"));
     assert_eq!(args.publish, ["8080:80", "81", "82"]);
     assert_eq!(args.env, ["FOO=bar", "X"]);
-    assert_eq!(
-        (args.memory.as_deref(), args.hostname.as_deref()),
-        (Some("64m"), Some("host"))
-    );
+    assert_eq!((args.memory.as_deref(), args.hostname.as_deref()), (Some("64m"), Some("host")));
     // A value may begin with a hyphen; the last of two wins.
-    let args = run(
-        "--memory-swap -1 --pids-limit -1 --oom-score-adj=-500 --name -x --name y -e -a=b busybox",
-    );
-    assert_eq!(
-        (
-            args.memory_swap.as_deref(),
-            args.pids_limit,
-            args.oom_score_adj
-        ),
-        (Some("-1"), Some(-1), Some(-500))
-    );
-    assert_eq!(
-        (args.name.as_deref(), &args.env[..]),
-        (Some("y"), &[OsString::from("-a=b")][..])
-    );
+    let args = run("--memory-swap -1 --pids-limit -1 --oom-score-adj=-500 --name -x --name y -e -a=b busybox");
+    assert_eq!((args.memory_swap.as_deref(), args.pids_limit, args.oom_score_adj), (Some("-1"), Some(-1), Some(-500)));
+    assert_eq!((args.name.as_deref(), &args.env[..]), (Some("y"), &[OsString::from("-a=b")][..]));
     // The last letter of a bundle may take the rest, or the next word.
     assert_eq!(run("-tp 80 busybox").publish, ["80"]);
     assert_eq!(run("-itv/a:/b busybox").volume, ["/a:/b"]);
@@ -150,13 +107,8 @@ fn options_end_at_the_image() {
     assert!(args.rm && !args.detach && args.publish.is_empty() && args.name.is_none());
     assert_eq!(run("-- busybox -x").words, words("busybox -x"));
     assert_eq!(run("--rm - x").words, words("- x"));
-    let Command::Exec(args) = read("exec -it web sh -c -d").unwrap().command else {
-        panic!("not exec")
-    };
-    assert_eq!(
-        (args.container(), args.command()),
-        ("web".to_owned(), &words("sh -c -d")[..])
-    );
+    let Command::Exec(args) = read("exec -it web sh -c -d").unwrap().command else { panic!("not exec") };
+    assert_eq!((args.container(), args.command()), ("web".to_owned(), &words("sh -c -d")[..]));
     assert!(args.interactive && args.tty && !args.detach);
 }
 
@@ -164,36 +116,20 @@ fn options_end_at_the_image() {
 fn wrong_flags_are_dockers_errors() {
     let table = [
         ("run --foo x", "unknown flag: --foo", 125),
-        (
-            "run --memori 3 x",
-            "unknown flag: --memori; did you mean --memory?",
-            125,
-        ),
+        ("run --memori 3 x", "unknown flag: --memori; did you mean --memory?", 125),
         ("run -z x", "unknown shorthand flag: 'z' in -z", 125),
         ("run -itz x", "unknown shorthand flag: 'z' in -z", 125),
         ("run --name", "flag needs an argument: --name", 125),
         ("run -h", "flag needs an argument: --hostname", 125),
-        (
-            "run --rm=maybe x",
-            "invalid argument \"maybe\" for \"--rm\" flag: not true or false",
-            125,
-        ),
-        (
-            "run -c x y",
-            "invalid argument \"x\" for \"-c, --cpu-shares\" flag: not a whole number",
-            125,
-        ),
+        ("run --rm=maybe x", "invalid argument \"maybe\" for \"--rm\" flag: not true or false", 125),
+        ("run -c x y", "invalid argument \"x\" for \"-c, --cpu-shares\" flag: not a whole number", 125),
         (
             "run --pids-limit 99999999999999999999 x",
             "invalid argument \"99999999999999999999\" for \"--pids-limit\" flag: number too large",
             125,
         ),
         ("ps --foo", "unknown flag: --foo", 125),
-        (
-            "stop --time x c",
-            "invalid argument \"x\" for \"-t, --timeout\" flag: not a whole number",
-            125,
-        ),
+        ("stop --time x c", "invalid argument \"x\" for \"-t, --timeout\" flag: not a whole number", 125),
         (
             "logs --tail x c",
             "invalid argument \"x\" for \"-n, --tail\" flag: not a number of lines; use a number or all",
@@ -201,19 +137,11 @@ fn wrong_flags_are_dockers_errors() {
         ),
         ("-x ps", "unknown shorthand flag: 'x' in -x", 125),
         ("--foo ps", "unknown flag: --foo", 125),
-        (
-            "-H unix:///x ps",
-            "-H is not supported: minidock has no daemon to talk to",
-            125,
-        ),
+        ("-H unix:///x ps", "-H is not supported: minidock has no daemon to talk to", 125),
         ("--root", "flag needs an argument: --root", 125),
     ];
     for (line, message, code) in table {
-        assert_eq!(
-            refused(line),
-            (format!("minidock: {message}"), code),
-            "{line}"
-        );
+        assert_eq!(refused(line), (format!("minidock: {message}"), code), "{line}");
     }
 }
 
@@ -225,42 +153,19 @@ fn wrong_commands_and_counts_exit_with_1() {
         ("tag a", "'minidock tag' requires 2 arguments"),
         ("tag a b c", "'minidock tag' requires 2 arguments"),
         ("ps extra", "'minidock ps' accepts no arguments"),
-        (
-            "port",
-            "'minidock port' requires at least 1 and at most 2 arguments",
-        ),
-        (
-            "port a b c",
-            "'minidock port' requires at least 1 and at most 2 arguments",
-        ),
-        (
-            "runn x",
-            "'runn' is not a minidock command; did you mean 'run'?",
-        ),
-        (
-            "container lss",
-            "'container lss' is not a minidock command; did you mean 'container ls'?",
-        ),
+        ("port", "'minidock port' requires at least 1 and at most 2 arguments"),
+        ("port a b c", "'minidock port' requires at least 1 and at most 2 arguments"),
+        ("runn x", "'runn' is not a minidock command; did you mean 'run'?"),
+        ("container lss", "'container lss' is not a minidock command; did you mean 'container ls'?"),
         ("zzzzzz", "'zzzzzz' is not a minidock command"),
-        (
-            "create x",
-            "'create' is not available yet; use 'minidock run -d'",
-        ),
-        (
-            "container start x",
-            "'container start' is not available yet; run a new container with 'minidock run'",
-        ),
+        ("create x", "'create' is not available yet; use 'minidock run -d'"),
+        ("container start x", "'container start' is not available yet; run a new container with 'minidock run'"),
     ];
     for (line, message) in table {
         assert_eq!(refused(line), (format!("minidock: {message}"), 1), "{line}");
     }
-    let Err(Stop::Usage { message, .. }) = read("run --foo x") else {
-        panic!("taken")
-    };
-    assert_eq!(
-        message,
-        "minidock: unknown flag: --foo\nSee 'minidock run --help'."
-    );
+    let Err(Stop::Usage { message, .. }) = read("run --foo x") else { panic!("taken") };
+    assert_eq!(message, "minidock: unknown flag: --foo\nSee 'minidock run --help'.");
 }
 
 #[test]
@@ -277,10 +182,7 @@ fn both_of_dockers_forms_are_one_command() {
         ("import - x", "image import - x"),
         ("tag a b", "image tag a b"),
     ] {
-        assert_eq!(
-            format!("{:?}", read(short).unwrap()),
-            format!("{:?}", read(long).unwrap())
-        );
+        assert_eq!(format!("{:?}", read(short).unwrap()), format!("{:?}", read(long).unwrap()));
     }
     let kind = |line: &str| match read(line).unwrap().command {
         Command::Inspect(args) => args.kind(),
@@ -305,71 +207,31 @@ fn global_options_stand_before_and_after_and_in_the_environment() {
     };
     assert_eq!(global("ps").root.as_deref(), Some(Path::new("/env")));
     assert_eq!(global("ps").firewall, Some(Backend::Iptables));
-    assert_eq!(
-        global("--root /a ps").root.as_deref(),
-        Some(Path::new("/a"))
-    );
-    assert_eq!(
-        global("--root=/a -D ps --root /b").root.as_deref(),
-        Some(Path::new("/b"))
-    );
-    assert_eq!(
-        global("run --firewall nftables x").firewall,
-        Some(Backend::Nftables)
-    );
+    assert_eq!(global("--root /a ps").root.as_deref(), Some(Path::new("/a")));
+    assert_eq!(global("--root=/a -D ps --root /b").root.as_deref(), Some(Path::new("/b")));
+    assert_eq!(global("run --firewall nftables x").firewall, Some(Backend::Nftables));
     assert!(global("-D ps").debug && global("ps -D").debug && !global("ps").debug);
     assert_eq!(read("ps").unwrap().global.root, None);
-    assert!(
-        parse(words("ps"), &|name: &OsStr| (name == "MINIDOCK_FIREWALL")
-            .then(|| "pf".into()))
-        .is_err()
-    );
-    assert!(
-        refused("--firewall pf ps")
-            .0
-            .contains("use nftables or iptables")
-    );
+    assert!(parse(words("ps"), &|name: &OsStr| (name == "MINIDOCK_FIREWALL").then(|| "pf".into())).is_err());
+    assert!(refused("--firewall pf ps").0.contains("use nftables or iptables"));
     let root = OsString::from_vec(b"/r\xff".to_vec());
     let mut line = OsString::from("--root=");
     line.push(&root);
-    assert_eq!(
-        parse([line, "ps".into()], &|_| None).unwrap().global.root,
-        Some(root.into())
-    );
+    assert_eq!(parse([line, "ps".into()], &|_| None).unwrap().global.root, Some(root.into()));
 }
 
 #[test]
 fn help_goes_to_stdout_and_every_parser_is_sound() {
     for entry in table::COMMANDS {
         pflag::check(entry);
-        for line in [
-            format!("{} --help", entry.name()),
-            format!("help {}", entry.name()),
-        ] {
-            let Err(Stop::Help(text)) = read(&line) else {
-                panic!("{line}")
-            };
-            assert!(
-                text.starts_with(&format!("Usage: minidock {}", entry.name())),
-                "{text}"
-            );
+        for line in [format!("{} --help", entry.name()), format!("help {}", entry.name())] {
+            let Err(Stop::Help(text)) = read(&line) else { panic!("{line}") };
+            assert!(text.starts_with(&format!("Usage: minidock {}", entry.name())), "{text}");
             assert!(text.contains(entry.about), "{text}");
         }
     }
-    for line in [
-        "",
-        "--help",
-        "-h",
-        "help",
-        "container",
-        "image --help",
-        "ps -h",
-        "--version",
-        "-v",
-    ] {
-        let Err(stop) = read(line) else {
-            panic!("{line}")
-        };
+    for line in ["", "--help", "-h", "help", "container", "image --help", "ps -h", "--version", "-v"] {
+        let Err(stop) = read(line) else { panic!("{line}") };
         assert!(matches!(stop, Stop::Help(_)), "{line}: {stop:?}");
         assert_eq!(stop.code(), 0);
     }
@@ -378,33 +240,15 @@ fn help_goes_to_stdout_and_every_parser_is_sound() {
 #[test]
 fn large_and_odd_arguments_are_only_arguments() {
     let mut line = words("run");
-    line.extend(
-        (0..100_000).flat_map(|n| [OsString::from("-e"), OsString::from(format!("V{n}=x"))]),
-    );
+    line.extend((0..100_000).flat_map(|n| [OsString::from("-e"), OsString::from(format!("V{n}=x"))]));
     line.push("busybox".into());
     line.push(OsString::from("a".repeat(128 << 10)));
     line.push(OsString::from_vec(vec![0xff, 0xfe]));
-    let Command::Run(args) = parse(line, &|_| None).unwrap().command else {
-        panic!("not run")
-    };
+    let Command::Run(args) = parse(line, &|_| None).unwrap().command else { panic!("not run") };
     assert_eq!((args.env.len(), args.words.len()), (100_000, 3));
     let bytes = OsString::from_vec(vec![b'x', 0xff]);
-    for flag in [
-        "-e",
-        "-v",
-        "--entrypoint",
-        "-w",
-        "--cidfile",
-        "--rootfs",
-        "--mount",
-        "--network",
-    ] {
-        let line = [
-            OsString::from("run"),
-            flag.into(),
-            bytes.clone(),
-            "busybox".into(),
-        ];
+    for flag in ["-e", "-v", "--entrypoint", "-w", "--cidfile", "--rootfs", "--mount", "--network"] {
+        let line = [OsString::from("run"), flag.into(), bytes.clone(), "busybox".into()];
         assert!(parse(line, &|_| None).is_ok(), "{flag}");
     }
     for line in [
@@ -417,9 +261,5 @@ fn large_and_odd_arguments_are_only_arguments() {
     ] {
         assert!(parse(line.clone(), &|_| None).is_err(), "{line:?}");
     }
-    assert!(
-        refused(&"x".repeat(1 << 20))
-            .0
-            .contains("is not a minidock command")
-    );
+    assert!(refused(&"x".repeat(1 << 20)).0.contains("is not a minidock command"));
 }

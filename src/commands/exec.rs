@@ -36,8 +36,9 @@ pub fn exec(roots: &Roots, args: &ExecArgs) -> Result<u8> {
     let state = containers::find_running(roots, &request.container)?;
     let run_request = view::request(&state)?;
     let path = ContainerFolder::new(&roots.container(&state.id)).config();
-    let spec: Spec = serde_json::from_slice(&std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?)
-        .with_context(|| format!("{} is damaged", path.display()))?;
+    let spec: Spec =
+        serde_json::from_slice(&std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?)
+            .with_context(|| format!("{} is damaged", path.display()))?;
     let program = Program { process: process(&request, &run_request, &spec)?, spec, state, request, run_request };
     match client::run(fork_relay(program)?)? {
         Ended::Detached => Ok(0),
@@ -62,7 +63,10 @@ struct Program {
 fn process(request: &ExecRequest, run: &RunRequest, spec: &Spec) -> Result<Process> {
     let mut process = spec.process().clone().ok_or_else(|| anyhow!("the container's configuration has no process"))?;
     let utf8 = |words: Vec<std::ffi::OsString>| -> Result<Vec<String>> {
-        words.into_iter().map(|word| word.into_string().map_err(|word| anyhow!("not UTF-8 text: {}", word.display()))).collect()
+        words
+            .into_iter()
+            .map(|word| word.into_string().map_err(|word| anyhow!("not UTF-8 text: {}", word.display())))
+            .collect()
     };
     let mut base: Vec<std::ffi::OsString> = process.env().iter().flatten().map(Into::into).collect();
     if request.terminal && !run.terminal {

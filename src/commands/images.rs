@@ -141,7 +141,12 @@ pub fn document(store: &Store, name: &str) -> Result<format::Document> {
     let json = config.json();
     Ok(format::images::inspect(&format::images::ImageView {
         id: image.id.to_string(),
-        names: store.names_of(image.id).context("cannot list the image's names")?.iter().map(|name| name.to_string()).collect(),
+        names: store
+            .names_of(image.id)
+            .context("cannot list the image's names")?
+            .iter()
+            .map(|name| name.to_string())
+            .collect(),
         created: config.created().to_string(),
         author: config.author().to_string(),
         architecture: config.architecture().to_string(),

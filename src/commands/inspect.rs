@@ -1,7 +1,7 @@
 //! `inspect` and `version`.
 
-use anyhow::Result;
 use ::images::Store;
+use anyhow::Result;
 
 use super::{Engine, images};
 use crate::cli::{InspectArgs, InspectKind, VersionArgs};
@@ -35,7 +35,9 @@ fn find(roots: &Roots, name: &str, kind: InspectKind) -> Result<Document, String
                 let request = view::request(&state).map_err(|error| format!("Error: {error:#}"))?;
                 return Ok(format::inspect::container(&view::of(roots, &state, &request)));
             }
-            Err(error) if !error.to_string().starts_with(containers::NO_SUCH) => return Err(format!("Error: {error:#}")),
+            Err(error) if !error.to_string().starts_with(containers::NO_SUCH) => {
+                return Err(format!("Error: {error:#}"));
+            }
             Err(_) if kind == InspectKind::Container => return Err(missing("container")),
             Err(_) => {}
         }

@@ -83,7 +83,8 @@ impl Lines {
         if self.cut.last() != Some(&b'\n') {
             return Ok(None);
         }
-        let record = serde_json::from_slice(&self.cut).with_context(|| format!("the log {} is damaged", path.display()));
+        let record =
+            serde_json::from_slice(&self.cut).with_context(|| format!("the log {} is damaged", path.display()));
         self.cut.clear();
         record.map(Some)
     }

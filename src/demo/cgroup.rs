@@ -85,20 +85,14 @@ pub(super) fn read(mounts: &[Mount]) -> Result<Cgroup, String> {
     let membership = parse_membership(&text("/proc/self/cgroup")?);
     let mut files = Vec::new();
     let (mut v1, mut v2) = (false, false);
-    for mount in mounts
-        .iter()
-        .filter(|mount| matches!(mount.filesystem.as_str(), "cgroup" | "cgroup2"))
-    {
+    for mount in mounts.iter().filter(|mount| matches!(mount.filesystem.as_str(), "cgroup" | "cgroup2")) {
         let is_v2 = mount.filesystem == "cgroup2";
         let (named, words) = (is_v2, mount.options.split(',').collect::<Vec<_>>());
         let group = membership.iter().find(|group| {
             if named {
                 group.controllers.is_empty()
             } else {
-                group
-                    .controllers
-                    .iter()
-                    .any(|name| words.contains(&name.as_str()))
+                group.controllers.iter().any(|name| words.contains(&name.as_str()))
             }
         });
         // A mount from outside of our cgroup namespace (root `/..`) shows somebody else's files, not ours.
@@ -113,10 +107,7 @@ pub(super) fn read(mounts: &[Mount]) -> Result<Cgroup, String> {
             if let Ok(value) = text(&path)
                 && files.iter().all(|file: &File| file.path != path)
             {
-                files.push(File {
-                    path,
-                    value: value.trim_end().to_string(),
-                });
+                files.push(File { path, value: value.trim_end().to_string() });
             }
         }
     }
@@ -127,17 +118,9 @@ pub(super) fn read(mounts: &[Mount]) -> Result<Cgroup, String> {
         (false, false) => "not visible",
     };
     let limits = limits(&|name| {
-        files
-            .iter()
-            .find(|file| file.path.rsplit('/').next() == Some(name))
-            .map(|file| file.value.as_str())
+        files.iter().find(|file| file.path.rsplit('/').next() == Some(name)).map(|file| file.value.as_str())
     });
-    Ok(Cgroup {
-        layout,
-        membership,
-        limits,
-        files,
-    })
+    Ok(Cgroup { layout, membership, limits, files })
 }
 
 /// Where our group's files are: the mount may show the whole hierarchy or only our part of it.
@@ -146,34 +129,17 @@ fn folder(mount: &Mount, path: &str) -> String {
         .strip_prefix(mount.root.trim_end_matches('/'))
         .filter(|rest| rest.is_empty() || rest.starts_with('/'))
         .unwrap_or("");
-    let folder = format!(
-        "{}{}",
-        mount.target.trim_end_matches('/'),
-        below.trim_end_matches('/')
-    );
+    let folder = format!("{}{}", mount.target.trim_end_matches('/'), below.trim_end_matches('/'));
     // A path like `/../x` (we were moved out of our own namespace's root), or one that the mount doesn't have.
-    if below.contains("/..") || !std::path::Path::new(&folder).is_dir() {
-        mount.target.clone()
-    } else {
-        folder
-    }
+    if below.contains("/..") || !std::path::Path::new(&folder).is_dir() { mount.target.clone() } else { folder }
 }
 
 fn parse_membership(table: &str) -> Vec<Membership> {
     let line = |line: &str| {
         let mut fields = line.splitn(3, ':');
-        let (hierarchy, controllers, path) =
-            (fields.next()?.parse().ok()?, fields.next()?, fields.next()?);
-        let controllers = controllers
-            .split(',')
-            .filter(|name| !name.is_empty())
-            .map(str::to_string)
-            .collect();
-        Some(Membership {
-            hierarchy,
-            controllers,
-            path: path.to_string(),
-        })
+        let (hierarchy, controllers, path) = (fields.next()?.parse().ok()?, fields.next()?, fields.next()?);
+        let controllers = controllers.split(',').filter(|name| !name.is_empty()).map(str::to_string).collect();
+        Some(Membership { hierarchy, controllers, path: path.to_string() })
     };
     table.lines().take(64).filter_map(line).collect()
 }
@@ -182,13 +148,7 @@ fn limits<'a>(value: &dyn Fn(&str) -> Option<&'a str>) -> Limits {
     let number = |name: &str| value(name).and_then(|text| text.parse::<u64>().ok());
     // "No limit" on v1 is the largest page-aligned number.
     let v1_bytes = |name: &str| number(name).filter(|bytes| *bytes < 1 << 62);
-    let list = |names: [&str; 2]| {
-        names
-            .into_iter()
-            .filter_map(value)
-            .find(|text| !text.is_empty())
-            .map(str::to_string)
-    };
+    let list = |names: [&str; 2]| names.into_iter().filter_map(value).find(|text| !text.is_empty()).map(str::to_string);
     let memory = number("memory.max").or_else(|| v1_bytes("memory.limit_in_bytes"));
     let quota = || {
         let (quota, period) = match value("cpu.max") {
@@ -205,8 +165,7 @@ fn limits<'a>(value: &dyn Fn(&str) -> Option<&'a str>) -> Limits {
             .filter(|bytes| *bytes > 0)
             .or_else(|| v1_bytes("memory.soft_limit_in_bytes")),
         swap_bytes: number("memory.swap.max").or_else(|| {
-            v1_bytes("memory.memsw.limit_in_bytes")
-                .map(|both| both.saturating_sub(memory.unwrap_or_default()))
+            v1_bytes("memory.memsw.limit_in_bytes").map(|both| both.saturating_sub(memory.unwrap_or_default()))
         }),
         cpus: quota(),
         cpu_shares: number("cpu.shares"),
@@ -224,12 +183,7 @@ mod tests {
     use super::*;
 
     fn of(files: &[(&str, &str)]) -> Limits {
-        limits(&|name| {
-            files
-                .iter()
-                .find(|(file, _)| *file == name)
-                .map(|(_, value)| *value)
-        })
+        limits(&|name| files.iter().find(|(file, _)| *file == name).map(|(_, value)| *value))
     }
 
     #[test]
@@ -272,26 +226,17 @@ mod tests {
         ]);
         assert_eq!(v2, Limits::default());
         assert_eq!(v1, Limits::default());
-        assert_eq!(
-            of(&[("cpu.max", "1 0"), ("memory.max", "rubbish")]),
-            Limits::default()
-        );
+        assert_eq!(of(&[("cpu.max", "1 0"), ("memory.max", "rubbish")]), Limits::default());
     }
 
     #[test]
     fn the_class_id_is_shown_as_the_lecture_writes_it() {
-        assert_eq!(
-            of(&[("net_cls.classid", "65552")])
-                .net_cls_classid
-                .as_deref(),
-            Some("0x00010010")
-        );
+        assert_eq!(of(&[("net_cls.classid", "65552")]).net_cls_classid.as_deref(), Some("0x00010010"));
     }
 
     #[test]
     fn membership_lines_of_all_layouts() {
-        let groups =
-            parse_membership("5:cpu,cpuacct:/docker/x\n1:name=systemd:/a:b\n0::/\nrubbish\n");
+        let groups = parse_membership("5:cpu,cpuacct:/docker/x\n1:name=systemd:/a:b\n0::/\nrubbish\n");
         assert_eq!(groups.len(), 3);
         assert_eq!(groups[0].controllers, ["cpu", "cpuacct"]);
         assert_eq!(groups[1].path, "/a:b");
@@ -308,10 +253,7 @@ mod tests {
             root: root.into(),
         };
         assert_eq!(folder(&mount("/"), "/task"), "/proc/self/task");
-        assert_eq!(
-            folder(&mount("/docker/x"), "/docker/x/task"),
-            "/proc/self/task"
-        );
+        assert_eq!(folder(&mount("/docker/x"), "/docker/x/task"), "/proc/self/task");
         assert_eq!(folder(&mount("/docker/x"), "/docker/xy"), "/proc/self");
         assert_eq!(folder(&mount("/"), "/not/there"), "/proc/self");
         assert_eq!(folder(&mount("/"), "/../.."), "/proc/self");

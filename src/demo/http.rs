@@ -33,11 +33,7 @@ pub(super) type Refusal = (u16, &'static str);
 /// Looks for one request at the buffer's beginning.
 pub(super) fn parse(buffer: &[u8]) -> Parsed {
     // RFC 9112 2.2: an empty line before the request line is to be ignored.
-    let skipped = buffer
-        .iter()
-        .take_while(|byte| matches!(byte, b'\r' | b'\n'))
-        .count()
-        .min(4);
+    let skipped = buffer.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count().min(4);
     let data = &buffer[skipped..];
     let Some(end) = find_end(data) else {
         return if buffer.len() < MOST_HEAD_BYTES {
@@ -58,12 +54,7 @@ pub(super) fn parse(buffer: &[u8]) -> Parsed {
 /// The length of the head with its empty line. Lines end in CRLF; a bare LF is taken too (RFC 9112 2.2).
 fn find_end(data: &[u8]) -> Option<usize> {
     let mut line_start = 0;
-    for (at, byte) in data
-        .iter()
-        .enumerate()
-        .filter(|(_, byte)| **byte == b'\n')
-        .map(|(at, byte)| (at, *byte))
-    {
+    for (at, byte) in data.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, byte)| (at, *byte)) {
         debug_assert_eq!(byte, b'\n');
         if matches!(&data[line_start..at], b"" | b"\r") {
             return Some(at + 1);
@@ -75,10 +66,7 @@ fn find_end(data: &[u8]) -> Option<usize> {
 
 /// Garbage (a TLS hello, a port scanner's bytes) isn't worth waiting for.
 fn early_refusal(data: &[u8]) -> Parsed {
-    let method = data
-        .iter()
-        .take_while(|byte| byte.is_ascii_uppercase())
-        .count();
+    let method = data.iter().take_while(|byte| byte.is_ascii_uppercase()).count();
     match data.get(method) {
         None if method <= 16 => Parsed::Partial,
         Some(b' ') if method > 0 => Parsed::Partial,
@@ -88,12 +76,9 @@ fn early_refusal(data: &[u8]) -> Parsed {
 
 fn head(data: &[u8]) -> Result<Request, Refusal> {
     let text = std::str::from_utf8(data).map_err(|_| (400, "the request's head is not text"))?;
-    let mut lines = text
-        .split('\n')
-        .map(|line| line.strip_suffix('\r').unwrap_or(line));
+    let mut lines = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
     let mut words = lines.next().unwrap_or_default().split(' ');
-    let (Some(method), Some(target), Some(version), None) =
-        (words.next(), words.next(), words.next(), words.next())
+    let (Some(method), Some(target), Some(version), None) = (words.next(), words.next(), words.next(), words.next())
     else {
         return Err((400, "the request line is not `METHOD TARGET HTTP/1.1`"));
     };
@@ -121,16 +106,11 @@ fn head(data: &[u8]) -> Result<Request, Refusal> {
         let (name, value) = line.split_once(':').ok_or((400, "a header has no colon"))?;
         // Also refuses a folded line and a blank before the colon, both of which have been used to smuggle requests.
         if name.is_empty()
-            || !name
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+            || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
         {
             return Err((400, "a header's name has forbidden characters"));
         }
-        if value
-            .bytes()
-            .any(|byte| byte != b'\t' && byte.is_ascii_control())
-        {
+        if value.bytes().any(|byte| byte != b'\t' && byte.is_ascii_control()) {
             return Err((400, "a header's value has control characters"));
         }
         let value = value.trim_matches([' ', '\t']);
@@ -159,31 +139,20 @@ fn head(data: &[u8]) -> Result<Request, Refusal> {
     if has_body {
         return Err((413, "requests with a body are not taken"));
     }
-    Ok(Request {
-        is_head: method == "HEAD",
-        path,
-        keep_alive,
-    })
+    Ok(Request { is_head: method == "HEAD", path, keep_alive })
 }
 
 /// The path of an origin-form (`/x?y`) or absolute-form (`http://host/x`) target.
 fn path(target: &str) -> Result<String, Refusal> {
     if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err((
-            400,
-            "the address has characters that must be percent-encoded",
-        ));
+        return Err((400, "the address has characters that must be percent-encoded"));
     }
     let path = match target.strip_prefix("http://") {
         Some(rest) => rest.find('/').map_or("/", |slash| &rest[slash..]),
         None if target.starts_with('/') => target,
         None => return Err((400, "the address does not begin with a slash")),
     };
-    Ok(path
-        .split(['?', '#'])
-        .next()
-        .unwrap_or_default()
-        .to_string())
+    Ok(path.split(['?', '#']).next().unwrap_or_default().to_string())
 }
 
 /// A response to be sent.
@@ -208,11 +177,7 @@ impl Response {
         if self.status == 405 {
             out.push_str("Allow: GET, HEAD\r\n");
         }
-        out.push_str(if keep_alive {
-            "Connection: keep-alive\r\n\r\n"
-        } else {
-            "Connection: close\r\n\r\n"
-        });
+        out.push_str(if keep_alive { "Connection: keep-alive\r\n\r\n" } else { "Connection: close\r\n\r\n" });
         let mut out = out.into_bytes();
         if !is_head {
             out.extend_from_slice(&self.body);
@@ -261,31 +226,13 @@ mod tests {
         let curl = whole(
             "GET /json?pretty=1 HTTP/1.1\r\nHost: 127.0.0.1:10080\r\nUser-Agent: curl/7.88\r\nAccept: */*\r\n\r\n",
         );
-        assert_eq!(
-            curl,
-            Request {
-                is_head: false,
-                path: "/json".into(),
-                keep_alive: true
-            }
-        );
-        assert!(
-            !whole("GET / HTTP/1.1\r\nhost:x\r\nConnection: Upgrade, Close\r\n\r\n").keep_alive
-        );
+        assert_eq!(curl, Request { is_head: false, path: "/json".into(), keep_alive: true });
+        assert!(!whole("GET / HTTP/1.1\r\nhost:x\r\nConnection: Upgrade, Close\r\n\r\n").keep_alive);
         assert!(!whole("GET / HTTP/1.0\r\n\r\n").keep_alive);
         assert!(whole("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").keep_alive);
         assert!(whole("HEAD / HTTP/1.1\nHost: typed.by.hand\n\n").is_head);
-        assert_eq!(
-            whole(
-                "\r\nGET http://proxy.example/x HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
-            )
-            .path,
-            "/x"
-        );
-        assert_eq!(
-            whole("GET http://proxy.example HTTP/1.1\r\nHost: a\r\n\r\n").path,
-            "/"
-        );
+        assert_eq!(whole("\r\nGET http://proxy.example/x HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").path, "/x");
+        assert_eq!(whole("GET http://proxy.example HTTP/1.1\r\nHost: a\r\n\r\n").path, "/");
     }
 
     #[test]
@@ -295,9 +242,7 @@ mod tests {
             assert_eq!(parse(&text[..length]), Parsed::Partial, "{length} bytes");
         }
         let two = [&text[..], b"GET /b HTTP/1.1\r\n"].concat();
-        assert!(
-            matches!(parse(&two), Parsed::Whole(request, used) if request.path == "/a" && used == text.len())
-        );
+        assert!(matches!(parse(&two), Parsed::Whole(request, used) if request.path == "/a" && used == text.len()));
     }
 
     #[test]
@@ -319,18 +264,9 @@ mod tests {
             (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n", 400),
             (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n", 400),
             (b"GET / HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n", 400),
-            (
-                b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
-                405,
-            ),
-            (
-                b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
-                413,
-            ),
-            (
-                b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
-                413,
-            ),
+            (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", 405),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", 413),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 413),
         ] {
             assert_eq!(refused(text), status, "{:?}", String::from_utf8_lossy(text));
         }
@@ -339,16 +275,8 @@ mod tests {
     #[test]
     fn heads_are_bounded_in_every_dimension() {
         let long = "a".repeat(3000);
-        assert_eq!(
-            refused(format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()),
-            414
-        );
-        assert_eq!(
-            refused(
-                format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "x: y\r\n".repeat(65)).as_bytes()
-            ),
-            431
-        );
+        assert_eq!(refused(format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()), 414);
+        assert_eq!(refused(format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "x: y\r\n".repeat(65)).as_bytes()), 431);
         let endless = format!("GET / HTTP/1.1\r\nx: {}", "y".repeat(MOST_HEAD_BYTES));
         assert_eq!(refused(endless.as_bytes()), 431);
         assert_eq!(refused(&[b'A'; 17]), 400);
@@ -356,22 +284,10 @@ mod tests {
 
     #[test]
     fn a_head_response_has_the_length_but_not_the_body() {
-        let response = Response {
-            status: 200,
-            content_type: "text/plain",
-            body: b"hello".to_vec(),
-        };
-        let text =
-            String::from_utf8(response.bytes(true, true, "Mon, 23 Nov 2026 12:00:00 GMT")).unwrap();
-        assert!(
-            text.starts_with("HTTP/1.1 200 OK\r\nDate: Mon, 23 Nov 2026 12:00:00 GMT\r\n"),
-            "{text}"
-        );
-        assert!(
-            text.contains("Content-Length: 5\r\n")
-                && text.ends_with("Connection: keep-alive\r\n\r\n"),
-            "{text}"
-        );
+        let response = Response { status: 200, content_type: "text/plain", body: b"hello".to_vec() };
+        let text = String::from_utf8(response.bytes(true, true, "Mon, 23 Nov 2026 12:00:00 GMT")).unwrap();
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\nDate: Mon, 23 Nov 2026 12:00:00 GMT\r\n"), "{text}");
+        assert!(text.contains("Content-Length: 5\r\n") && text.ends_with("Connection: keep-alive\r\n\r\n"), "{text}");
         let text = String::from_utf8(response.bytes(false, false, "")).unwrap();
         assert!(text.ends_with("Connection: close\r\n\r\nhello"), "{text}");
     }

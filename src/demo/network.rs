@@ -53,15 +53,8 @@ pub(super) fn read() -> Result<(Vec<Interface>, Vec<Route>), String> {
             interface.addresses.push(address);
         }
     }
-    let name = |index: u32| {
-        interfaces
-            .get(&index)
-            .map(|interface: &Interface| interface.name.clone())
-    };
-    let routes = dump(RTM_GETROUTE, RTM_NEWROUTE, 12)?
-        .iter()
-        .filter_map(|payload| route(payload, &name))
-        .collect();
+    let name = |index: u32| interfaces.get(&index).map(|interface: &Interface| interface.name.clone());
+    let routes = dump(RTM_GETROUTE, RTM_NEWROUTE, 12)?.iter().filter_map(|payload| route(payload, &name)).collect();
     Ok((interfaces.into_values().collect(), routes))
 }
 
@@ -84,20 +77,14 @@ fn dump(request: u16, answer: u16, body: usize) -> Result<Vec<Vec<u8>>, String> 
     let mut found = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        let (length, _) =
-            net::recv(&socket, &mut buffer[..], RecvFlags::empty()).map_err(failed)?;
+        let (length, _) = net::recv(&socket, &mut buffer[..], RecvFlags::empty()).map_err(failed)?;
         let mut data = &buffer[..length];
-        while let Some((kind, payload, rest)) = split(data, 16, |data| {
-            (
-                u32_at(data, 0).unwrap_or(0) as usize,
-                u16_at(data, 4).unwrap_or(0),
-            )
-        }) {
+        while let Some((kind, payload, rest)) =
+            split(data, 16, |data| (u32_at(data, 0).unwrap_or(0) as usize, u16_at(data, 4).unwrap_or(0)))
+        {
             match kind {
                 2 | 3 => return Ok(found), // error or done: what is here is what there is
-                kind if kind == answer && found.len() < MOST_ENTRIES => {
-                    found.push(payload.to_vec())
-                }
+                kind if kind == answer && found.len() < MOST_ENTRIES => found.push(payload.to_vec()),
                 _ => {}
             }
             data = rest;
@@ -106,31 +93,20 @@ fn dump(request: u16, answer: u16, body: usize) -> Result<Vec<Vec<u8>>, String> 
 }
 
 /// Splits off a length-type-value record: messages and attributes have the same form.
-fn split(
-    data: &[u8],
-    header: usize,
-    read: impl Fn(&[u8]) -> (usize, u16),
-) -> Option<(u16, &[u8], &[u8])> {
+fn split(data: &[u8], header: usize, read: impl Fn(&[u8]) -> (usize, u16)) -> Option<(u16, &[u8], &[u8])> {
     if data.len() < header {
         return None;
     }
     let (length, kind) = read(data);
     let payload = data.get(header..length)?;
-    Some((
-        kind,
-        payload,
-        data.get(length.next_multiple_of(4)..).unwrap_or_default(),
-    ))
+    Some((kind, payload, data.get(length.next_multiple_of(4)..).unwrap_or_default()))
 }
 
 fn attributes(mut data: &[u8]) -> BTreeMap<u16, &[u8]> {
     let mut found = BTreeMap::new();
-    while let Some((kind, payload, rest)) = split(data, 4, |data| {
-        (
-            u16_at(data, 0).unwrap_or(0) as usize,
-            u16_at(data, 2).unwrap_or(0),
-        )
-    }) {
+    while let Some((kind, payload, rest)) =
+        split(data, 4, |data| (u16_at(data, 0).unwrap_or(0) as usize, u16_at(data, 2).unwrap_or(0)))
+    {
         found.insert(kind & 0x3fff, payload);
         data = rest;
     }
@@ -140,24 +116,12 @@ fn attributes(mut data: &[u8]) -> BTreeMap<u16, &[u8]> {
 fn interface(payload: &[u8]) -> Option<Interface> {
     let (index, flags) = (u32_at(payload, 4)?, u32_at(payload, 8)?);
     let attributes = attributes(payload.get(16..)?);
-    let mac = attributes
-        .get(&1)
-        .filter(|mac| mac.len() == 6 && mac.iter().any(|byte| *byte != 0));
+    let mac = attributes.get(&1).filter(|mac| mac.len() == 6 && mac.iter().any(|byte| *byte != 0));
     Some(Interface {
-        name: String::from_utf8_lossy(attributes.get(&3)?)
-            .trim_end_matches('\0')
-            .to_string(),
+        name: String::from_utf8_lossy(attributes.get(&3)?).trim_end_matches('\0').to_string(),
         index,
-        peer_index: attributes
-            .get(&5)
-            .and_then(|value| u32_at(value, 0))
-            .filter(|peer| *peer != 0 && *peer != index),
-        mac: mac.map(|mac| {
-            mac.iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect::<Vec<_>>()
-                .join(":")
-        }),
+        peer_index: attributes.get(&5).and_then(|value| u32_at(value, 0)).filter(|peer| *peer != 0 && *peer != index),
+        mac: mac.map(|mac| mac.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")),
         mtu: attributes.get(&4).and_then(|value| u32_at(value, 0)),
         up: flags & 1 == 1,
         addresses: Vec::new(),
@@ -183,19 +147,9 @@ fn route(payload: &[u8], name: &dyn Fn(u32) -> Option<String>) -> Option<Route> 
         Some(address) => format!("{address}/{prefix}"),
         None => "default".to_string(),
     };
-    let gateway = attributes
-        .get(&5)
-        .and_then(|value| ip(value))
-        .map(|address| address.to_string());
-    let interface = attributes
-        .get(&4)
-        .and_then(|value| u32_at(value, 0))
-        .and_then(name);
-    Some(Route {
-        destination,
-        gateway,
-        interface,
-    })
+    let gateway = attributes.get(&5).and_then(|value| ip(value)).map(|address| address.to_string());
+    let interface = attributes.get(&4).and_then(|value| u32_at(value, 0)).and_then(name);
+    Some(Route { destination, gateway, interface })
 }
 
 fn ip(bytes: &[u8]) -> Option<IpAddr> {
@@ -221,10 +175,7 @@ mod tests {
     #[test]
     fn the_loopback_interface_is_seen() {
         let (interfaces, _) = read().unwrap();
-        let lo = interfaces
-            .iter()
-            .find(|interface| interface.name == "lo")
-            .unwrap();
+        let lo = interfaces.iter().find(|interface| interface.name == "lo").unwrap();
         assert_eq!((lo.index, lo.mac.as_ref(), lo.mtu), (1, None, Some(65536)));
     }
 
@@ -236,9 +187,6 @@ mod tests {
             assert_eq!(address(&payload), None);
             assert_eq!(route(&payload, &|_| None), None);
         }
-        assert!(
-            attributes(&[0, 0, 1, 0, 9]).is_empty(),
-            "a length of zero must not loop"
-        );
+        assert!(attributes(&[0, 0, 1, 0, 9]).is_empty(), "a length of zero must not loop");
     }
 }

@@ -82,13 +82,8 @@ fn head(out: &mut String, title: &str) {
 fn way(out: &mut String, view: &View) {
     let client = &view.client;
     let address = client.server_address.as_deref().unwrap_or("?");
-    let port = client
-        .server_port
-        .map_or_else(|| "?".to_string(), |port| port.to_string());
-    let pid = view
-        .process
-        .as_ref()
-        .map_or_else(|| "?".to_string(), |process| process.pid.to_string());
+    let port = client.server_port.map_or_else(|| "?".to_string(), |port| port.to_string());
+    let pid = view.process.as_ref().map_or_else(|| "?".to_string(), |process| process.pid.to_string());
     let _ = write!(
         out,
         "<div class=way>\n<div class=stop><span>you, as the container sees you</span><b class=mono>{}</b><span>port {}</span></div>\n\
@@ -117,11 +112,7 @@ fn card(out: &mut String, title: &str, why: &str, body: &str) {
 fn missing(view: &View, key: &str) -> String {
     format!(
         "<p class=none>Not to be seen here: {}</p>\n",
-        escape(
-            view.missing
-                .get(key)
-                .map_or("it is not there", String::as_str)
-        )
+        escape(view.missing.get(key).map_or("it is not there", String::as_str))
     )
 }
 
@@ -138,18 +129,12 @@ fn facts(rows: &[(&str, String)]) -> String {
 /// A table with a head; the cells are plain text. The first column is kept on one line; lines within a cell are kept.
 fn table(columns: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut out = String::from("<div class=scroll><table><thead><tr>");
-    columns
-        .iter()
-        .for_each(|column| out += &format!("<th>{column}"));
+    columns.iter().for_each(|column| out += &format!("<th>{column}"));
     out.push_str("<tbody>\n");
     for row in rows {
         out.push_str("<tr>");
         for (number, cell) in row.iter().enumerate() {
-            let class = if number == 0 {
-                "mono keep"
-            } else {
-                "mono lines"
-            };
+            let class = if number == 0 { "mono keep" } else { "mono lines" };
             let _ = write!(out, "<td class=\"{class}\">{}", escape(cell));
         }
         out.push('\n');
@@ -162,10 +147,8 @@ fn tags(words: &[String]) -> String {
     if words.is_empty() {
         return "<span class=none>none</span>".to_string();
     }
-    let words: Vec<String> = words
-        .iter()
-        .map(|word| format!("<span class=\"tag mono\">{}</span>", escape(word)))
-        .collect();
+    let words: Vec<String> =
+        words.iter().map(|word| format!("<span class=\"tag mono\">{}</span>", escape(word))).collect();
     format!("<div class=tags>{}</div>", words.join(" "))
 }
 
@@ -181,35 +164,17 @@ fn process(out: &mut String, view: &View) {
             let mut rows = vec![
                 ("PID", format!("<b>{}</b>", process.pid)),
                 ("parent", parent),
-                (
-                    "command",
-                    format!(
-                        "<span class=mono>{}</span>",
-                        escape(&process.command.join(" "))
-                    ),
-                ),
-                (
-                    "user : group",
-                    format!("{} : {}", process.user_id, process.group_id),
-                ),
+                ("command", format!("<span class=mono>{}</span>", escape(&process.command.join(" ")))),
+                ("user : group", format!("{} : {}", process.user_id, process.group_id)),
                 ("hostname", escape(&view.hostname)),
-                (
-                    "kernel",
-                    format!("{}, {}", escape(&view.kernel), escape(&view.architecture)),
-                ),
+                ("kernel", format!("{}, {}", escape(&view.kernel), escape(&view.architecture))),
             ];
             if let Some(directory) = &process.working_directory {
-                rows.push((
-                    "folder",
-                    format!("<span class=mono>{}</span>", escape(directory)),
-                ));
+                rows.push(("folder", format!("<span class=mono>{}</span>", escape(directory))));
             }
             if let Some(all) = &view.processes {
-                let names: Vec<String> = all
-                    .iter()
-                    .take(40)
-                    .map(|process| format!("{} {}", process.pid, process.name))
-                    .collect();
+                let names: Vec<String> =
+                    all.iter().take(40).map(|process| format!("{} {}", process.pid, process.name)).collect();
                 rows.push(("all processes in sight", tags(&names)));
             }
             facts(&rows)
@@ -240,23 +205,14 @@ fn limit_rows(limits: &Limits) -> String {
     let set = |text: String| format!("<span class=set>{}</span>", escape(&text));
     let none = || "<span class=none>no limit</span>".to_string();
     let used = |used: Option<String>| {
-        used.map(|used| format!(" <span class=none>· {} used</span>", escape(&used)))
-            .unwrap_or_default()
+        used.map(|used| format!(" <span class=none>· {} used</span>", escape(&used))).unwrap_or_default()
     };
     let mut rows = vec![
         (
             "memory",
-            limits
-                .memory_bytes
-                .map_or_else(none, |bytes| set(size(bytes)))
-                + &used(limits.memory_used_bytes.map(size)),
+            limits.memory_bytes.map_or_else(none, |bytes| set(size(bytes))) + &used(limits.memory_used_bytes.map(size)),
         ),
-        (
-            "processors’ time",
-            limits
-                .cpus
-                .map_or_else(none, |cpus| set(format!("{cpus} CPUs"))),
-        ),
+        ("processors’ time", limits.cpus.map_or_else(none, |cpus| set(format!("{cpus} CPUs")))),
         (
             "processes",
             limits.pids.map_or_else(none, |pids| set(pids.to_string()))
@@ -265,28 +221,14 @@ fn limit_rows(limits: &Limits) -> String {
     ];
     let mut more = |name, value: Option<String>| rows.extend(value.map(|value| (name, value)));
     more("swap", limits.swap_bytes.map(|bytes| set(size(bytes))));
-    more(
-        "memory reservation",
-        limits
-            .memory_reservation_bytes
-            .map(|bytes| set(size(bytes))),
-    );
-    more(
-        "cpu shares",
-        limits.cpu_shares.map(|shares| shares.to_string()),
-    );
-    more(
-        "cpu weight",
-        limits.cpu_weight.map(|weight| weight.to_string()),
-    );
+    more("memory reservation", limits.memory_reservation_bytes.map(|bytes| set(size(bytes))));
+    more("cpu shares", limits.cpu_shares.map(|shares| shares.to_string()));
+    more("cpu weight", limits.cpu_weight.map(|weight| weight.to_string()));
     more("processors", limits.cpuset_cpus.as_deref().map(escape));
     more("memory nodes", limits.cpuset_mems.as_deref().map(escape));
     more(
         "net_cls class id",
-        limits
-            .net_cls_classid
-            .as_ref()
-            .map(|id| format!("<span class=mono>{}</span>", escape(id))),
+        limits.net_cls_classid.as_ref().map(|id| format!("<span class=mono>{}</span>", escape(id))),
     );
     facts(&rows)
 }
@@ -304,16 +246,11 @@ fn membership(cgroup: &Cgroup) -> String {
         };
         match group.controllers.is_empty() {
             true => groups[known].1.push("cgroup v2"),
-            false => groups[known]
-                .1
-                .extend(group.controllers.iter().map(String::as_str)),
+            false => groups[known].1.extend(group.controllers.iter().map(String::as_str)),
         }
     }
-    let rows = groups
-        .into_iter()
-        .map(|(path, names)| vec![path.to_string(), names.join(", ")]);
-    format!("<p class=why>Layout: {}</p>\n", escape(cgroup.layout))
-        + &table(&["group", "in the hierarchies of"], rows)
+    let rows = groups.into_iter().map(|(path, names)| vec![path.to_string(), names.join(", ")]);
+    format!("<p class=why>Layout: {}</p>\n", escape(cgroup.layout)) + &table(&["group", "in the hierarchies of"], rows)
 }
 
 fn network(out: &mut String, view: &View) {
@@ -322,15 +259,8 @@ fn network(out: &mut String, view: &View) {
             let links = table(
                 &["link", "addresses", "MAC", "MTU", "peer"],
                 interfaces.iter().map(|link| {
-                    let name = if link.up {
-                        link.name.clone()
-                    } else {
-                        format!("{} (down)", link.name)
-                    };
-                    let peer = link
-                        .peer_index
-                        .map(|index| format!("if{index}"))
-                        .unwrap_or_default();
+                    let name = if link.up { link.name.clone() } else { format!("{} (down)", link.name) };
+                    let peer = link.peer_index.map(|index| format!("if{index}")).unwrap_or_default();
                     vec![
                         name,
                         link.addresses.join("\n"),
@@ -379,11 +309,7 @@ fn namespaces(out: &mut String, view: &View) {
         Some(all) => table(
             &["namespace", "number", "what is its own"],
             all.iter().map(|namespace| {
-                vec![
-                    namespace.kind.clone(),
-                    namespace.id.to_string(),
-                    says(&namespace.kind).to_string(),
-                ]
+                vec![namespace.kind.clone(), namespace.id.to_string(), says(&namespace.kind).to_string()]
             }),
         ),
     };
@@ -396,16 +322,8 @@ fn namespaces(out: &mut String, view: &View) {
 }
 
 fn rights(out: &mut String, view: &View) {
-    let body = view
-        .process
-        .as_ref()
-        .map_or_else(|| missing(view, "process"), rights_of);
-    card(
-        out,
-        "Rights",
-        "Root in a container is not root: these are the capabilities that are left of 41.",
-        &body,
-    );
+    let body = view.process.as_ref().map_or_else(|| missing(view, "process"), rights_of);
+    card(out, "Rights", "Root in a container is not root: these are the capabilities that are left of 41.", &body);
 }
 
 fn rights_of(process: &Process) -> String {
@@ -415,11 +333,7 @@ fn rights_of(process: &Process) -> String {
         .filter(|count| *count > 0)
         .map(|count| format!(" ({count} installed)"))
         .unwrap_or_default();
-    let yes = |value: Option<bool>| {
-        value
-            .map_or("unknown", |value| if value { "yes" } else { "no" })
-            .to_string()
-    };
+    let yes = |value: Option<bool>| value.map_or("unknown", |value| if value { "yes" } else { "no" }).to_string();
     facts(&[
         ("effective", tags(&capabilities.effective)),
         ("ambient", tags(&capabilities.ambient)),
@@ -438,16 +352,8 @@ fn rights_of(process: &Process) -> String {
 }
 
 fn environment(out: &mut String, view: &View) {
-    let body = view.process.as_ref().map_or_else(
-        || missing(view, "process"),
-        |process| tags(&process.environment),
-    );
-    card(
-        out,
-        "Environment",
-        "Names only: the values may be secrets.",
-        &body,
-    );
+    let body = view.process.as_ref().map_or_else(|| missing(view, "process"), |process| tags(&process.environment));
+    card(out, "Environment", "Names only: the values may be secrets.", &body);
 }
 
 fn mounts(out: &mut String, view: &View) {
@@ -456,17 +362,9 @@ fn mounts(out: &mut String, view: &View) {
         Some(mounts) => table(
             &["mounted at", "type", "source", "options"],
             mounts.iter().map(|mount| {
-                let source = if mount.root == "/" {
-                    mount.source.clone()
-                } else {
-                    format!("{} [{}]", mount.source, mount.root)
-                };
-                vec![
-                    mount.target.clone(),
-                    mount.filesystem.clone(),
-                    source,
-                    mount.options.replace(',', ", "),
-                ]
+                let source =
+                    if mount.root == "/" { mount.source.clone() } else { format!("{} [{}]", mount.source, mount.root) };
+                vec![mount.target.clone(), mount.filesystem.clone(), source, mount.options.replace(',', ", ")]
             }),
         ),
     };
@@ -480,44 +378,25 @@ fn mounts(out: &mut String, view: &View) {
 
 fn files(out: &mut String, view: &View) {
     let mut body = String::new();
-    for (name, key, content) in [
-        ("/etc/hosts", "hosts", &view.hosts),
-        ("/etc/resolv.conf", "resolv_conf", &view.resolv_conf),
-    ] {
+    for (name, key, content) in
+        [("/etc/hosts", "hosts", &view.hosts), ("/etc/resolv.conf", "resolv_conf", &view.resolv_conf)]
+    {
         let _ = match content {
-            Some(content) => write!(
-                body,
-                "<p class=why><code>{name}</code></p>\n<pre>{}</pre>\n",
-                escape(content.trim_end())
-            ),
-            None => write!(
-                body,
-                "<p class=why><code>{name}</code></p>\n{}",
-                missing(view, key)
-            ),
+            Some(content) => {
+                write!(body, "<p class=why><code>{name}</code></p>\n<pre>{}</pre>\n", escape(content.trim_end()))
+            }
+            None => write!(body, "<p class=why><code>{name}</code></p>\n{}", missing(view, key)),
         };
     }
-    card(
-        out,
-        "Names",
-        "Who is called what, and who is asked for the rest.",
-        &body,
-    );
+    card(out, "Names", "Who is called what, and who is asked for the rest.", &body);
 }
 
 /// `64 MiB`; one decimal where it isn't whole.
 fn size(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let step = (0..units.len())
-        .rev()
-        .find(|step| bytes >> (10 * step) > 0)
-        .unwrap_or(0);
+    let step = (0..units.len()).rev().find(|step| bytes >> (10 * step) > 0).unwrap_or(0);
     let value = bytes as f64 / (1u64 << (10 * step)) as f64;
-    if value.fract() < 0.05 {
-        format!("{value:.0} {}", units[step])
-    } else {
-        format!("{value:.1} {}", units[step])
-    }
+    if value.fract() < 0.05 { format!("{value:.0} {}", units[step]) } else { format!("{value:.1} {}", units[step]) }
 }
 
 #[cfg(test)]
@@ -526,19 +405,13 @@ mod tests {
     use super::*;
 
     fn view() -> View {
-        View::read(Client::new(
-            "192.0.2.9:4321".parse().unwrap(),
-            "172.17.0.2:80".parse().ok(),
-        ))
+        View::read(Client::new("192.0.2.9:4321".parse().unwrap(), "172.17.0.2:80".parse().ok()))
     }
 
     #[test]
     fn hostile_names_cannot_leave_their_place() {
         let evil = "<script>alert('x')</script>\"&\u{1b}[2J";
-        assert_eq!(
-            escape(evil),
-            "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&quot;&amp;\u{fffd}[2J"
-        );
+        assert_eq!(escape(evil), "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&quot;&amp;\u{fffd}[2J");
         let mut view = view();
         view.hostname = evil.to_string();
         view.hosts = Some(evil.to_string());
@@ -562,25 +435,11 @@ mod tests {
         let mut view = view();
         (view.process, view.processes, view.interfaces, view.routes) = (None, None, None, None);
         (view.namespaces, view.cgroup, view.mounts, view.hosts) = (None, None, None, None);
-        for key in [
-            "process",
-            "interfaces",
-            "namespaces",
-            "cgroup",
-            "mounts",
-            "hosts",
-        ] {
+        for key in ["process", "interfaces", "namespaces", "cgroup", "mounts", "hosts"] {
             view.missing.insert(key, format!("no {key} today"));
         }
         let page = render(&view);
-        for key in [
-            "process",
-            "interfaces",
-            "namespaces",
-            "cgroup",
-            "mounts",
-            "hosts",
-        ] {
+        for key in ["process", "interfaces", "namespaces", "cgroup", "mounts", "hosts"] {
             assert!(page.contains(&format!("no {key} today")), "{key}");
         }
     }
@@ -595,15 +454,7 @@ mod tests {
             ..Limits::default()
         };
         let page = render(&view);
-        for text in [
-            "192.0.2.9",
-            "port 4321",
-            "172.17.0.2",
-            ">64 MiB<",
-            ">0.5 CPUs<",
-            "1.6 MiB used",
-            "no limit",
-        ] {
+        for text in ["192.0.2.9", "port 4321", "172.17.0.2", ">64 MiB<", ">0.5 CPUs<", "1.6 MiB used", "no limit"] {
             assert!(page.contains(text), "{text}");
         }
     }

@@ -116,29 +116,18 @@ pub(super) fn text(path: &str) -> Result<String, String> {
     use std::io::Read;
     let mut bytes = Vec::new();
     let file = fs::File::open(path).map_err(|error| format!("{path}: {error}"))?;
-    file.take(MOST_BYTES as u64)
-        .read_to_end(&mut bytes)
-        .map_err(|error| format!("{path}: {error}"))?;
+    file.take(MOST_BYTES as u64).read_to_end(&mut bytes).map_err(|error| format!("{path}: {error}"))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 pub(super) fn read() -> Result<Process, String> {
     let status = text("/proc/self/status")?;
     let command = text("/proc/self/cmdline").unwrap_or_default();
-    let mut environment: Vec<String> = std::env::vars_os()
-        .map(|(name, _)| name.to_string_lossy().into_owned())
-        .take(MOST_ROWS)
-        .collect();
+    let mut environment: Vec<String> =
+        std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).take(MOST_ROWS).collect();
     environment.sort();
-    let directory = std::env::current_dir()
-        .ok()
-        .map(|path| path.display().to_string());
-    parse_status(
-        &status,
-        command.split_terminator('\0').map(str::to_string).collect(),
-        directory,
-        environment,
-    )
+    let directory = std::env::current_dir().ok().map(|path| path.display().to_string());
+    parse_status(&status, command.split_terminator('\0').map(str::to_string).collect(), directory, environment)
 }
 
 fn parse_status(
@@ -147,17 +136,9 @@ fn parse_status(
     directory: Option<String>,
     environment: Vec<String>,
 ) -> Result<Process, String> {
-    let field = |name: &str| {
-        status
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-            .map(str::trim)
-    };
-    let number = |name: &str| {
-        field(name).and_then(|value| value.split_whitespace().next()?.parse::<u32>().ok())
-    };
-    let wanted =
-        |name: &str| number(name).ok_or_else(|| format!("/proc/self/status has no {name}"));
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+    let number = |name: &str| field(name).and_then(|value| value.split_whitespace().next()?.parse::<u32>().ok());
+    let wanted = |name: &str| number(name).ok_or_else(|| format!("/proc/self/status has no {name}"));
     let set = |name: &str| field(name).map(capabilities).unwrap_or_default();
     Ok(Process {
         pid: wanted("Pid")?,
@@ -199,21 +180,14 @@ fn capabilities(mask: &str) -> Vec<String> {
     let mask = u64::from_str_radix(mask, 16).unwrap_or_default();
     (0..64usize)
         .filter(|bit| mask >> bit & 1 == 1)
-        .map(|bit| {
-            CAPABILITIES
-                .get(bit)
-                .map_or_else(|| bit.to_string(), |name| (*name).to_string())
-        })
+        .map(|bit| CAPABILITIES.get(bit).map_or_else(|| bit.to_string(), |name| (*name).to_string()))
         .collect()
 }
 
 pub(super) fn namespaces() -> Result<Vec<Namespace>, String> {
     let folder = "/proc/self/ns";
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder)
-        .map_err(|error| format!("{folder}: {error}"))?
-        .flatten()
-    {
+    for entry in fs::read_dir(folder).map_err(|error| format!("{folder}: {error}"))?.flatten() {
         // `net:[4026532281]`; the `_for_children` twins would only confuse.
         let target = fs::read_link(entry.path()).unwrap_or_default();
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -221,10 +195,7 @@ pub(super) fn namespaces() -> Result<Vec<Namespace>, String> {
             && let Ok(id) = id.trim_end_matches(']').parse()
             && kind == name
         {
-            found.push(Namespace {
-                kind: kind.to_string(),
-                id,
-            });
+            found.push(Namespace { kind: kind.to_string(), id });
         }
     }
     found.sort_by(|a, b| a.kind.cmp(&b.kind));
@@ -240,18 +211,10 @@ fn parse_mounts(table: &str) -> Vec<Mount> {
         let (front, back) = line.split_once(" - ")?;
         let (mut front, mut back) = (front.split(' ').skip(3), back.split(' '));
         let (root, target, options) = (front.next()?, front.next()?, front.next()?);
-        let (filesystem, source, of_filesystem) =
-            (back.next()?, back.next()?, back.next().unwrap_or_default());
+        let (filesystem, source, of_filesystem) = (back.next()?, back.next()?, back.next().unwrap_or_default());
         // Both parts say ro or rw; the mount's word is the one that counts.
-        let extra: Vec<&str> = of_filesystem
-            .split(',')
-            .filter(|word| !matches!(*word, "" | "ro" | "rw"))
-            .collect();
-        let options = if extra.is_empty() {
-            options.to_string()
-        } else {
-            format!("{options},{}", extra.join(","))
-        };
+        let extra: Vec<&str> = of_filesystem.split(',').filter(|word| !matches!(*word, "" | "ro" | "rw")).collect();
+        let options = if extra.is_empty() { options.to_string() } else { format!("{options},{}", extra.join(",")) };
         Some(Mount {
             target: unescape(target),
             source: unescape(source),
@@ -269,14 +232,12 @@ fn unescape(text: &str) -> String {
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
-        let octal = bytes.get(at + 1..at + 4).filter(|digits| {
-            bytes[at] == b'\\' && digits.iter().all(|d| (b'0'..=b'7').contains(d))
-        });
+        let octal = bytes
+            .get(at + 1..at + 4)
+            .filter(|digits| bytes[at] == b'\\' && digits.iter().all(|d| (b'0'..=b'7').contains(d)));
         match octal {
             Some(digits) => {
-                out.push(digits.iter().fold(0u8, |value, digit| {
-                    value.wrapping_mul(8).wrapping_add(digit - b'0')
-                }));
+                out.push(digits.iter().fold(0u8, |value, digit| value.wrapping_mul(8).wrapping_add(digit - b'0')));
                 at += 4;
             }
             None => {
@@ -297,10 +258,7 @@ pub(super) fn visible() -> Result<Vec<Visible>, String> {
         .take(MOST_ROWS)
         .map(|pid: u32| Visible {
             pid,
-            name: text(&format!("/proc/{pid}/comm"))
-                .unwrap_or_default()
-                .trim_end()
-                .to_string(),
+            name: text(&format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_string(),
         })
         .collect();
     found.sort_by_key(|process| process.pid);
@@ -316,15 +274,8 @@ mod tests {
         // Docker's fourteen.
         let names = capabilities("00000000a80425fb");
         assert_eq!(names.len(), 14);
-        assert!(
-            names.contains(&"net_bind_service".to_string())
-                && !names.contains(&"sys_admin".to_string())
-        );
-        assert_eq!(
-            capabilities("0000020000000000"),
-            ["41"],
-            "a capability of a future kernel"
-        );
+        assert!(names.contains(&"net_bind_service".to_string()) && !names.contains(&"sys_admin".to_string()));
+        assert_eq!(capabilities("0000020000000000"), ["41"], "a capability of a future kernel");
         assert_eq!(capabilities("rubbish"), Vec::<String>::new());
     }
 
@@ -336,10 +287,7 @@ mod tests {
         let mounts = parse_mounts(table);
         assert_eq!(mounts.len(), 2);
         assert_eq!(mounts[0].options, "rw,relatime,lowerdir=/l");
-        assert_eq!(
-            (mounts[1].target.as_str(), mounts[1].root.as_str()),
-            ("/my data", "/srv/a b")
-        );
+        assert_eq!((mounts[1].target.as_str(), mounts[1].root.as_str()), ("/my data", "/srv/a b"));
         assert_eq!(unescape("a\\13"), "a\\13", "not an escape");
     }
 
@@ -349,12 +297,7 @@ mod tests {
         assert!(error.contains("Pid"), "{error}");
         let own = read().unwrap();
         assert_eq!(own.pid, std::process::id());
-        assert!(
-            namespaces()
-                .unwrap()
-                .iter()
-                .any(|n| n.kind == "net" && n.id > 0)
-        );
+        assert!(namespaces().unwrap().iter().any(|n| n.kind == "net" && n.id > 0));
         assert!(visible().unwrap().iter().any(|p| p.pid == own.pid));
     }
 }

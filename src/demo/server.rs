@@ -51,26 +51,15 @@ enum State {
 /// that `docker stop` doesn't take its ten seconds.
 pub(super) fn run(port: u16) -> Result<(), String> {
     let mut signals = SigSet::empty();
-    [
-        Signal::SIGTERM,
-        Signal::SIGINT,
-        Signal::SIGQUIT,
-        Signal::SIGCHLD,
-    ]
-    .into_iter()
-    .for_each(|signal| signals.add(signal));
-    signals
-        .thread_block()
-        .map_err(|error| format!("cannot block signals: {error}"))?;
+    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGCHLD]
+        .into_iter()
+        .for_each(|signal| signals.add(signal));
+    signals.thread_block().map_err(|error| format!("cannot block signals: {error}"))?;
     let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .map_err(|error| format!("cannot wait for signals: {error}"))?;
-    let listener = listen(port).map_err(|error| {
-        format!("cannot listen at port {port}: {error}; choose another with PORT=8080")
-    })?;
-    log(&format!(
-        "listening at port {port}, pid {}",
-        std::process::id()
-    ));
+    let listener = listen(port)
+        .map_err(|error| format!("cannot listen at port {port}: {error}; choose another with PORT=8080"))?;
+    log(&format!("listening at port {port}, pid {}", std::process::id()));
 
     let mut clients: Vec<Client> = Vec::new();
     let mut accept_from = Instant::now();
@@ -82,13 +71,8 @@ pub(super) fn run(port: u16) -> Result<(), String> {
             return Ok(());
         }
         let accepting = farewell.is_none() && clients.len() < MOST_CLIENTS && now >= accept_from;
-        let (signalled, knocking, touched) = wait(
-            &signals,
-            accepting.then_some(&listener),
-            &clients,
-            farewell,
-            accept_from,
-        )?;
+        let (signalled, knocking, touched) =
+            wait(&signals, accepting.then_some(&listener), &clients, farewell, accept_from)?;
         let now = Instant::now();
         for index in touched.into_iter().rev() {
             if !clients[index].turn(now, farewell.is_none()) {
@@ -116,11 +100,7 @@ fn wait(
 ) -> Result<(bool, bool, Vec<usize>), String> {
     let mut fds = vec![PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)];
     for client in clients {
-        let interest = if matches!(client.state, State::Answering(_)) {
-            PollFlags::OUT
-        } else {
-            PollFlags::IN
-        };
+        let interest = if matches!(client.state, State::Answering(_)) { PollFlags::OUT } else { PollFlags::IN };
         fds.push(PollFd::from_borrowed_fd(client.stream.as_fd(), interest));
     }
     if let Some(listener) = listener {
@@ -128,22 +108,14 @@ fn wait(
     }
     let now = Instant::now();
     let pause_end = Some(accept_from).filter(|at| *at > now);
-    let next = clients
-        .iter()
-        .map(|client| client.deadline)
-        .chain(farewell)
-        .chain(pause_end)
-        .min();
-    let timeout = next.and_then(|at| {
-        Timespec::try_from(at.saturating_duration_since(now) + Duration::from_millis(1)).ok()
-    });
+    let next = clients.iter().map(|client| client.deadline).chain(farewell).chain(pause_end).min();
+    let timeout =
+        next.and_then(|at| Timespec::try_from(at.saturating_duration_since(now) + Duration::from_millis(1)).ok());
     match poll(&mut fds, timeout.as_ref()) {
         Ok(_) | Err(rustix::io::Errno::INTR) => {}
         Err(error) => return Err(format!("cannot wait for clients: {error}")),
     }
-    let touched = (0..clients.len())
-        .filter(|index| !fds[index + 1].revents().is_empty())
-        .collect();
+    let touched = (0..clients.len()).filter(|index| !fds[index + 1].revents().is_empty()).collect();
     let knocking = listener.is_some() && fds.last().is_some_and(|fd| !fd.revents().is_empty());
     Ok((!fds[0].revents().is_empty(), knocking, touched))
 }
@@ -151,12 +123,7 @@ fn wait(
 /// A socket for both IP families where there is IPv6, else for IPv4.
 fn listen(port: u16) -> Result<TcpListener, rustix::io::Errno> {
     let open = |family| {
-        let socket = net::socket_with(
-            family,
-            SocketType::STREAM,
-            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-            None,
-        )?;
+        let socket = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
         sockopt::set_socket_reuseaddr(&socket, true)?;
         if family == AddressFamily::INET6 {
             sockopt::set_ipv6_v6only(&socket, false)?;
@@ -209,10 +176,7 @@ fn read_signals(signals: &SignalFd) -> Option<Signal> {
     while let Ok(Some(info)) = signals.read_signal() {
         match Signal::try_from(info.ssi_signo as i32) {
             Ok(Signal::SIGCHLD) => {
-                while !matches!(
-                    waitpid(None, Some(WaitPidFlag::WNOHANG)),
-                    Ok(WaitStatus::StillAlive) | Err(_)
-                ) {}
+                while !matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive) | Err(_)) {}
             }
             Ok(signal) => last = Some(signal),
             Err(_) => {}
@@ -289,12 +253,7 @@ impl Client {
         self.output = Vec::new();
         if self.state == State::Answering(true) && stay {
             self.state = State::Reading;
-            self.deadline = now
-                + if self.input.is_empty() {
-                    IDLE
-                } else {
-                    EXCHANGE
-                };
+            self.deadline = now + if self.input.is_empty() { IDLE } else { EXCHANGE };
             // The next request may be here already (pipelining). Each is answered before the next is looked at, and the input is
             // bounded by what one read takes, so this doesn't go deep: a request has 18 bytes at least.
             return self.input.is_empty() || self.answer(now, stay);
@@ -322,15 +281,8 @@ impl Client {
 
     /// `172.17.0.1:53422 "GET / HTTP/1.1" 200 15321`
     fn log(&self, head: &[u8], status: u16, length: usize) {
-        let line = head
-            .split(|byte| matches!(byte, b'\r' | b'\n'))
-            .find(|line| !line.is_empty())
-            .unwrap_or_default();
-        log(&format!(
-            "{} \"{}\" {status} {length}",
-            self.peer,
-            line[..line.len().min(200)].escape_ascii()
-        ));
+        let line = head.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty()).unwrap_or_default();
+        log(&format!("{} \"{}\" {status} {length}", self.peer, line[..line.len().min(200)].escape_ascii()));
     }
 }
 
@@ -342,24 +294,12 @@ fn log(line: &str) {
 fn respond(request: &Request, peer: SocketAddr, local: Option<SocketAddr>) -> Response {
     let view = || View::read(Peer::new(peer, local));
     let (status, content_type, body) = match request.path.as_str() {
-        "/" | "/index.html" => (
-            200,
-            "text/html; charset=utf-8",
-            page::render(&view()).into_bytes(),
-        ),
+        "/" | "/index.html" => (200, "text/html; charset=utf-8", page::render(&view()).into_bytes()),
         "/json" => (200, "application/json", view().json()),
         "/healthz" => (200, "text/plain; charset=utf-8", b"ok\n".to_vec()),
-        path => (
-            404,
-            "text/html; charset=utf-8",
-            page::not_found(path).into_bytes(),
-        ),
+        path => (404, "text/html; charset=utf-8", page::not_found(path).into_bytes()),
     };
-    Response {
-        status,
-        content_type,
-        body,
-    }
+    Response { status, content_type, body }
 }
 
 #[cfg(test)]
@@ -371,9 +311,7 @@ mod tests {
         let listener = listen(0).unwrap();
         let port = listener.local_addr().unwrap().port();
         let outside = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
-        outside
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
+        outside.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let mut clients = Vec::new();
         assert!(accept(&listener, &mut clients, Instant::now()));
         (outside, clients.remove(0))
@@ -381,35 +319,25 @@ mod tests {
 
     /// Turns until the client's side of a finished exchange is to be read.
     fn serve(client: &mut Client) -> bool {
-        let mut fds = [PollFd::from_borrowed_fd(
-            client.stream.as_fd(),
-            PollFlags::IN,
-        )];
-        poll(
-            &mut fds,
-            Some(&Timespec::try_from(Duration::from_secs(10)).unwrap()),
-        )
-        .unwrap();
+        let mut fds = [PollFd::from_borrowed_fd(client.stream.as_fd(), PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec::try_from(Duration::from_secs(10)).unwrap())).unwrap();
         client.turn(Instant::now(), true)
     }
 
     #[test]
     fn two_requests_in_one_packet_are_answered_in_order_on_one_connection() {
         let (mut outside, mut client) = connected();
-        outside.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\nHEAD /none HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+        outside
+            .write_all(
+                b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\nHEAD /none HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+            )
+            .unwrap();
         assert!(serve(&mut client));
         let mut text = String::new();
         outside.read_to_string(&mut text).unwrap(); // ends by our FIN
         let second = text.find("\r\n\r\nok\n").unwrap() + 7;
-        assert!(
-            text.starts_with("HTTP/1.1 200 OK")
-                && text[second..].starts_with("HTTP/1.1 404 Not Found"),
-            "{text}"
-        );
-        assert!(
-            text.ends_with("Connection: close\r\n\r\n"),
-            "HEAD has no body: {text}"
-        );
+        assert!(text.starts_with("HTTP/1.1 200 OK") && text[second..].starts_with("HTTP/1.1 404 Not Found"), "{text}");
+        assert!(text.ends_with("Connection: close\r\n\r\n"), "HEAD has no body: {text}");
         outside.shutdown(Shutdown::Write).unwrap();
         assert!(!serve(&mut client), "over");
     }
@@ -417,19 +345,14 @@ mod tests {
     #[test]
     fn a_refused_request_gets_its_answer_although_its_body_is_still_coming() {
         let (mut outside, mut client) = connected();
-        outside
-            .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999\r\n\r\n")
-            .unwrap();
+        outside.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999\r\n\r\n").unwrap();
         outside.write_all(&[b'x'; 50_000]).unwrap();
         while client.state == State::Reading {
             assert!(serve(&mut client));
         }
         let mut text = String::new();
         outside.read_to_string(&mut text).unwrap();
-        assert!(
-            text.starts_with("HTTP/1.1 405 ") && text.contains("Allow: GET, HEAD\r\n"),
-            "{text}"
-        );
+        assert!(text.starts_with("HTTP/1.1 405 ") && text.contains("Allow: GET, HEAD\r\n"), "{text}");
     }
 
     #[test]

@@ -71,25 +71,13 @@ impl View {
         };
         let namespaces = keep("namespaces", process::namespaces(), &mut missing);
         let mounts = keep("mounts", process::mounts(), &mut missing);
-        let cgroup = keep(
-            "cgroup",
-            cgroup::read(mounts.as_deref().unwrap_or_default()),
-            &mut missing,
-        );
-        let resolv_conf = keep(
-            "resolv_conf",
-            process::text("/etc/resolv.conf"),
-            &mut missing,
-        );
+        let cgroup = keep("cgroup", cgroup::read(mounts.as_deref().unwrap_or_default()), &mut missing);
+        let resolv_conf = keep("resolv_conf", process::text("/etc/resolv.conf"), &mut missing);
         let hosts = keep("hosts", process::text("/etc/hosts"), &mut missing);
         View {
             minidock_version: env!("CARGO_PKG_VERSION"),
             hostname: system.nodename().to_string_lossy().into_owned(),
-            kernel: format!(
-                "{} {}",
-                system.sysname().to_string_lossy(),
-                system.release().to_string_lossy()
-            ),
+            kernel: format!("{} {}", system.sysname().to_string_lossy(), system.release().to_string_lossy()),
             architecture: system.machine().to_string_lossy().into_owned(),
             client,
             process,
@@ -107,18 +95,14 @@ impl View {
 
     /// For scripts; ends with a newline.
     pub(super) fn json(&self) -> Vec<u8> {
-        let mut text = serde_json::to_vec_pretty(self)
-            .unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}").into_bytes());
+        let mut text =
+            serde_json::to_vec_pretty(self).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}").into_bytes());
         text.push(b'\n');
         text
     }
 }
 
-fn keep<T>(
-    key: &'static str,
-    result: Result<T, String>,
-    missing: &mut BTreeMap<&'static str, String>,
-) -> Option<T> {
+fn keep<T>(key: &'static str, result: Result<T, String>, missing: &mut BTreeMap<&'static str, String>) -> Option<T> {
     result.map_err(|error| missing.insert(key, error)).ok()
 }
 
@@ -128,32 +112,16 @@ mod tests {
 
     #[test]
     fn json_has_the_documented_keys_and_the_clients_address() {
-        let client = Client::new(
-            "[::ffff:192.0.2.9]:4321".parse().unwrap(),
-            Some("127.0.0.1:80".parse().unwrap()),
-        );
+        let client = Client::new("[::ffff:192.0.2.9]:4321".parse().unwrap(), Some("127.0.0.1:80".parse().unwrap()));
         let value: serde_json::Value = serde_json::from_slice(&View::read(client).json()).unwrap();
         assert_eq!(value["client"]["address"], "192.0.2.9");
         assert_eq!(value["client"]["server_port"], 80);
         assert_eq!(value["process"]["pid"], std::process::id());
-        for key in [
-            "hostname",
-            "kernel",
-            "interfaces",
-            "routes",
-            "namespaces",
-            "mounts",
-            "cgroup",
-            "processes",
-            "missing",
-        ] {
+        for key in
+            ["hostname", "kernel", "interfaces", "routes", "namespaces", "mounts", "cgroup", "processes", "missing"]
+        {
             assert!(!value[key].is_null(), "{key}");
         }
-        assert!(
-            value["cgroup"]["limits"]
-                .as_object()
-                .unwrap()
-                .contains_key("memory_bytes")
-        );
+        assert!(value["cgroup"]["limits"].as_object().unwrap().contains_key("memory_bytes"));
     }
 }

@@ -33,11 +33,7 @@ impl Document {
     /// A list that is `null` when it is empty, as docker's unset lists are.
     pub fn list_or_null(list: impl IntoIterator<Item = impl Into<Document>>) -> Document {
         let list: Vec<Document> = list.into_iter().map(Into::into).collect();
-        if list.is_empty() {
-            Document::NoList
-        } else {
-            Document::List(list)
-        }
+        if list.is_empty() { Document::NoList } else { Document::List(list) }
     }
 
     /// As a value of templates.
@@ -47,21 +43,15 @@ impl Document {
             Document::List(list) => Value::Array(list.iter().map(Document::to_value).collect()),
             Document::NoList => Value::Array(Vec::new()),
             Document::Struct(fields) => {
-                let mut fields: HashMap<String, Value> = fields
-                    .iter()
-                    .map(|(key, field)| ((*key).to_owned(), field.to_value()))
-                    .collect();
+                let mut fields: HashMap<String, Value> =
+                    fields.iter().map(|(key, field)| ((*key).to_owned(), field.to_value())).collect();
                 // In docker's templates both spellings work.
                 if let (Some(id), false) = (fields.get("Id").cloned(), fields.contains_key("ID")) {
                     fields.insert("ID".to_owned(), id);
                 }
                 Value::Object(fields)
             }
-            Document::Map(map) => Value::Map(
-                map.iter()
-                    .map(|(key, field)| (key.clone(), field.to_value()))
-                    .collect(),
-            ),
+            Document::Map(map) => Value::Map(map.iter().map(|(key, field)| (key.clone(), field.to_value())).collect()),
         }
     }
 }
@@ -79,11 +69,7 @@ pub fn value(json: &serde_json::Value) -> Value {
             (_, _, number) => Value::from(number.unwrap_or_default()),
         },
         Json::Array(list) => Value::Array(list.iter().map(value).collect()),
-        Json::Object(map) => Value::Map(
-            map.iter()
-                .map(|(key, field)| (key.clone(), value(field)))
-                .collect(),
-        ),
+        Json::Object(map) => Value::Map(map.iter().map(|(key, field)| (key.clone(), value(field))).collect()),
     }
 }
 
@@ -119,11 +105,7 @@ impl<T: Into<Document>> From<Vec<T>> for Document {
 
 impl From<&BTreeMap<String, String>> for Document {
     fn from(map: &BTreeMap<String, String>) -> Document {
-        Document::Map(
-            map.iter()
-                .map(|(key, text)| (key.clone(), Document::from(text.as_str())))
-                .collect(),
-        )
+        Document::Map(map.iter().map(|(key, text)| (key.clone(), Document::from(text.as_str()))).collect())
     }
 }
 
@@ -164,9 +146,6 @@ mod tests {
     #[test]
     fn order_is_kept_and_unset_lists_are_null() {
         let document = object! { "Z": 1, "A": "x", "L": Document::list_or_null(Vec::<String>::new()), "M": &BTreeMap::from([("k".to_owned(), "v".to_owned())]), "N": None::<bool> };
-        assert_eq!(
-            serde_json::to_string(&document).unwrap(),
-            r#"{"Z":1,"A":"x","L":null,"M":{"k":"v"},"N":null}"#
-        );
+        assert_eq!(serde_json::to_string(&document).unwrap(), r#"{"Z":1,"A":"x","L":null,"M":{"k":"v"},"N":null}"#);
     }
 }

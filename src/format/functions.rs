@@ -11,12 +11,8 @@ pub(super) const DATA: &[(&str, Function)] = &[
     ("split", split),
     ("join", join),
     ("title", |args| text1("title", args, title)),
-    ("lower", |args| {
-        text1("lower", args, |text| text.to_lowercase())
-    }),
-    ("upper", |args| {
-        text1("upper", args, |text| text.to_uppercase())
-    }),
+    ("lower", |args| text1("lower", args, |text| text.to_lowercase())),
+    ("upper", |args| text1("upper", args, |text| text.to_uppercase())),
     ("pad", pad),
     ("truncate", truncate),
     ("index", index),
@@ -33,9 +29,7 @@ pub(super) const HEADER: &[(&str, Function)] = &[
     ("upper", first),
     ("pad", pad),
     ("truncate", first),
-    ("label", |args| {
-        Ok(args.get(1).cloned().unwrap_or(Value::NoValue))
-    }),
+    ("label", |args| Ok(args.get(1).cloned().unwrap_or(Value::NoValue))),
 ];
 
 /// An error with a text of its own.
@@ -50,9 +44,7 @@ fn first(args: &[Value]) -> Answer {
 fn text<'a>(function: &str, args: &'a [Value], at: usize) -> Result<&'a str, FuncError> {
     match args.get(at) {
         Some(Value::String(text)) => Ok(text),
-        Some(other) => Err(failed(format!(
-            "{function}: wrong type for value; expected string; got {other}"
-        ))),
+        Some(other) => Err(failed(format!("{function}: wrong type for value; expected string; got {other}"))),
         None => Err(failed(format!("wrong number of args for {function}"))),
     }
 }
@@ -80,11 +72,7 @@ fn title(text: &str) -> String {
         .flat_map(|letter| {
             let was_start = start;
             start = !(letter.is_alphanumeric() || letter == '_' || letter == '\'');
-            let upper: Vec<char> = if was_start {
-                letter.to_uppercase().collect()
-            } else {
-                vec![letter]
-            };
+            let upper: Vec<char> = if was_start { letter.to_uppercase().collect() } else { vec![letter] };
             upper
         })
         .collect()
@@ -93,14 +81,8 @@ fn title(text: &str) -> String {
 fn split(args: &[Value]) -> Answer {
     let (whole, separator) = (text("split", args, 0)?, text("split", args, 1)?);
     let parts: Vec<Value> = match separator {
-        "" => whole
-            .chars()
-            .map(|letter| Value::String(letter.to_string()))
-            .collect(),
-        separator => whole
-            .split(separator)
-            .map(|part| Value::String(part.to_owned()))
-            .collect(),
+        "" => whole.chars().map(|letter| Value::String(letter.to_string())).collect(),
+        separator => whole.split(separator).map(|part| Value::String(part.to_owned())).collect(),
     };
     Ok(Value::Array(parts))
 }
@@ -112,28 +94,16 @@ fn join(args: &[Value]) -> Answer {
     let separator = text("join", args, 1)?;
     let parts = parts.iter().map(|part| match part {
         Value::String(text) => Ok(text.as_str()),
-        other => Err(failed(format!(
-            "join: wrong type for value; expected string; got {other}"
-        ))),
+        other => Err(failed(format!("join: wrong type for value; expected string; got {other}"))),
     });
-    Ok(Value::String(
-        parts.collect::<Result<Vec<_>, _>>()?.join(separator),
-    ))
+    Ok(Value::String(parts.collect::<Result<Vec<_>, _>>()?.join(separator)))
 }
 
 fn pad(args: &[Value]) -> Answer {
-    let (whole, left, right) = (
-        text("pad", args, 0)?,
-        number("pad", args, 1)?,
-        number("pad", args, 2)?,
-    );
+    let (whole, left, right) = (text("pad", args, 0)?, number("pad", args, 1)?, number("pad", args, 2)?);
     match whole {
         "" => Ok(Value::String(String::new())),
-        whole => Ok(Value::String(format!(
-            "{}{whole}{}",
-            " ".repeat(left),
-            " ".repeat(right)
-        ))),
+        whole => Ok(Value::String(format!("{}{whole}{}", " ".repeat(left), " ".repeat(right)))),
     }
 }
 
@@ -148,11 +118,7 @@ fn index(args: &[Value]) -> Answer {
         && !map.contains_key(key)
     {
         let strings = map.values().all(|value| matches!(value, Value::String(_)));
-        return Ok(if strings {
-            Value::String(String::new())
-        } else {
-            Value::NoValue
-        });
+        return Ok(if strings { Value::String(String::new()) } else { Value::NoValue });
     }
     gtmpl_ng::funcs::index(args)
 }
@@ -162,10 +128,7 @@ fn label(args: &[Value]) -> Answer {
     let key = text("label", args, 1)?;
     match args.first() {
         Some(Value::Object(row)) => match row.get(super::rows::LABELS) {
-            Some(Value::Map(labels)) => Ok(labels
-                .get(key)
-                .cloned()
-                .unwrap_or(Value::String(String::new()))),
+            Some(Value::Map(labels)) => Ok(labels.get(key).cloned().unwrap_or(Value::String(String::new()))),
             _ => Err(failed("there are no labels here")),
         },
         _ => Err(failed("there are no labels here")),
@@ -196,13 +159,8 @@ fn to_json(value: &Value) -> serde_json::Value {
             let fields = map.iter().filter(|(key, _)| *key != super::rows::LABELS);
             // `ID` was only added for templates where docker's document says `Id`.
             let fields = fields.filter(|(key, _)| *key != "ID" || !map.contains_key("Id"));
-            fields
-                .map(|(key, field)| (key.clone(), to_json(field)))
-                .collect()
+            fields.map(|(key, field)| (key.clone(), to_json(field))).collect()
         }
-        Value::Map(map) => map
-            .iter()
-            .map(|(key, field)| (key.clone(), to_json(field)))
-            .collect(),
+        Value::Map(map) => map.iter().map(|(key, field)| (key.clone(), to_json(field))).collect(),
     }
 }

@@ -49,11 +49,7 @@ pub(super) fn significant(bytes: u64, digits: usize) -> String {
     };
     let mut text = format!("{value:.*}", digits.saturating_sub(before_point));
     // 999.6 has become 1000: %g goes to 1e+03, as docker prints it.
-    if text
-        .split('.')
-        .next()
-        .is_some_and(|whole| whole.len() > digits)
-    {
+    if text.split('.').next().is_some_and(|whole| whole.len() > digits) {
         text = format!("1e+{:02}", digits);
     }
     if text.contains('.') {
@@ -90,20 +86,9 @@ fn civil(seconds: u64) -> (u64, u64, u64, u64, u64, u64) {
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let from_march = (5 * of_year + 2) / 153;
     let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 {
-        from_march + 3
-    } else {
-        from_march - 9
-    };
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
-    (
-        year,
-        month,
-        day,
-        of_day / 3600,
-        of_day / 60 % 60,
-        of_day % 60,
-    )
+    (year, month, day, of_day / 3600, of_day / 60 % 60, of_day % 60)
 }
 
 /// At most `width` columns, the last one `…` where something is missing.
@@ -111,10 +96,7 @@ pub(super) fn ellipsis(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }
-    text.chars()
-        .take(width.saturating_sub(1))
-        .chain(['…'])
-        .collect()
+    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
 
 #[cfg(test)]
@@ -172,14 +154,8 @@ mod tests {
 
     #[test]
     fn times_are_utc() {
-        assert_eq!(
-            rfc3339(Some(1_735_787_045_123_456_789)),
-            "2025-01-02T03:04:05.123456789Z"
-        );
-        assert_eq!(
-            rfc3339(Some(951_782_400_500_000_000)),
-            "2000-02-29T00:00:00.5Z"
-        );
+        assert_eq!(rfc3339(Some(1_735_787_045_123_456_789)), "2025-01-02T03:04:05.123456789Z");
+        assert_eq!(rfc3339(Some(951_782_400_500_000_000)), "2000-02-29T00:00:00.5Z");
         assert_eq!(rfc3339(None), "0001-01-01T00:00:00Z");
         assert_eq!(created_at(0), "1970-01-01 00:00:00 +0000 UTC");
         assert_eq!(created_at(4_107_542_399), "2100-02-28 23:59:59 +0000 UTC");

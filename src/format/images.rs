@@ -52,10 +52,7 @@ pub fn print(
     no_trunc: bool,
     now: Nanoseconds,
 ) -> Result<String, FormatError> {
-    let rows: Vec<Row> = images
-        .iter()
-        .map(|image| row(image, no_trunc, now))
-        .collect();
+    let rows: Vec<Row> = images.iter().map(|image| row(image, no_trunc, now)).collect();
     LIST.print(&rows, format, quiet)
 }
 
@@ -64,21 +61,11 @@ fn row(image: &ImageLine, no_trunc: bool, now: Nanoseconds) -> Row {
     // An image without a date counts from 1970, as docker has it: "56 years ago".
     let created = image.created.unwrap_or(0);
     let fields = vec![
-        (
-            "ID",
-            if no_trunc {
-                image.id.clone()
-            } else {
-                short_id(&image.id)
-            },
-        ),
+        ("ID", if no_trunc { image.id.clone() } else { short_id(&image.id) }),
         ("Repository", image.repository.clone().unwrap_or_else(none)),
         ("Tag", image.tag.clone().unwrap_or_else(none)),
         ("Digest", none()),
-        (
-            "CreatedSince",
-            format!("{} ago", human::duration(now.saturating_sub(created))),
-        ),
+        ("CreatedSince", format!("{} ago", human::duration(now.saturating_sub(created)))),
         ("CreatedAt", human::created_at(created / 1_000_000_000)),
         ("Size", human::size(image.size_bytes)),
         ("Containers", "N/A".to_owned()),
@@ -86,10 +73,7 @@ fn row(image: &ImageLine, no_trunc: bool, now: Nanoseconds) -> Row {
         ("SharedSize", "N/A".to_owned()),
         ("UniqueSize", "N/A".to_owned()),
     ];
-    Row {
-        fields,
-        labels: BTreeMap::new(),
-    }
+    Row { fields, labels: BTreeMap::new() }
 }
 
 /// What is known of an image.
@@ -146,29 +130,17 @@ mod tests {
     #[test]
     fn the_table_is_dockers() {
         let now = 1_795_441_107_000_000_000;
-        let line = |id: &str, name: Option<(&str, &str)>, created: Option<u64>, size_bytes: u64| {
-            ImageLine {
-                id: format!("sha256:{}", id.repeat(32)),
-                repository: name.map(|(repository, _)| repository.to_owned()),
-                tag: name.map(|(_, tag)| tag.to_owned()),
-                created,
-                size_bytes,
-            }
+        let line = |id: &str, name: Option<(&str, &str)>, created: Option<u64>, size_bytes: u64| ImageLine {
+            id: format!("sha256:{}", id.repeat(32)),
+            repository: name.map(|(repository, _)| repository.to_owned()),
+            tag: name.map(|(_, tag)| tag.to_owned()),
+            created,
+            size_bytes,
         };
         let forty_days = now - 86400 * 40 * 1_000_000_000;
         let images = [
-            line(
-                "ab",
-                Some(("busybox", "latest")),
-                Some(forty_days),
-                4_261_550,
-            ),
-            line(
-                "ab",
-                Some(("localhost:5000/bb", "1")),
-                Some(forty_days),
-                4_261_550,
-            ),
+            line("ab", Some(("busybox", "latest")), Some(forty_days), 4_261_550),
+            line("ab", Some(("localhost:5000/bb", "1")), Some(forty_days), 4_261_550),
             line("cd", None, None, 1_234_567_890),
         ];
         let table = "\
@@ -178,24 +150,11 @@ localhost:5000/bb   1         abababababab   5 weeks ago    4.26MB
 <none>              <none>    cdcdcdcdcdcd   56 years ago   1.23GB
 ";
         assert_eq!(print(&images, None, false, false, now).unwrap(), table);
+        assert_eq!(print(&images[..1], None, true, true, now).unwrap(), format!("sha256:{}\n", "ab".repeat(32)));
         assert_eq!(
-            print(&images[..1], None, true, true, now).unwrap(),
-            format!("sha256:{}\n", "ab".repeat(32))
-        );
-        assert_eq!(
-            print(
-                &images[..1],
-                Some("{{.Repository}}:{{.Tag}} {{.VirtualSize}}"),
-                false,
-                false,
-                now
-            )
-            .unwrap(),
+            print(&images[..1], Some("{{.Repository}}:{{.Tag}} {{.VirtualSize}}"), false, false, now).unwrap(),
             "busybox:latest 4.262MB\n"
         );
-        assert_eq!(
-            print(&[], None, false, false, now).unwrap(),
-            "REPOSITORY   TAG       IMAGE ID   CREATED   SIZE\n"
-        );
+        assert_eq!(print(&[], None, false, false, now).unwrap(), "REPOSITORY   TAG       IMAGE ID   CREATED   SIZE\n");
     }
 }

@@ -27,10 +27,7 @@ pub fn print(documents: &[Document], format: Option<&str>) -> Result<String, For
         "json" => Ok(serde_json::to_string(documents).unwrap_or_default() + "\n"),
         template => {
             let template = Template::parse(template)?;
-            documents
-                .iter()
-                .map(|document| Ok(template.render(document.to_value())? + "\n"))
-                .collect()
+            documents.iter().map(|document| Ok(template.render(document.to_value())? + "\n")).collect()
         }
     }
 }
@@ -108,15 +105,7 @@ pub(super) fn graph_driver(layers: &[PathBuf], overlay: Option<&OverlayView>) ->
         }),
     };
     if !lower.is_empty() {
-        put(
-            "LowerDir",
-            lower
-                .iter()
-                .rev()
-                .map(|path| path.to_string_lossy())
-                .collect::<Vec<_>>()
-                .join(":"),
-        );
+        put("LowerDir", lower.iter().rev().map(|path| path.to_string_lossy()).collect::<Vec<_>>().join(":"));
     }
     if let Some(overlay) = overlay {
         put("UpperDir", overlay.upper.to_string_lossy().into_owned());
@@ -167,11 +156,8 @@ fn config(view: &ContainerView) -> Document {
     if !config.exposed.is_empty() {
         fields.push(("ExposedPorts", port_set(&config.exposed)));
     }
-    let volumes = config
-        .volumes
-        .iter()
-        .map(|path| (path.clone(), Document::Map(BTreeMap::new())))
-        .collect::<BTreeMap<_, _>>();
+    let volumes =
+        config.volumes.iter().map(|path| (path.clone(), Document::Map(BTreeMap::new()))).collect::<BTreeMap<_, _>>();
     fields.extend([
         ("Tty", request.terminal.into()),
         ("OpenStdin", request.interactive.into()),
@@ -179,19 +165,9 @@ fn config(view: &ContainerView) -> Document {
         ("Env", config.env.clone().into()),
         ("Cmd", Document::list_or_null(config.cmd.clone())),
         ("Image", view.image_name.as_str().into()),
-        (
-            "Volumes",
-            if volumes.is_empty() {
-                None::<bool>.into()
-            } else {
-                Document::Map(volumes)
-            },
-        ),
+        ("Volumes", if volumes.is_empty() { None::<bool>.into() } else { Document::Map(volumes) }),
         ("WorkingDir", config.working_dir.as_str().into()),
-        (
-            "Entrypoint",
-            Document::list_or_null(config.entrypoint.clone()),
-        ),
+        ("Entrypoint", Document::list_or_null(config.entrypoint.clone())),
         ("OnBuild", Document::NoList),
         ("Labels", (&config.labels).into()),
     ]);
@@ -217,11 +193,8 @@ fn network_mode(request: &RunRequest) -> String {
 fn host_config(request: &RunRequest) -> Document {
     let (limits, network, security) = (&request.limits, &request.network, &request.security);
     let binding = |publish: &crate::request::ports::Publish| {
-        let address = if publish.host_address.is_unspecified() {
-            String::new()
-        } else {
-            publish.host_address.to_string()
-        };
+        let address =
+            if publish.host_address.is_unspecified() { String::new() } else { publish.host_address.to_string() };
         let port = match publish.host {
             HostPort::Random => String::new(),
             HostPort::Fixed(port) => port.to_string(),
@@ -231,10 +204,7 @@ fn host_config(request: &RunRequest) -> Document {
     };
     let mut bindings: BTreeMap<String, Vec<Document>> = BTreeMap::new();
     for publish in &network.publish {
-        bindings
-            .entry(format!("{}/{}", publish.container_port, publish.protocol))
-            .or_default()
-            .push(binding(publish));
+        bindings.entry(format!("{}/{}", publish.container_port, publish.protocol)).or_default().push(binding(publish));
     }
     let log = match request.log {
         crate::request::LogDriver::JsonFile => "json-file",
@@ -257,9 +227,8 @@ fn host_config(request: &RunRequest) -> Document {
         Some(MemorySwap::Unlimited) => -1,
         Some(MemorySwap::Bytes(bytes)) => i64::try_from(bytes).unwrap_or(i64::MAX),
     };
-    let cpu_set = |set: &Option<crate::request::cpus::CpuSet>| {
-        set.as_ref().map_or(String::new(), |set| set.text.clone())
-    };
+    let cpu_set =
+        |set: &Option<crate::request::cpus::CpuSet>| set.as_ref().map_or(String::new(), |set| set.text.clone());
     let hosts = network.extra_hosts.iter().map(|host| match host.address {
         Some(address) => format!("{}:{address}", host.name),
         None => format!("{}:host-gateway", host.name),
@@ -347,13 +316,7 @@ fn host_config(request: &RunRequest) -> Document {
 fn binds(request: &RunRequest) -> Vec<String> {
     let mut binds = Vec::new();
     for mount in &request.mounts {
-        if let Mount::Bind {
-            source,
-            target,
-            read_only,
-            ..
-        } = mount
-        {
+        if let Mount::Bind { source, target, read_only, .. } = mount {
             let mode = if *read_only { ":ro" } else { "" };
             binds.push(format!("{}:{}{mode}", source.display(), target.display()));
         }
@@ -363,10 +326,9 @@ fn binds(request: &RunRequest) -> Vec<String> {
 
 fn tmpfs(request: &RunRequest) -> Document {
     let mounts = request.mounts.iter().filter_map(|mount| match mount {
-        Mount::Tmpfs { target, options } => Some((
-            target.to_string_lossy().into_owned(),
-            Document::from(options.join(",")),
-        )),
+        Mount::Tmpfs { target, options } => {
+            Some((target.to_string_lossy().into_owned(), Document::from(options.join(","))))
+        }
         _ => None,
     });
     Document::Map(mounts.collect())
@@ -390,22 +352,13 @@ fn security_options(request: &RunRequest) -> Vec<String> {
 }
 
 fn throttles(list: &[Throttle]) -> Document {
-    list.iter()
-        .map(|throttle| object! { "Path": &throttle.device, "Rate": throttle.rate })
-        .collect::<Vec<_>>()
-        .into()
+    list.iter().map(|throttle| object! { "Path": &throttle.device, "Rate": throttle.rate }).collect::<Vec<_>>().into()
 }
 
 fn network_settings(view: &ContainerView) -> Document {
     let network = &view.network;
-    let address = |address: Option<std::net::Ipv4Addr>| {
-        address.map_or(String::new(), |address| address.to_string())
-    };
-    let prefix_len = if network.address.is_some() {
-        network.prefix_len
-    } else {
-        0
-    };
+    let address = |address: Option<std::net::Ipv4Addr>| address.map_or(String::new(), |address| address.to_string());
+    let prefix_len = if network.address.is_some() { network.prefix_len } else { 0 };
     let networks = match view.request.network.mode {
         NetworkMode::Bridge => Some(("bridge", network)),
         NetworkMode::None => Some(("none", network)),
@@ -451,9 +404,7 @@ fn network_settings(view: &ContainerView) -> Document {
 }
 
 fn mac(network: &NetworkView) -> String {
-    network.mac.map_or(String::new(), |mac| {
-        mac.map(|byte| format!("{byte:02x}")).join(":")
-    })
+    network.mac.map_or(String::new(), |mac| mac.map(|byte| format!("{byte:02x}")).join(":"))
 }
 
 /// Published ports with where they are; ports that are only exposed with `null`. Nothing when it doesn't run.
@@ -463,24 +414,15 @@ fn ports(view: &ContainerView) -> Document {
     }
     let mut ports: BTreeMap<String, Vec<Document>> = BTreeMap::new();
     if view.request.network.mode == NetworkMode::Bridge {
-        ports.extend(
-            view.config
-                .exposed
-                .iter()
-                .map(|(port, protocol)| (format!("{port}/{protocol}"), Vec::new())),
-        );
+        ports.extend(view.config.exposed.iter().map(|(port, protocol)| (format!("{port}/{protocol}"), Vec::new())));
     }
     for mapping in &view.network.ports {
-        ports.entry(format!("{}/{}", mapping.container_port, mapping.protocol)).or_default().push(
-            object! { "HostIp": mapping.host_address.to_string(), "HostPort": mapping.host_port.to_string() },
-        );
-    }
-    Document::Map(
         ports
-            .into_iter()
-            .map(|(port, list)| (port, Document::list_or_null(list)))
-            .collect(),
-    )
+            .entry(format!("{}/{}", mapping.container_port, mapping.protocol))
+            .or_default()
+            .push(object! { "HostIp": mapping.host_address.to_string(), "HostPort": mapping.host_port.to_string() });
+    }
+    Document::Map(ports.into_iter().map(|(port, list)| (port, Document::list_or_null(list))).collect())
 }
 
 #[cfg(test)]

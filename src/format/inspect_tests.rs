@@ -13,18 +13,11 @@ const SECOND: u64 = 1_000_000_000;
 const NOW: u64 = 1_795_441_107 * SECOND;
 
 fn request(words: &[&str]) -> RunRequest {
-    let words = std::iter::once("run")
-        .chain(words.iter().copied())
-        .map(Into::into);
-    let crate::cli::Command::Run(args) = crate::cli::parse(words, &|_| None).unwrap().command
-    else {
+    let words = std::iter::once("run").chain(words.iter().copied()).map(Into::into);
+    let crate::cli::Command::Run(args) = crate::cli::parse(words, &|_| None).unwrap().command else {
         panic!("not run")
     };
-    let around = Surroundings {
-        cwd: "/cwd".into(),
-        environment: &|_| None,
-        read: &|_, _| Ok(Vec::new()),
-    };
+    let around = Surroundings { cwd: "/cwd".into(), environment: &|_| None, read: &|_, _| Ok(Vec::new()) };
     RunRequest::gather(&args, &around).unwrap()
 }
 
@@ -42,12 +35,7 @@ fn view(request: &RunRequest) -> ContainerView<'_> {
         created: NOW - 31 * SECOND,
         path: "sh".into(),
         args: vec!["-c".into(), "'while true; do echo \"é\"; done'".into()],
-        state: StateView {
-            status: Status::Running,
-            pid: 42,
-            started: Some(NOW - 3 * SECOND),
-            ..StateView::default()
-        },
+        state: StateView { status: Status::Running, pid: 42, started: Some(NOW - 3 * SECOND), ..StateView::default() },
         image_id: format!("sha256:{}", "ab".repeat(32)),
         image_name: "busybox:latest".into(),
         request,
@@ -96,10 +84,7 @@ fn ask(template: &str, view: &ContainerView) -> String {
 fn the_document_has_dockers_keys() {
     let request = request(&["busybox"]);
     let text = print(&[container(&view(&request))], None).unwrap();
-    assert!(
-        text.starts_with("[\n    {\n        \"Id\": \"0123456789abcdef"),
-        "{text}"
-    );
+    assert!(text.starts_with("[\n    {\n        \"Id\": \"0123456789abcdef"), "{text}");
     assert!(text.ends_with("    }\n]\n"));
     let parsed: serde_json::Value = serde_json::from_str(&text).unwrap();
     for key in [
@@ -121,24 +106,13 @@ fn the_document_has_dockers_keys() {
     ] {
         assert!(parsed[0].get(key).is_some(), "{key}");
     }
-    let order: Vec<usize> = [
-        "Id",
-        "State",
-        "HostConfig",
-        "GraphDriver",
-        "Config",
-        "NetworkSettings",
-    ]
-    .iter()
-    .map(|key| text.find(&format!("\n        \"{key}\"")).unwrap())
-    .collect();
+    let order: Vec<usize> = ["Id", "State", "HostConfig", "GraphDriver", "Config", "NetworkSettings"]
+        .iter()
+        .map(|key| text.find(&format!("\n        \"{key}\"")).unwrap())
+        .collect();
     assert!(order.is_sorted(), "{order:?}");
     assert_eq!(print(&[], None).unwrap(), "[]\n");
-    assert!(
-        !print(&[container(&view(&request))], Some("json"))
-            .unwrap()
-            .contains(": ")
-    );
+    assert!(!print(&[container(&view(&request))], Some("json")).unwrap().contains(": "));
 }
 
 #[test]
@@ -168,37 +142,19 @@ fn what_people_paste_works() {
     let table = [
         ("{{.State.Pid}}", "42"),
         ("{{.NetworkSettings.IPAddress}}", "172.17.0.2"),
-        (
-            "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}",
-            "172.17.0.2",
-        ),
+        ("{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", "172.17.0.2"),
         ("{{.NetworkSettings.Networks.bridge.Gateway}}", "172.17.0.1"),
         ("{{.NetworkSettings.MacAddress}}", "02:42:ac:11:00:02"),
         ("{{.NetworkSettings.SandboxKey}}", "/run/netns/web"),
-        (
-            r#"{{(index (index .NetworkSettings.Ports "80/tcp") 0).HostPort}}"#,
-            "10080",
-        ),
-        (
-            r#"{{json (index .NetworkSettings.Ports "80/tcp")}}"#,
-            r#"[{"HostIp":"0.0.0.0","HostPort":"10080"}]"#,
-        ),
+        (r#"{{(index (index .NetworkSettings.Ports "80/tcp") 0).HostPort}}"#, "10080"),
+        (r#"{{json (index .NetworkSettings.Ports "80/tcp")}}"#, r#"[{"HostIp":"0.0.0.0","HostPort":"10080"}]"#),
         (
             "{{json .HostConfig.PortBindings}}",
             r#"{"53/udp":[{"HostIp":"127.0.0.1","HostPort":""}],"80/tcp":[{"HostIp":"","HostPort":"10080"}]}"#,
         ),
-        (
-            "{{.Name}} {{.Id}}",
-            "/web 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
-        ),
-        (
-            "{{.ID}}",
-            "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
-        ),
-        (
-            "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.NanoCpus}}",
-            "67108864 134217728 1500000000",
-        ),
+        ("{{.Name}} {{.Id}}", "/web 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"),
+        ("{{.ID}}", "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"),
+        ("{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.NanoCpus}}", "67108864 134217728 1500000000"),
         ("{{.HostConfig.Binds}}", "[/cwd/x:/y:ro]"),
         ("{{.HostConfig.Tmpfs}}", "map[/t:size=1m]"),
         (
@@ -207,18 +163,12 @@ fn what_people_paste_works() {
         ),
         (r#"{{index .Config.Labels "a"}}"#, "1"),
         ("{{json .Config.Env}}", r#"["A=<&>"]"#),
-        (
-            "{{.GraphDriver.Data.LowerDir}} {{.GraphDriver.Data.UpperDir}}",
-            "/l/2:/l/1 /c/upper",
-        ),
+        ("{{.GraphDriver.Data.LowerDir}} {{.GraphDriver.Data.UpperDir}}", "/l/2:/l/1 /c/upper"),
         (
             "{{range .Mounts}}{{.Type}} {{.Source}} {{.Destination}} {{.RW}}{{end}}",
             "bind /very/long/source/path /d true",
         ),
-        (
-            "{{.State.Status}} {{.State.Running}} {{.State.ExitCode}}",
-            "running true 0",
-        ),
+        ("{{.State.Status}} {{.State.Running}} {{.State.ExitCode}}", "running true 0"),
         ("{{.State.FinishedAt}}", "0001-01-01T00:00:00Z"),
         ("{{.Created}}", "2026-11-23T13:37:56Z"),
         ("{{.LogPath}} {{.HostsPath}}", "/c/log /c/hosts"),
@@ -244,11 +194,7 @@ fn ps_prints_dockers_columns() {
     old.path = "true".into();
     old.args.clear();
     old.created = NOW - 3 * 86400 * SECOND;
-    old.state = StateView {
-        status: Status::Exited,
-        finished: Some(NOW - 120 * SECOND),
-        ..StateView::default()
-    };
+    old.state = StateView { status: Status::Exited, finished: Some(NOW - 120 * SECOND), ..StateView::default() };
     old.network = NetworkView::default();
     let both = [view, old];
     let table = "\
@@ -261,32 +207,20 @@ ffffffffffff   abababababab     \"true\"                   3 days ago       Exit
         ps::print(&[], None, false, false, NOW).unwrap(),
         "CONTAINER ID   IMAGE     COMMAND   CREATED   STATUS    PORTS     NAMES\n"
     );
-    assert_eq!(
-        ps::print(&both, None, true, false, NOW).unwrap(),
-        "0123456789ab\nffffffffffff\n"
-    );
+    assert_eq!(ps::print(&both, None, true, false, NOW).unwrap(), "0123456789ab\nffffffffffff\n");
     let some = |format| ps::print(&both[..1], Some(format), false, false, NOW);
     assert_eq!(
         some(r#"table {{.ID}}\t{{.Names}}\t{{.Label "a"}}\t{{.Mounts}}"#).unwrap(),
         "CONTAINER ID   NAMES     a         MOUNTS\n0123456789ab   web       1         /very/long/sou…\n"
     );
+    assert_eq!(some("table {{json .ID}} {{truncate .Image 3}}").unwrap(), "CONTAINER ID IMAGE\n\"0123456789ab\" bus\n");
     assert_eq!(
-        some("table {{json .ID}} {{truncate .Image 3}}").unwrap(),
-        "CONTAINER ID IMAGE\n\"0123456789ab\" bus\n"
+        some("{{pad .State 1 2}}|{{title .State}}|{{join (split .Image \":\") \"-\"}}|{{.RunningFor}}").unwrap(),
+        " running  |Running|busybox-latest|31 seconds ago\n"
     );
-    assert_eq!(some("{{pad .State 1 2}}|{{title .State}}|{{join (split .Image \":\") \"-\"}}|{{.RunningFor}}").unwrap(), " running  |Running|busybox-latest|31 seconds ago\n");
-    assert!(
-        some("json")
-            .unwrap()
-            .contains(r#""Ports":"0.0.0.0:10080-\u003e80/tcp""#)
-    );
+    assert!(some("json").unwrap().contains(r#""Ports":"0.0.0.0:10080-\u003e80/tcp""#));
     let error = some("{{.Names}} {{.Foo}}").unwrap_err();
-    assert!(
-        error
-            .message
-            .contains("<.Foo>: can't evaluate field Foo; there are ID, Names"),
-        "{error}"
-    );
+    assert!(error.message.contains("<.Foo>: can't evaluate field Foo; there are ID, Names"), "{error}");
 }
 
 #[test]
@@ -294,14 +228,7 @@ fn filters() {
     let request = request(&["busybox"]);
     let view = view(&request);
     let fits = |flags: &[&str]| {
-        Filter::parse(
-            &flags
-                .iter()
-                .map(|flag| (*flag).to_owned())
-                .collect::<Vec<_>>(),
-        )
-        .unwrap()
-        .fits(&view)
+        Filter::parse(&flags.iter().map(|flag| (*flag).to_owned()).collect::<Vec<_>>()).unwrap().fits(&view)
     };
     for flags in [
         &["name=we"][..],

@@ -8,25 +8,11 @@ use netsetup::{PortMapping, Protocol};
 /// The PORTS column: `0.0.0.0:8000-8001->8000-8001/tcp, 0.0.0.0:10080->80/tcp`. `exposed` are the ports that are only
 /// noted; those that are published too are left out.
 pub fn column(mappings: &[PortMapping], exposed: &BTreeSet<(u16, Protocol)>) -> String {
-    let published: BTreeSet<_> = mappings
-        .iter()
-        .map(|mapping| (mapping.container_port, mapping.protocol))
-        .collect();
+    let published: BTreeSet<_> = mappings.iter().map(|mapping| (mapping.container_port, mapping.protocol)).collect();
     let mut ports: Vec<(u16, String, u16, Protocol)> = mappings
         .iter()
-        .map(|mapping| {
-            (
-                mapping.container_port,
-                mapping.host_address.to_string(),
-                mapping.host_port,
-                mapping.protocol,
-            )
-        })
-        .chain(
-            exposed
-                .difference(&published)
-                .map(|(port, protocol)| (*port, String::new(), 0, *protocol)),
-        )
+        .map(|mapping| (mapping.container_port, mapping.host_address.to_string(), mapping.host_port, mapping.protocol))
+        .chain(exposed.difference(&published).map(|(port, protocol)| (*port, String::new(), 0, *protocol)))
         .collect();
     ports.sort();
     ports.dedup();
@@ -53,23 +39,12 @@ pub fn column(mappings: &[PortMapping], exposed: &BTreeSet<(u16, Protocol)>) -> 
             }
         }
     }
-    let open = order
-        .iter()
-        .filter_map(|key| groups.get(key).map(|group| range(key, *group)));
-    finished
-        .into_iter()
-        .chain(open)
-        .chain(alone)
-        .collect::<Vec<_>>()
-        .join(", ")
+    let open = order.iter().filter_map(|key| groups.get(key).map(|group| range(key, *group)));
+    finished.into_iter().chain(open).chain(alone).collect::<Vec<_>>().join(", ")
 }
 
 fn range((address, protocol): &(String, Protocol), (first, last): (u16, u16)) -> String {
-    let ports = if first == last {
-        first.to_string()
-    } else {
-        format!("{first}-{last}")
-    };
+    let ports = if first == last { first.to_string() } else { format!("{first}-{last}") };
     match &address[..] {
         "" => format!("{ports}/{protocol}"),
         address => format!("{address}:{ports}->{ports}/{protocol}"),
@@ -79,22 +54,10 @@ fn range((address, protocol): &(String, Protocol), (first, last): (u16, u16)) ->
 /// The lines of `port CONTAINER`: `80/tcp -> 0.0.0.0:10080`.
 pub fn list(mappings: &[PortMapping]) -> String {
     let mut mappings: Vec<&PortMapping> = mappings.iter().collect();
-    mappings.sort_by_key(|mapping| {
-        (
-            mapping.container_port,
-            mapping.protocol,
-            mapping.host_address,
-            mapping.host_port,
-        )
-    });
+    mappings.sort_by_key(|mapping| (mapping.container_port, mapping.protocol, mapping.host_address, mapping.host_port));
     mappings
         .iter()
-        .map(|m| {
-            format!(
-                "{}/{} -> {}:{}\n",
-                m.container_port, m.protocol, m.host_address, m.host_port
-            )
-        })
+        .map(|m| format!("{}/{} -> {}:{}\n", m.container_port, m.protocol, m.host_address, m.host_port))
         .collect()
 }
 
@@ -104,21 +67,16 @@ pub fn list(mappings: &[PortMapping]) -> String {
 /// docker's sentence when that port isn't published.
 pub fn one(mappings: &[PortMapping], wanted: &str, container: &str) -> Result<String, String> {
     let (number, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
-    let port: u16 = number
-        .parse()
-        .map_err(|_| format!("invalid port: {wanted:?}; write one such as 80 or 53/udp"))?;
+    let port: u16 = number.parse().map_err(|_| format!("invalid port: {wanted:?}; write one such as 80 or 53/udp"))?;
     let lines: String = mappings
         .iter()
         .filter(|mapping| {
-            mapping.container_port == port
-                && mapping.protocol.to_string() == protocol.to_ascii_lowercase()
+            mapping.container_port == port && mapping.protocol.to_string() == protocol.to_ascii_lowercase()
         })
         .map(|mapping| format!("{}:{}\n", mapping.host_address, mapping.host_port))
         .collect();
     match lines.is_empty() {
-        true => Err(format!(
-            "No public port '{port}/{protocol}' published for {container}"
-        )),
+        true => Err(format!("No public port '{port}/{protocol}' published for {container}")),
         false => Ok(lines),
     }
 }
@@ -128,12 +86,7 @@ mod tests {
     use super::*;
     use netsetup::PublishMode;
 
-    fn mapping(
-        address: &str,
-        host_port: u16,
-        container_port: u16,
-        protocol: Protocol,
-    ) -> PortMapping {
+    fn mapping(address: &str, host_port: u16, container_port: u16, protocol: Protocol) -> PortMapping {
         PortMapping {
             protocol,
             host_address: address.parse().unwrap(),
@@ -160,36 +113,18 @@ mod tests {
         );
         assert_eq!(column(&[], &BTreeSet::new()), "");
         assert_eq!(
-            column(
-                &[],
-                &BTreeSet::from([(1, Tcp), (3, Tcp), (4, Tcp), (65535, Tcp)])
-            ),
+            column(&[], &BTreeSet::from([(1, Tcp), (3, Tcp), (4, Tcp), (65535, Tcp)])),
             "1/tcp, 3-4/tcp, 65535/tcp"
         );
     }
 
     #[test]
     fn the_port_command() {
-        let mappings = [
-            mapping("127.0.0.1", 5353, 53, Protocol::Udp),
-            mapping("0.0.0.0", 10080, 80, Protocol::Tcp),
-        ];
-        assert_eq!(
-            list(&mappings),
-            "53/udp -> 127.0.0.1:5353\n80/tcp -> 0.0.0.0:10080\n"
-        );
-        assert_eq!(
-            one(&mappings, "80", "web"),
-            Ok("0.0.0.0:10080\n".to_owned())
-        );
-        assert_eq!(
-            one(&mappings, "53/udp", "web"),
-            Ok("127.0.0.1:5353\n".to_owned())
-        );
-        assert_eq!(
-            one(&mappings, "53", "web"),
-            Err("No public port '53/tcp' published for web".to_owned())
-        );
+        let mappings = [mapping("127.0.0.1", 5353, 53, Protocol::Udp), mapping("0.0.0.0", 10080, 80, Protocol::Tcp)];
+        assert_eq!(list(&mappings), "53/udp -> 127.0.0.1:5353\n80/tcp -> 0.0.0.0:10080\n");
+        assert_eq!(one(&mappings, "80", "web"), Ok("0.0.0.0:10080\n".to_owned()));
+        assert_eq!(one(&mappings, "53/udp", "web"), Ok("127.0.0.1:5353\n".to_owned()));
+        assert_eq!(one(&mappings, "53", "web"), Err("No public port '53/tcp' published for web".to_owned()));
         assert!(one(&mappings, "x", "web").is_err());
     }
 }

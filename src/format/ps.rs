@@ -38,36 +38,23 @@ pub fn print(
     no_trunc: bool,
     now: Nanoseconds,
 ) -> Result<String, FormatError> {
-    let rows: Vec<Row> = containers
-        .iter()
-        .map(|container| row(container, no_trunc, now))
-        .collect();
+    let rows: Vec<Row> = containers.iter().map(|container| row(container, no_trunc, now)).collect();
     LIST.print(&rows, format, quiet)
 }
 
 fn row(container: &ContainerView, no_trunc: bool, now: Nanoseconds) -> Row {
     let cut = |text: &str, width: usize| {
-        if no_trunc {
-            text.to_owned()
-        } else {
-            human::ellipsis(text, width)
-        }
+        if no_trunc { text.to_owned() } else { human::ellipsis(text, width) }
     };
-    let command = std::iter::once(&container.path)
-        .chain(&container.args)
-        .cloned()
-        .collect::<Vec<_>>()
-        .join(" ");
+    let command = std::iter::once(&container.path).chain(&container.args).cloned().collect::<Vec<_>>().join(" ");
     let mounts: Vec<String> = container
         .mounts
         .iter()
-        .map(|mount| {
-            if mount.name.is_empty() {
-                cut(&mount.source.to_string_lossy(), 15)
-            } else {
-                cut(&mount.name, 15)
-            }
-        })
+        .map(
+            |mount| {
+                if mount.name.is_empty() { cut(&mount.source.to_string_lossy(), 15) } else { cut(&mount.name, 15) }
+            },
+        )
         .collect();
     let labels = &container.config.labels;
     let network = match &container.request.network.mode {
@@ -77,65 +64,26 @@ fn row(container: &ContainerView, no_trunc: bool, now: Nanoseconds) -> Row {
         NetworkMode::Container(_) | NetworkMode::Namespace(_) => "",
     };
     let fields = vec![
-        (
-            "ID",
-            if no_trunc {
-                container.id.clone()
-            } else {
-                short_id(&container.id)
-            },
-        ),
+        ("ID", if no_trunc { container.id.clone() } else { short_id(&container.id) }),
         ("Names", container.name.clone()),
         ("Image", image(&container.image_name, no_trunc)),
         ("Command", quote(&cut(&command, 20))),
-        (
-            "CreatedAt",
-            human::created_at(container.created / 1_000_000_000),
-        ),
-        (
-            "RunningFor",
-            format!(
-                "{} ago",
-                human::duration(now.saturating_sub(container.created))
-            ),
-        ),
-        (
-            "Ports",
-            port::column(&container.network.ports, &ports_of_interest(container)),
-        ),
+        ("CreatedAt", human::created_at(container.created / 1_000_000_000)),
+        ("RunningFor", format!("{} ago", human::duration(now.saturating_sub(container.created)))),
+        ("Ports", port::column(&container.network.ports, &ports_of_interest(container))),
         ("State", container.state.status.name().to_owned()),
         ("Status", status(&container.state, now)),
         ("Size", "0B".to_owned()),
-        (
-            "Labels",
-            labels
-                .iter()
-                .map(|(key, value)| format!("{key}={value}"))
-                .collect::<Vec<_>>()
-                .join(","),
-        ),
+        ("Labels", labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")),
         ("Mounts", mounts.join(",")),
-        (
-            "LocalVolumes",
-            container
-                .mounts
-                .iter()
-                .filter(|mount| mount.kind == "volume")
-                .count()
-                .to_string(),
-        ),
+        ("LocalVolumes", container.mounts.iter().filter(|mount| mount.kind == "volume").count().to_string()),
         ("Networks", network.to_owned()),
     ];
-    Row {
-        fields,
-        labels: labels.clone(),
-    }
+    Row { fields, labels: labels.clone() }
 }
 
 /// docker shows exposed ports of running containers only.
-fn ports_of_interest(
-    container: &ContainerView,
-) -> std::collections::BTreeSet<(u16, netsetup::Protocol)> {
+fn ports_of_interest(container: &ContainerView) -> std::collections::BTreeSet<(u16, netsetup::Protocol)> {
     match container.state.status {
         Status::Running | Status::Paused => container.config.exposed.clone(),
         _ => Default::default(),
@@ -144,8 +92,7 @@ fn ports_of_interest(
 
 /// `Up 3 seconds`, `Exited (0) 2 minutes ago`.
 pub fn status(state: &StateView, now: Nanoseconds) -> String {
-    let since =
-        |time: Option<Nanoseconds>| human::duration(now.saturating_sub(time.unwrap_or(now)));
+    let since = |time: Option<Nanoseconds>| human::duration(now.saturating_sub(time.unwrap_or(now)));
     match state.status {
         Status::Running => format!("Up {}", since(state.started)),
         Status::Paused => format!("Up {} (Paused)", since(state.started)),
@@ -160,11 +107,7 @@ pub fn status(state: &StateView, now: Nanoseconds) -> String {
 
 /// Twelve digits, without the digest's kind.
 pub(super) fn short_id(id: &str) -> String {
-    id.strip_prefix("sha256:")
-        .unwrap_or(id)
-        .chars()
-        .take(12)
-        .collect()
+    id.strip_prefix("sha256:").unwrap_or(id).chars().take(12).collect()
 }
 
 fn image(name: &str, no_trunc: bool) -> String {
@@ -220,9 +163,8 @@ impl Filter {
     pub fn parse(flags: &[String]) -> Result<Filter, String> {
         let mut conditions = Vec::new();
         for flag in flags {
-            let (key, value) = flag
-                .split_once('=')
-                .ok_or_else(|| format!("bad format of filter {flag:?} (expected name=value)"))?;
+            let (key, value) =
+                flag.split_once('=').ok_or_else(|| format!("bad format of filter {flag:?} (expected name=value)"))?;
             let key = match key.trim().to_ascii_lowercase().as_str() {
                 "name" => Key::Name,
                 "id" => Key::Id,
@@ -231,30 +173,15 @@ impl Filter {
                 "ancestor" => Key::Ancestor,
                 "exited" => Key::Exited,
                 key => {
-                    return Err(format!(
-                        "invalid filter '{key}'; there are name, id, status, label, ancestor, exited"
-                    ));
+                    return Err(format!("invalid filter '{key}'; there are name, id, status, label, ancestor, exited"));
                 }
             };
-            let statuses = [
-                "created",
-                "running",
-                "paused",
-                "restarting",
-                "removing",
-                "exited",
-                "dead",
-            ];
+            let statuses = ["created", "running", "paused", "restarting", "removing", "exited", "dead"];
             if key == Key::Status && !statuses.contains(&value) {
-                return Err(format!(
-                    "invalid filter 'status={value}'; there are {}",
-                    statuses.join(", ")
-                ));
+                return Err(format!("invalid filter 'status={value}'; there are {}", statuses.join(", ")));
             }
             if key == Key::Exited && value.parse::<i32>().is_err() {
-                return Err(format!(
-                    "invalid filter 'exited={value}'; write an exit code"
-                ));
+                return Err(format!("invalid filter 'exited={value}'; write an exit code"));
             }
             conditions.push((key, value.to_owned()));
         }
@@ -263,24 +190,18 @@ impl Filter {
 
     /// Whether stopped containers are meant too, without `-a`.
     pub fn wants_stopped(&self) -> bool {
-        self.conditions
-            .iter()
-            .any(|(key, _)| matches!(key, Key::Status | Key::Exited))
+        self.conditions.iter().any(|(key, _)| matches!(key, Key::Status | Key::Exited))
     }
 
     /// Whether a container is let through.
     pub fn fits(&self, container: &ContainerView) -> bool {
         let keys = [Key::Name, Key::Id, Key::Status, Key::Ancestor, Key::Exited];
-        let values = |key: Key| {
-            self.conditions
-                .iter()
-                .filter(move |(other, _)| *other == key)
-                .map(|(_, value)| value.as_str())
-        };
+        let values =
+            |key: Key| self.conditions.iter().filter(move |(other, _)| *other == key).map(|(_, value)| value.as_str());
         values(Key::Label).all(|value| fits(container, Key::Label, value))
-            && keys.into_iter().all(|key| {
-                values(key).next().is_none() || values(key).any(|value| fits(container, key, value))
-            })
+            && keys
+                .into_iter()
+                .all(|key| values(key).next().is_none() || values(key).any(|value| fits(container, key, value)))
     }
 }
 
@@ -290,10 +211,7 @@ fn fits(container: &ContainerView, key: Key, value: &str) -> bool {
             // docker takes a pattern here; what people write is a part of the name, or ^/?NAME$.
             let name = container.name.as_str();
             let pattern = value.strip_prefix('^').unwrap_or(value);
-            let (start, pattern) = (
-                pattern.len() < value.len(),
-                pattern.strip_prefix('/').unwrap_or(pattern),
-            );
+            let (start, pattern) = (pattern.len() < value.len(), pattern.strip_prefix('/').unwrap_or(pattern));
             match (start, pattern.strip_suffix('$')) {
                 (true, Some(whole)) => name == whole,
                 (true, None) => name.starts_with(pattern),
@@ -304,28 +222,18 @@ fn fits(container: &ContainerView, key: Key, value: &str) -> bool {
         Key::Id => container.id.starts_with(value),
         Key::Status => container.state.status.name() == value,
         Key::Label => match value.split_once('=') {
-            Some((key, value)) => container
-                .config
-                .labels
-                .get(key)
-                .is_some_and(|found| found == value),
+            Some((key, value)) => container.config.labels.get(key).is_some_and(|found| found == value),
             None => container.config.labels.contains_key(value),
         },
         Key::Ancestor => {
             let name = container.image_name.as_str();
-            let id = container
-                .image_id
-                .strip_prefix("sha256:")
-                .unwrap_or(&container.image_id);
+            let id = container.image_id.strip_prefix("sha256:").unwrap_or(&container.image_id);
             let wanted = value.strip_prefix("sha256:").unwrap_or(value);
             name == value
                 || name.strip_suffix(":latest") == Some(value)
                 || value.strip_suffix(":latest") == Some(name)
                 || (wanted.len() >= 4 && id.starts_with(wanted))
         }
-        Key::Exited => {
-            container.state.status == Status::Exited
-                && value.parse() == Ok(container.state.exit_code)
-        }
+        Key::Exited => container.state.status == Status::Exited && value.parse() == Ok(container.state.exit_code),
     }
 }

@@ -26,12 +26,7 @@ pub(super) struct List {
 
 impl List {
     /// Prints rows by `--format`; with `quiet` the ids alone.
-    pub fn print(
-        &self,
-        rows: &[Row],
-        format: Option<&str>,
-        quiet: bool,
-    ) -> Result<String, FormatError> {
+    pub fn print(&self, rows: &[Row], format: Option<&str>, quiet: bool) -> Result<String, FormatError> {
         let format = format.unwrap_or_default();
         match format {
             "json" => Ok(rows.iter().map(|row| json_line(row) + "\n").collect()),
@@ -51,16 +46,10 @@ impl List {
 
     fn as_table(&self, template: &str, rows: &[Row]) -> Result<String, FormatError> {
         let template = Template::parse(template)?;
-        let header: HashMap<String, Value> = self
-            .headers
-            .iter()
-            .map(|(field, header)| ((*field).to_owned(), Value::from(*header)))
-            .collect();
+        let header: HashMap<String, Value> =
+            self.headers.iter().map(|(field, header)| ((*field).to_owned(), Value::from(*header))).collect();
         let header = template.header(Value::Object(header))?;
-        Ok(table::align(&format!(
-            "{header}\n{}",
-            lines(&template, rows)?
-        )))
+        Ok(table::align(&format!("{header}\n{}", lines(&template, rows)?)))
     }
 
     /// A row is no map: say what it has.
@@ -71,10 +60,7 @@ impl List {
         let fields: Vec<&str> = self.headers.iter().map(|(field, _)| *field).collect();
         let key = key.trim_matches('"');
         FormatError {
-            message: format!(
-                "{place}can't evaluate field {key}; there are {}",
-                fields.join(", ")
-            ),
+            message: format!("{place}can't evaluate field {key}; there are {}", fields.join(", ")),
             code: error.code,
         }
     }
@@ -91,32 +77,15 @@ fn lines(template: &Template, rows: &[Row]) -> Result<String, FormatError> {
 
 impl Row {
     fn to_value(&self) -> Value {
-        let labels = self
-            .labels
-            .iter()
-            .map(|(key, text)| (key.clone(), Value::from(text)))
-            .collect();
-        let fields = self
-            .fields
-            .iter()
-            .map(|(key, text)| ((*key).to_owned(), Value::from(text)));
-        Value::Object(
-            fields
-                .chain([(LABELS.to_owned(), Value::Map(labels))])
-                .collect(),
-        )
+        let labels = self.labels.iter().map(|(key, text)| (key.clone(), Value::from(text))).collect();
+        let fields = self.fields.iter().map(|(key, text)| ((*key).to_owned(), Value::from(text)));
+        Value::Object(fields.chain([(LABELS.to_owned(), Value::Map(labels))]).collect())
     }
 }
 
 /// One object a line, keys sorted, with Go's escapes for HTML.
 fn json_line(row: &Row) -> String {
-    let fields: BTreeMap<&str, &str> = row
-        .fields
-        .iter()
-        .map(|(key, text)| (*key, text.as_str()))
-        .collect();
+    let fields: BTreeMap<&str, &str> = row.fields.iter().map(|(key, text)| (*key, text.as_str())).collect();
     let text = serde_json::to_string(&fields).unwrap_or_default();
-    text.replace('<', "\\u003c")
-        .replace('>', "\\u003e")
-        .replace('&', "\\u0026")
+    text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
 }

@@ -7,14 +7,8 @@ const PADDING: usize = 3;
 
 /// Lays out lines whose cells end with tabs. What follows a line's last tab is not part of a column.
 pub(super) fn align(text: &str) -> String {
-    let lines: Vec<Vec<&str>> = text
-        .split('\n')
-        .map(|line| line.split('\t').collect())
-        .collect();
-    let mut widths: Vec<Vec<usize>> = lines
-        .iter()
-        .map(|cells| vec![0; cells.len().saturating_sub(1)])
-        .collect();
+    let lines: Vec<Vec<&str>> = text.split('\n').map(|line| line.split('\t').collect()).collect();
+    let mut widths: Vec<Vec<usize>> = lines.iter().map(|cells| vec![0; cells.len().saturating_sub(1)]).collect();
     column(&lines, &mut widths, 0, lines.len(), 0);
     let mut out = String::with_capacity(text.len() * 2);
     for (nth, (cells, widths)) in lines.iter().zip(&widths).enumerate() {
@@ -24,10 +18,7 @@ pub(super) fn align(text: &str) -> String {
         for (at, cell) in cells.iter().enumerate() {
             out += cell;
             if let Some(width) = widths.get(at) {
-                out.extend(std::iter::repeat_n(
-                    ' ',
-                    width.saturating_sub(cell.chars().count()),
-                ));
+                out.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.chars().count())));
             }
         }
     }
@@ -42,14 +33,8 @@ fn column(lines: &[Vec<&str>], widths: &mut [Vec<usize>], from: usize, to: usize
             line += 1;
             continue;
         }
-        let end = (line..to)
-            .find(|other| widths[*other].len() <= at)
-            .unwrap_or(to);
-        let widest = lines[line..end]
-            .iter()
-            .map(|cells| cells[at].chars().count() + PADDING)
-            .max()
-            .unwrap_or(0);
+        let end = (line..to).find(|other| widths[*other].len() <= at).unwrap_or(to);
+        let widest = lines[line..end].iter().map(|cells| cells[at].chars().count() + PADDING).max().unwrap_or(0);
         for width in &mut widths[line..end] {
             width[at] = widest.max(LEAST);
         }
@@ -64,15 +49,9 @@ mod tests {
 
     #[test]
     fn columns_are_at_least_ten_wide() {
-        assert_eq!(
-            align("A\tB\tC\nlonger than\tx\ty\n"),
-            "A             B         C\nlonger than   x         y\n"
-        );
+        assert_eq!(align("A\tB\tC\nlonger than\tx\ty\n"), "A             B         C\nlonger than   x         y\n");
         assert_eq!(align("one line"), "one line");
-        assert_eq!(
-            align("a\tb\n\nlonger text\tc\n"),
-            "a         b\n\nlonger text   c\n"
-        );
+        assert_eq!(align("a\tb\n\nlonger text\tc\n"), "a         b\n\nlonger text   c\n");
         assert_eq!(align("é…\tx\nab\ty"), "é…        x\nab        y");
     }
 }

@@ -52,19 +52,13 @@ impl Template {
     }
 }
 
-fn read(
-    text: &str,
-    functions: &[(&str, gtmpl_ng::Func)],
-) -> Result<gtmpl_ng::Template, FormatError> {
+fn read(text: &str, functions: &[(&str, gtmpl_ng::Func)]) -> Result<gtmpl_ng::Template, FormatError> {
     let mut template = gtmpl_ng::Template::with_limits(Limits::default());
     template.add_funcs(functions);
     template.parse(text).map_err(|error| {
         let error = error.to_string();
         let why = quoted(strip_position(&error).unwrap_or(&error));
-        FormatError {
-            message: format!("template parsing error: template: :1: {why}"),
-            code: 64,
-        }
+        FormatError { message: format!("template parsing error: template: :1: {why}"), code: 64 }
     })?;
     Ok(template)
 }
@@ -77,10 +71,7 @@ fn strip_position(text: &str) -> Option<&str> {
 
 /// Go puts a function's name in quotes.
 fn quoted(why: &str) -> String {
-    match why
-        .strip_prefix("function ")
-        .and_then(|rest| rest.strip_suffix(" not defined"))
-    {
+    match why.strip_prefix("function ").and_then(|rest| rest.strip_suffix(" not defined")) {
         Some(name) => format!("function {name:?} not defined"),
         None => why.to_owned(),
     }
@@ -92,42 +83,24 @@ fn run(template: &gtmpl_ng::Template, text: &str, value: Value) -> Result<String
             Some(error) => explain(error, text),
             None => error.to_string(),
         };
-        FormatError {
-            message: format!("template parsing error: template: {message}"),
-            code: 1,
-        }
+        FormatError { message: format!("template parsing error: template: {message}"), code: 1 }
     })
 }
 
 /// Go's text: `:1:8: executing "" at <.State.Foo>: map has no entry for key "Foo"`.
 fn explain(error: &StructuredError, text: &str) -> String {
     let place = &error.context;
-    let line = text
-        .lines()
-        .nth(place.line.saturating_sub(1))
-        .unwrap_or_default();
+    let line = text.lines().nth(place.line.saturating_sub(1)).unwrap_or_default();
     let start = place.col.saturating_sub(1);
-    let expression = line
-        .get(start..(start + place.len).min(line.len()))
-        .unwrap_or_default();
+    let expression = line.get(start..(start + place.len).min(line.len())).unwrap_or_default();
     // Go counts from 0, and to the second part of a chain of fields.
-    let second = expression
-        .get(1..)
-        .and_then(|rest| rest.find('.'))
-        .filter(|_| expression.starts_with('.'));
+    let second = expression.get(1..).and_then(|rest| rest.find('.')).filter(|_| expression.starts_with('.'));
     let column = start + second.map_or(0, |at| at + 1);
-    let why = match error
-        .message
-        .strip_prefix("no field `")
-        .and_then(|rest| rest.split_once('`'))
-    {
+    let why = match error.message.strip_prefix("no field `").and_then(|rest| rest.split_once('`')) {
         Some((key, _)) => format!("map has no entry for key {key:?}"),
         None => error.message.clone(),
     };
-    format!(
-        ":{}:{column}: executing \"\" at <{expression}>: {why}",
-        place.line
-    )
+    format!(":{}:{column}: executing \"\" at <{expression}>: {why}", place.line)
 }
 
 /// docker's `.Label "key"` is a method with an argument; a function takes its place.
@@ -143,11 +116,8 @@ fn with_labels(text: &str) -> String {
             None => (".", before),
         };
         changed += before;
-        changed += &if inside {
-            format!("label {receiver} ")
-        } else {
-            format!("{}.Label ", receiver.trim_start_matches('.'))
-        };
+        changed +=
+            &if inside { format!("label {receiver} ") } else { format!("{}.Label ", receiver.trim_start_matches('.')) };
         rest = &after[".Label ".len()..];
     }
     changed + rest
@@ -198,46 +168,25 @@ mod tests {
         let table = [
             ("{{.State.Pid}}", "42"),
             ("{{.NetworkSettings.IPAddress}}", "172.17.0.2"),
-            (
-                "{{json .NetworkSettings.Ports}}",
-                r#"{"53/udp":[],"80/tcp":[{"HostIp":"0.0.0.0","HostPort":"10080"}]}"#,
-            ),
-            (
-                "{{range .Mounts}}{{.Source}}:{{.Destination}} {{end}}",
-                "/s:/d ",
-            ),
+            ("{{json .NetworkSettings.Ports}}", r#"{"53/udp":[],"80/tcp":[{"HostIp":"0.0.0.0","HostPort":"10080"}]}"#),
+            ("{{range .Mounts}}{{.Source}}:{{.Destination}} {{end}}", "/s:/d "),
             (r#"{{index .Config.Labels "a.b"}}"#, "c"),
             (r#"{{index .Config.Labels "no"}}|"#, "|"),
-            (
-                r#"{{(index (index .NetworkSettings.Ports "80/tcp") 0).HostPort}}"#,
-                "10080",
-            ),
+            (r#"{{(index (index .NetworkSettings.Ports "80/tcp") 0).HostPort}}"#, "10080"),
             ("{{.Config.Env}}", "[A=1 B=<&>]"),
             ("{{json .Config.Env}}", r#"["A=1","B=<&>"]"#),
             ("{{range .Config.Env}}{{println .}}{{end}}", "A=1\nB=<&>\n"),
             (r#"{{join .Config.Env ","}}"#, "A=1,B=<&>"),
             ("{{.HostConfig.Memory}}", "67108864"),
             ("{{if .State.Running}}up{{else}}down{{end}}", "up"),
-            (
-                "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}",
-                "172.17.0.2",
-            ),
-            (
-                "{{.NetworkSettings.Networks.bridge.IPAddress}}",
-                "172.17.0.2",
-            ),
+            ("{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", "172.17.0.2"),
+            ("{{.NetworkSettings.Networks.bridge.IPAddress}}", "172.17.0.2"),
             ("{{.NetworkSettings.Networks.foo.IPAddress}}", "<no value>"),
             ("{{len .Mounts}}", "1"),
             ("{{.Name | lower | upper}}", "/WEB"),
-            (
-                r#"{{printf "%-5d|%q" .State.Pid .Name}}"#,
-                r#"42   |"/web""#,
-            ),
+            (r#"{{printf "%-5d|%q" .State.Pid .Name}}"#, r#"42   |"/web""#),
             ("{{with .State}}{{.Pid}}{{end}}", "42"),
-            (
-                "{{range $k,$v := .Config.Labels}}{{$k}}={{$v}} {{end}}",
-                "a.b=c x=y ",
-            ),
+            ("{{range $k,$v := .Config.Labels}}{{$k}}={{$v}} {{end}}", "a.b=c x=y "),
             (r#"{{split "a,b" ","}}"#, "[a b]"),
             ("{{title .State.Status}}", "Running"),
             ("table {{.Name}}", "table /web"),
@@ -247,10 +196,7 @@ mod tests {
             ("{{slice .Id 0 12}}", "aaaaaaaaaaaa"),
             (r#"{{pad "a" 1 2}}|{{truncate .Id 3}}"#, " a  |aaa"),
             ("  {{.Name}}", "  /web"),
-            (
-                "{{json .State}}",
-                r#"{"Pid":42,"Running":true,"Status":"running"}"#,
-            ),
+            ("{{json .State}}", r#"{"Pid":42,"Running":true,"Status":"running"}"#),
             ("no action", "no action"),
             ("", ""),
         ];
@@ -287,21 +233,10 @@ mod tests {
                 1,
                 r#"template parsing error: template: :1:5: executing "" at <.Foo>: map has no entry for key "Foo""#,
             ),
-            (
-                "{{nofunc .}}",
-                64,
-                r#"template parsing error: template: :1: function "nofunc" not defined"#,
-            ),
+            ("{{nofunc .}}", 64, r#"template parsing error: template: :1: function "nofunc" not defined"#),
         ];
         for (text, code, message) in table {
-            assert_eq!(
-                render(text),
-                Err(FormatError {
-                    message: message.to_owned(),
-                    code
-                }),
-                "{text}"
-            );
+            assert_eq!(render(text), Err(FormatError { message: message.to_owned(), code }), "{text}");
         }
         for text in ["{{.", "{{.Name", "{{end}}", "{{if}}", "{{range .Mounts}}"] {
             assert_eq!(render(text).unwrap_err().code, 64, "{text}");
@@ -319,11 +254,7 @@ mod tests {
             assert!(render(text).is_err(), "{text}");
         }
         assert!(render(r#"{{printf "%1000000000d" 1}}"#).is_ok_and(|text| text.len() < 100));
-        let deep = format!(
-            "{}{}",
-            "{{if true}}".repeat(100_000),
-            "{{end}}".repeat(100_000)
-        );
+        let deep = format!("{}{}", "{{if true}}".repeat(100_000), "{{end}}".repeat(100_000));
         assert!(render(&deep).is_err());
     }
 

@@ -84,20 +84,9 @@ mod tests {
             firewall: "nftables".into(),
             cgroup: "hybrid".into(),
         };
-        assert_eq!(
-            print(&view, Some("{{.Client.Version}} {{.Server.Version}}")).unwrap(),
-            "0.1.0 0.1.0\n"
-        );
-        assert!(
-            print(&view, None)
-                .unwrap()
-                .contains("\n Version:          0.1.0\n")
-        );
-        assert!(
-            print(&view, Some("json"))
-                .unwrap()
-                .starts_with(r#"{"Client":{"Version":"0.1.0""#)
-        );
+        assert_eq!(print(&view, Some("{{.Client.Version}} {{.Server.Version}}")).unwrap(), "0.1.0 0.1.0\n");
+        assert!(print(&view, None).unwrap().contains("\n Version:          0.1.0\n"));
+        assert!(print(&view, Some("json")).unwrap().starts_with(r#"{"Client":{"Version":"0.1.0""#));
         assert_eq!(print(&view, Some("{{.Nope}}")).unwrap_err().code, 1);
     }
 }

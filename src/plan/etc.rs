@@ -38,7 +38,8 @@ pub fn resolv_conf(host: &str, dns: Dns<'_>, own_loopback: bool) -> String {
         let mut words = line.split_whitespace();
         match words.next() {
             Some("nameserver") if dns.servers.is_empty() => {
-                servers.extend(words.next().filter(|server| !(own_loopback && is_loopback(server))).map(str::to_string));
+                servers
+                    .extend(words.next().filter(|server| !(own_loopback && is_loopback(server))).map(str::to_string));
             }
             Some("search" | "domain") => search = words.collect(),
             Some("options") => options.extend(words),
@@ -73,7 +74,8 @@ fn is_loopback(server: &str) -> bool {
 mod tests {
     use super::*;
 
-    const HOST: &str = "# made by hand\nnameserver 127.0.0.53\nnameserver 10.0.0.2\nsearch lan example.org\noptions edns0\n";
+    const HOST: &str =
+        "# made by hand\nnameserver 127.0.0.53\nnameserver 10.0.0.2\nsearch lan example.org\noptions edns0\n";
 
     #[test]
     fn the_hosts_servers_are_taken_but_not_those_on_its_loopback() {

@@ -15,14 +15,17 @@ use crate::request::limits::{Limits, MemorySwap, Throttle};
 pub type DeviceNumbers = (i64, i64);
 
 /// The OCI resources. `block_devices`: the numbers of the devices that the throttles name.
+/// `can_limit_swap`: this kernel accounts swap. Where it doesn't, docker's implicit limit (twice the memory) is left out,
+/// as docker does; one that the user asked for is refused by the runtime.
 pub fn resources(
     limits: &Limits,
+    can_limit_swap: bool,
     devices: Vec<LinuxDeviceCgroup>,
     block_devices: &BTreeMap<PathBuf, DeviceNumbers>,
 ) -> Result<LinuxResources> {
     let mut resources = LinuxResources::default();
     resources.set_devices(Some(devices));
-    resources.set_memory(memory(limits));
+    resources.set_memory(memory(limits, can_limit_swap));
     resources.set_cpu(cpu(limits));
     if let Some(limit) = limits.pids {
         let mut pids = LinuxPids::default();
@@ -33,14 +36,16 @@ pub fn resources(
     Ok(resources)
 }
 
-fn memory(limits: &Limits) -> Option<LinuxMemory> {
+fn memory(limits: &Limits, can_limit_swap: bool) -> Option<LinuxMemory> {
     if limits.memory_bytes.is_none() && limits.memory_reservation_bytes.is_none() && limits.memory_swap.is_none() {
         return None;
     }
     let mut memory = LinuxMemory::default();
     memory.set_limit(limits.memory_bytes.map(|bytes| bytes as i64));
     memory.set_reservation(limits.memory_reservation_bytes.map(|bytes| bytes as i64));
-    memory.set_swap(limits.memory_swap.map(|swap| match swap {
+    let implicit = limits.memory_bytes.map(|bytes| MemorySwap::Bytes(bytes.saturating_mul(2)));
+    let swap = limits.memory_swap.filter(|swap| can_limit_swap || Some(*swap) != implicit);
+    memory.set_swap(swap.map(|swap| match swap {
         MemorySwap::Bytes(bytes) => bytes as i64,
         MemorySwap::Unlimited => -1,
     }));

@@ -7,6 +7,8 @@ pub mod limits;
 pub mod paths;
 mod seccomp_file;
 mod spec;
+#[cfg(test)]
+mod tests;
 pub mod volumes;
 
 use std::path::{Path, PathBuf};
@@ -94,7 +96,8 @@ pub fn plan(
         init: request.init,
     };
     let runtime = runtime::plan(&bundle, &facts.runtime)?;
-    let (shared, own): (Vec<_>, Vec<_>) = runtime.cgroup.iter().cloned().partition(|op| matches!(op, runtime::cgroup::Op::Mount { .. }));
+    let (shared, own): (Vec<_>, Vec<_>) =
+        runtime.cgroup.iter().cloned().partition(|op| matches!(op, runtime::cgroup::Op::Mount { .. }));
     let endpoint = endpoint(facts, reservation);
     Ok(Plan {
         files: etc_files(request, image, facts, reservation, &folder, &volumes)?,
@@ -269,10 +272,8 @@ fn etc_files(
             (folder.hostname(), format!("{hostname}\n"), "its own name"),
             (folder.resolv_conf(), resolv_conf, "its name servers"),
         ];
-        let mut files: Vec<files::Op> = texts
-            .into_iter()
-            .map(|(path, text, why)| files::Op::File { path, text, mode: 0o644, why })
-            .collect();
+        let mut files: Vec<files::Op> =
+            texts.into_iter().map(|(path, text, why)| files::Op::File { path, text, mode: 0o644, why }).collect();
         ops.append(&mut files);
     }
     Ok(ops.into_iter().map(Op::Files).collect())

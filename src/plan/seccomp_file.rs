@@ -28,7 +28,12 @@ pub fn read(text: &str, capabilities: &LinuxCapabilities, kernel: (u32, u32)) ->
 }
 
 fn held(capabilities: &LinuxCapabilities) -> Vec<String> {
-    capabilities.bounding().iter().flatten().map(|capability| format!("CAP_{}", capability.to_string().trim_start_matches("CAP_"))).collect()
+    capabilities
+        .bounding()
+        .iter()
+        .flatten()
+        .map(|capability| format!("CAP_{}", capability.to_string().trim_start_matches("CAP_")))
+        .collect()
 }
 
 const NATIVE: &str = if cfg!(target_arch = "aarch64") { "SCMP_ARCH_AARCH64" } else { "SCMP_ARCH_X86_64" };

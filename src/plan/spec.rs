@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use oci_spec::runtime::{
-    Linux, LinuxCapabilities, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespace, LinuxNamespaceType, Mount,
-    PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, Root, Spec, User,
+    Linux, LinuxCapabilities, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespace, LinuxNamespaceType,
+    Mount, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, Root, Spec, User,
 };
 use runtime::{capabilities, defaults};
 
@@ -57,8 +57,7 @@ pub fn hostname(request: &RunRequest, facts: &Facts, id: &str) -> String {
 
 /// Program and arguments: docker's rules for ENTRYPOINT, CMD and the command line.
 pub fn arguments(request: &RunRequest, image: &ImageFacts) -> Result<Vec<String>> {
-    let words: Vec<String> =
-        request.command.iter().map(|word| text(word, "an argument")).collect::<Result<_>>()?;
+    let words: Vec<String> = request.command.iter().map(|word| text(word, "an argument")).collect::<Result<_>>()?;
     let (mut arguments, inherit_cmd) = match &request.entrypoint {
         Entrypoint::Image => (image.entrypoint.clone(), true),
         Entrypoint::Cleared => (vec![], false),
@@ -83,8 +82,7 @@ fn text(word: &OsStr, what: &str) -> Result<String> {
 }
 
 fn process(request: &RunRequest, image: &ImageFacts, facts: &Facts, hostname: &str) -> Result<Process> {
-    let environment =
-        environment::of_container(hostname, request.terminal, &image.env, &request.environment);
+    let environment = environment::of_container(hostname, request.terminal, &image.env, &request.environment);
     let environment: Vec<String> =
         environment.iter().map(|line| text(line, "an environment variable")).collect::<Result<_>>()?;
     let cwd = match &request.working_dir {
@@ -114,7 +112,8 @@ fn process_capabilities(request: &RunRequest, facts: &Facts) -> Result<LinuxCapa
     let set = if request.security.privileged {
         held
     } else {
-        let wanted = capabilities::resolve(defaults::capabilities(), &changes.add, &changes.drop, facts.runtime.last_cap)?;
+        let wanted =
+            capabilities::resolve(defaults::capabilities(), &changes.add, &changes.drop, facts.runtime.last_cap)?;
         if changes.add.iter().any(|name| name == "ALL") { capabilities::Set(wanted.0 & held.0) } else { wanted }
     };
     let mut all = LinuxCapabilities::default();
@@ -146,7 +145,12 @@ fn linux(request: &RunRequest, facts: &Facts) -> Result<Linux> {
     linux
         .set_namespaces(Some(namespaces(request, facts)))
         .set_sysctl(sysctls(request)?)
-        .set_resources(Some(limits::resources(&request.limits, device_rules(request, facts), &facts.block_devices)?))
+        .set_resources(Some(limits::resources(
+            &request.limits,
+            facts.runtime.cgroup.has_swap_limit(),
+            device_rules(request, facts),
+            &facts.block_devices,
+        )?))
         .set_devices(Some(facts.devices.iter().map(device).collect()))
         .set_masked_paths((!open).then(|| defaults::masked_paths(&facts.thermal_cpus)))
         .set_readonly_paths((!open).then(defaults::readonly_paths))

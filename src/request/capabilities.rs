@@ -16,10 +16,7 @@ pub struct CapabilityChanges {
 
 impl CapabilityChanges {
     pub(super) fn parse(add: &[String], drop: &[String]) -> Result<CapabilityChanges, Invalid> {
-        Ok(CapabilityChanges {
-            add: names("--cap-add", add)?,
-            drop: names("--cap-drop", drop)?,
-        })
+        Ok(CapabilityChanges { add: names("--cap-add", add)?, drop: names("--cap-drop", drop)? })
     }
 }
 
@@ -30,8 +27,7 @@ fn names(flag: &str, list: &[String]) -> Result<Vec<String>, Invalid> {
         let name = match text.to_ascii_uppercase().as_str() {
             "ALL" | "CAP_ALL" => "ALL".to_owned(),
             _ => {
-                let number =
-                    capabilities::parse(text).map_err(|why| Invalid::value(flag, text, why))?;
+                let number = capabilities::parse(text).map_err(|why| Invalid::value(flag, text, why))?;
                 capabilities::NAMES[usize::from(number)].to_owned()
             }
         };
@@ -57,10 +53,7 @@ mod tests {
     #[test]
     fn unknown_names_get_a_near_miss() {
         let error = CapabilityChanges::parse(&["NET_ADMINN".into()], &[]).unwrap_err();
-        assert!(
-            error.message.contains("did you mean CAP_NET_ADMIN?"),
-            "{error}"
-        );
+        assert!(error.message.contains("did you mean CAP_NET_ADMIN?"), "{error}");
         assert!(CapabilityChanges::parse(&[String::new()], &[]).is_err());
         assert!(CapabilityChanges::parse(&[], &["x".repeat(100_000)]).is_err());
     }

@@ -7,8 +7,7 @@ const HIGHEST: u32 = 8191;
 
 /// Reads a decimal number of CPUs, in billionths. Exact: no floating point.
 pub fn nano_cpus(text: &str) -> Result<u64, String> {
-    let not_a_number =
-        || format!("failed to parse {text} as a rational number; write a number such as 1.5");
+    let not_a_number = || format!("failed to parse {text} as a rational number; write a number such as 1.5");
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
     if (whole.is_empty() && fraction.is_empty()) || !digits(whole) || !digits(fraction) {
@@ -18,18 +17,9 @@ pub fn nano_cpus(text: &str) -> Result<u64, String> {
     if fraction.len() > 9 {
         return Err("value is too precise; nine digits after the point are enough".to_owned());
     }
-    let whole: u64 = if whole.is_empty() {
-        0
-    } else {
-        whole.parse().map_err(|_| not_a_number())?
-    };
-    let fraction: u64 = format!("{fraction:0<9}")
-        .parse()
-        .map_err(|_| not_a_number())?;
-    whole
-        .checked_mul(1_000_000_000)
-        .and_then(|nano| nano.checked_add(fraction))
-        .ok_or_else(not_a_number)
+    let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| not_a_number())? };
+    let fraction: u64 = format!("{fraction:0<9}").parse().map_err(|_| not_a_number())?;
+    whole.checked_mul(1_000_000_000).and_then(|nano| nano.checked_add(fraction)).ok_or_else(not_a_number)
 }
 
 /// CPUs or memory nodes, as ranges: a hostile `0-999999999` is never spread out (CVE-2018-20699).
@@ -59,10 +49,7 @@ impl CpuSet {
             }
             ranges.push((first, last));
         }
-        Ok(CpuSet {
-            text: text.to_owned(),
-            ranges,
-        })
+        Ok(CpuSet { text: text.to_owned(), ranges })
     }
 }
 
@@ -93,17 +80,7 @@ mod tests {
         ] {
             assert_eq!(nano_cpus(text), Ok(nano), "{text}");
         }
-        for text in [
-            "",
-            ".",
-            "abc",
-            "-1",
-            "1.0000000001",
-            "1e3",
-            "99999999999999",
-            "1.5.5",
-            "١",
-        ] {
+        for text in ["", ".", "abc", "-1", "1.0000000001", "1e3", "99999999999999", "1.5.5", "١"] {
             assert!(nano_cpus(text).is_err(), "{text}");
         }
     }
@@ -112,20 +89,9 @@ mod tests {
     fn a_set_stays_a_list_of_ranges() {
         let set = CpuSet::parse("0-3,5,7-7").unwrap();
         assert_eq!(set.ranges, [(0, 3), (5, 5), (7, 7)]);
-        for text in [
-            "",
-            ",",
-            "0-",
-            "-1",
-            "3-1",
-            "0-999999999",
-            "8192",
-            "a",
-            "0,,1",
-            " 1",
-            "99999999999999999999",
-            "1-2-3",
-        ] {
+        for text in
+            ["", ",", "0-", "-1", "3-1", "0-999999999", "8192", "a", "0,,1", " 1", "99999999999999999999", "1-2-3"]
+        {
             assert!(CpuSet::parse(text).is_err(), "{text}");
         }
         assert!(CpuSet::parse(&"1,".repeat(100_000)).is_err());

@@ -26,8 +26,7 @@ pub(super) fn parse(text: &str) -> Result<Device, Invalid> {
     let wrong = |why: String| Invalid::value(FLAG, text, why);
     if !text.starts_with('/') && text.contains('=') {
         return Err(wrong(
-            "CDI devices (vendor.com/class=name) are not supported; name the file below /dev"
-                .to_owned(),
+            "CDI devices (vendor.com/class=name) are not supported; name the file below /dev".to_owned(),
         ));
     }
     let parts: Vec<&str> = text.split(':').collect();
@@ -37,9 +36,7 @@ pub(super) fn parse(text: &str) -> Result<Device, Invalid> {
         [host, container] => (host, container, "rwm"),
         [host, container, mode] if is_mode(mode) => (host, container, mode),
         [_, _, mode] => {
-            return Err(wrong(format!(
-                "bad mode specified: {mode}; use letters of rwm"
-            )));
+            return Err(wrong(format!("bad mode specified: {mode}; use letters of rwm")));
         }
         _ => return Err(wrong("bad format; write HOST[:CONTAINER[:rwm]]".to_owned())),
     };
@@ -49,25 +46,14 @@ pub(super) fn parse(text: &str) -> Result<Device, Invalid> {
         }
     }
     if container.split('/').any(|part| part == "..") {
-        return Err(wrong(
-            "the path in the container may not contain '..'".to_owned(),
-        ));
+        return Err(wrong("the path in the container may not contain '..'".to_owned()));
     }
-    Ok(Device {
-        host: host.into(),
-        container: container.into(),
-        permissions: permissions.to_owned(),
-    })
+    Ok(Device { host: host.into(), container: container.into(), permissions: permissions.to_owned() })
 }
 
 /// Letters of `rwm`, each at most once.
 fn is_mode(text: &str) -> bool {
-    !text.is_empty()
-        && "rwm"
-            .chars()
-            .filter(|letter| text.matches(*letter).count() == 1)
-            .count()
-            == text.len()
+    !text.is_empty() && "rwm".chars().filter(|letter| text.matches(*letter).count() == 1).count() == text.len()
 }
 
 #[cfg(test)]
@@ -78,23 +64,13 @@ mod tests {
     fn devices() {
         let read = |text: &str| {
             let device = parse(text).unwrap();
-            (
-                device.host.display().to_string(),
-                device.container.display().to_string(),
-                device.permissions,
-            )
+            (device.host.display().to_string(), device.container.display().to_string(), device.permissions)
         };
         let three = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
         assert_eq!(read("/dev/null"), three("/dev/null", "/dev/null", "rwm"));
         assert_eq!(read("/dev/null:r"), three("/dev/null", "/dev/null", "r"));
-        assert_eq!(
-            read("/dev/null:/dev/x"),
-            three("/dev/null", "/dev/x", "rwm")
-        );
-        assert_eq!(
-            read("/dev/null:/dev/x:wr"),
-            three("/dev/null", "/dev/x", "wr")
-        );
+        assert_eq!(read("/dev/null:/dev/x"), three("/dev/null", "/dev/x", "rwm"));
+        assert_eq!(read("/dev/null:/dev/x:wr"), three("/dev/null", "/dev/x", "wr"));
         for text in [
             "",
             "foo",

@@ -34,21 +34,14 @@ pub(super) fn gather(
         for (name, value) in lines("--env-file", path, &content)? {
             // A name alone is taken from here, or not at all: a file, unlike -e, never removes.
             if let Some(value) = value.or_else(|| (around.environment)(&name)) {
-                changes.push(EnvChange {
-                    name,
-                    value: Some(value),
-                });
+                changes.push(EnvChange { name, value: Some(value) });
             }
         }
     }
     for flag in flags {
         let (name, value) = split(flag);
         if name.is_empty() {
-            return Err(Invalid::value(
-                "-e, --env",
-                flag,
-                "the variable has no name; write NAME=VALUE",
-            ));
+            return Err(Invalid::value("-e, --env", flag, "the variable has no name; write NAME=VALUE"));
         }
         let value = value.or_else(|| (around.environment)(&name));
         changes.push(EnvChange { name, value });
@@ -83,11 +76,7 @@ pub(super) fn lines(
         if name.is_empty() {
             return Err(wrong("there is no name before ="));
         }
-        if name
-            .as_bytes()
-            .iter()
-            .any(|byte| byte.is_ascii_whitespace())
-        {
+        if name.as_bytes().iter().any(|byte| byte.is_ascii_whitespace()) {
             return Err(wrong(&format!("the name {name:?} contains whitespace")));
         }
         found.push((name, value));
@@ -100,25 +89,14 @@ fn split(text: &OsStr) -> (OsString, Option<OsString>) {
     let bytes = text.as_bytes();
     match bytes.iter().position(|byte| *byte == b'=') {
         None => (text.to_owned(), None),
-        Some(at) => (
-            OsString::from_vec(bytes[..at].to_vec()),
-            Some(OsString::from_vec(bytes[at + 1..].to_vec())),
-        ),
+        Some(at) => (OsString::from_vec(bytes[..at].to_vec()), Some(OsString::from_vec(bytes[at + 1..].to_vec()))),
     }
 }
 
 /// The environment of a container's program, in docker's order: PATH, HOSTNAME, TERM, then the image's variables and
 /// the user's; a variable keeps its first place and its last value. Linear, so that 10⁵ variables stay cheap.
-pub fn of_container(
-    hostname: &str,
-    terminal: bool,
-    image: &[String],
-    changes: &[EnvChange],
-) -> Vec<OsString> {
-    let mut base = vec![
-        OsString::from(DEFAULT_PATH),
-        OsString::from(format!("HOSTNAME={hostname}")),
-    ];
+pub fn of_container(hostname: &str, terminal: bool, image: &[String], changes: &[EnvChange]) -> Vec<OsString> {
+    let mut base = vec![OsString::from(DEFAULT_PATH), OsString::from(format!("HOSTNAME={hostname}"))];
     if terminal {
         base.push("TERM=xterm".into());
     }
@@ -132,10 +110,7 @@ pub fn merge(base: Vec<OsString>, changes: &[EnvChange]) -> Vec<OsString> {
     let mut merged: Vec<Option<OsString>> = Vec::new();
     let base = base.into_iter().map(|variable| {
         let (name, value) = split(&variable);
-        EnvChange {
-            name,
-            value: Some(value.unwrap_or_default()),
-        }
+        EnvChange { name, value: Some(value.unwrap_or_default()) }
     });
     for EnvChange { name, value } in base.chain(changes.iter().cloned()) {
         let line = value.map(|value| {
@@ -180,12 +155,7 @@ mod tests {
     fn a_wrong_line_is_named() {
         assert!(read("A=1\n=x").unwrap_err().message.contains("line 2"));
         assert!(read("A B=1").unwrap_err().message.contains("whitespace"));
-        assert!(
-            lines("--env-file", Path::new("x"), b"A=\xff")
-                .unwrap_err()
-                .message
-                .contains("UTF-8")
-        );
+        assert!(lines("--env-file", Path::new("x"), b"A=\xff").unwrap_err().message.contains("UTF-8"));
         assert!(lines("--env-file", Path::new("x"), b"A=\0").is_err());
     }
 
@@ -196,12 +166,8 @@ mod tests {
             environment: &|name| (name == "HERE").then(|| "yes".into()),
             read: &|_, _| Ok(b"A=file\nHERE\nGONE\n".to_vec()),
         };
-        let changes = gather(
-            &["f".into()],
-            &["A=flag".into(), "HERE".into(), "GONE".into(), "E=".into()],
-            &around,
-        )
-        .unwrap();
+        let changes =
+            gather(&["f".into()], &["A=flag".into(), "HERE".into(), "GONE".into(), "E=".into()], &around).unwrap();
         let merged = merge(vec!["GONE=image".into(), "PATH=/bin".into()], &changes);
         assert_eq!(merged, ["PATH=/bin", "A=flag", "HERE=yes", "E="]);
         for flag in ["", "=x"] {
@@ -211,19 +177,10 @@ mod tests {
 
     #[test]
     fn a_container_has_dockers_variables_first() {
-        let changes = [EnvChange {
-            name: "TERM".into(),
-            value: Some("vt100".into()),
-        }];
+        let changes = [EnvChange { name: "TERM".into(), value: Some("vt100".into()) }];
         let image = ["PATH=/x".to_owned(), "LANG=C".to_owned()];
-        assert_eq!(
-            of_container("h", true, &image, &changes),
-            ["PATH=/x", "HOSTNAME=h", "TERM=vt100", "LANG=C"]
-        );
-        assert_eq!(
-            of_container("h", false, &[], &[]),
-            [DEFAULT_PATH, "HOSTNAME=h"]
-        );
+        assert_eq!(of_container("h", true, &image, &changes), ["PATH=/x", "HOSTNAME=h", "TERM=vt100", "LANG=C"]);
+        assert_eq!(of_container("h", false, &[], &[]), [DEFAULT_PATH, "HOSTNAME=h"]);
     }
 
     #[test]
@@ -232,11 +189,7 @@ mod tests {
             .map(|n| format!("V{n}={n}").into())
             .chain([OsString::from_vec(b"X=\xff\xfe".to_vec())])
             .collect();
-        let around = Surroundings {
-            cwd: "/".into(),
-            environment: &|_| None,
-            read: &|_, _| Ok(Vec::new()),
-        };
+        let around = Surroundings { cwd: "/".into(), environment: &|_| None, read: &|_, _| Ok(Vec::new()) };
         let merged = merge(Vec::new(), &gather(&[], &flags, &around).unwrap());
         assert_eq!(merged.len(), 100_001);
         assert_eq!(merged[100_000].as_bytes(), b"X=\xff\xfe");

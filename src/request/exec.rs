@@ -55,9 +55,7 @@ impl ExecRequest {
     /// docker's sentence; the exit code is 1.
     pub fn check_terminal(&self, stdin_is_terminal: bool) -> Result<(), Invalid> {
         match self.interactive && self.terminal && !self.detach && !stdin_is_terminal {
-            true => Err(Invalid::arguments(
-                "the input device is not a TTY; leave out -t",
-            )),
+            true => Err(Invalid::arguments("the input device is not a TTY; leave out -t")),
             false => Ok(()),
         }
     }

@@ -7,8 +7,7 @@ use super::{Invalid, names};
 
 /// An address for resolv.conf.
 pub(super) fn dns(text: &str) -> Result<IpAddr, Invalid> {
-    text.parse()
-        .map_err(|_| Invalid::value("--dns", text, "IP address is not correctly formatted"))
+    text.parse().map_err(|_| Invalid::value("--dns", text, "IP address is not correctly formatted"))
 }
 
 /// A domain for resolv.conf's search line.
@@ -26,15 +25,10 @@ pub(super) fn domain(text: &str) -> Result<String, Invalid> {
 
 /// One word of resolv.conf's options line: a newline would be a line of the user's own.
 pub(super) fn dns_option(text: &str) -> Result<String, Invalid> {
-    let word =
-        !text.is_empty() && text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_graphic());
+    let word = !text.is_empty() && text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_graphic());
     match word {
         true => Ok(text.to_owned()),
-        false => Err(Invalid::value(
-            "--dns-option",
-            text,
-            "write one option of resolv.conf(5), such as ndots:2",
-        )),
+        false => Err(Invalid::value("--dns-option", text, "write one option of resolv.conf(5), such as ndots:2")),
     }
 }
 
@@ -42,33 +36,22 @@ pub(super) fn dns_option(text: &str) -> Result<String, Invalid> {
 pub(super) fn extra_host(text: &str) -> Result<ExtraHost, Invalid> {
     let flag = "--add-host";
     let bad = || Invalid::value(flag, text, "bad format for add-host; write NAME:ADDRESS");
-    let (name, address) = text
-        .split_once('=')
-        .or_else(|| text.split_once(':'))
-        .ok_or_else(bad)?;
+    let (name, address) = text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(bad)?;
     if !name.split('.').all(names::label) {
         return Err(bad());
     }
-    let bare = address
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .unwrap_or(address);
+    let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
     let address = match bare {
         "host-gateway" => None,
         _ => Some(bare.parse().map_err(|_| {
             Invalid::value(
                 flag,
                 text,
-                format!(
-                    "invalid IP address in add-host: {address:?}; write an address or host-gateway"
-                ),
+                format!("invalid IP address in add-host: {address:?}; write an address or host-gateway"),
             )
         })?),
     };
-    Ok(ExtraHost {
-        name: name.to_owned(),
-        address,
-    })
+    Ok(ExtraHost { name: name.to_owned(), address })
 }
 
 #[cfg(test)]
@@ -99,64 +82,21 @@ mod tests {
             ..RunArgs::default()
         })
         .unwrap();
-        let addresses: Vec<_> = network
-            .extra_hosts
-            .iter()
-            .map(|host| host.address.map(|address| address.to_string()))
-            .collect();
+        let addresses: Vec<_> =
+            network.extra_hosts.iter().map(|host| host.address.map(|address| address.to_string())).collect();
         assert_eq!(
             addresses,
-            [
-                Some("1.2.3.4".into()),
-                Some("::1".into()),
-                Some("::1".into()),
-                None,
-                Some("::1".into())
-            ]
+            [Some("1.2.3.4".into()), Some("::1".into()), Some("::1".into()), None, Some("::1".into())]
         );
-        for text in [
-            "foo",
-            "foo:300.1.1.1",
-            ":1.1.1.1",
-            "a\nb:1.1.1.1",
-            "a b:1.1.1.1",
-            "a:1.1.1.1\nx",
-        ] {
-            assert!(
-                read(RunArgs {
-                    add_host: list(text),
-                    ..RunArgs::default()
-                })
-                .is_err(),
-                "{text}"
-            );
+        for text in ["foo", "foo:300.1.1.1", ":1.1.1.1", "a\nb:1.1.1.1", "a b:1.1.1.1", "a:1.1.1.1\nx"] {
+            assert!(read(RunArgs { add_host: list(text), ..RunArgs::default() }).is_err(), "{text}");
         }
         for text in ["", "a\nnameserver 6.6.6.6", "a b"] {
-            assert!(
-                read(RunArgs {
-                    dns_option: list(text),
-                    ..RunArgs::default()
-                })
-                .is_err(),
-                "{text}"
-            );
+            assert!(read(RunArgs { dns_option: list(text), ..RunArgs::default() }).is_err(), "{text}");
         }
         for text in ["", "-a", "a..b", "a\nb", &"x".repeat(300)] {
-            assert!(
-                read(RunArgs {
-                    dns_search: list(text),
-                    ..RunArgs::default()
-                })
-                .is_err(),
-                "{text}"
-            );
+            assert!(read(RunArgs { dns_search: list(text), ..RunArgs::default() }).is_err(), "{text}");
         }
-        assert!(
-            read(RunArgs {
-                dns: list("foo"),
-                ..RunArgs::default()
-            })
-            .is_err()
-        );
+        assert!(read(RunArgs { dns: list("foo"), ..RunArgs::default() }).is_err());
     }
 }

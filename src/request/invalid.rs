@@ -15,32 +15,20 @@ pub struct Invalid {
 
 impl Invalid {
     /// A flag's value is wrong. `flag` as docker names it: `-m, --memory`.
-    pub fn value(
-        flag: &str,
-        value: impl AsRef<std::ffi::OsStr>,
-        why: impl fmt::Display,
-    ) -> Invalid {
+    pub fn value(flag: &str, value: impl AsRef<std::ffi::OsStr>, why: impl fmt::Display) -> Invalid {
         let value = bounded(&value.as_ref().to_string_lossy(), 120);
         let why = bounded(&why.to_string(), 500);
-        Invalid::new(format!(
-            "invalid argument {value:?} for \"{flag}\" flag: {why}"
-        ))
+        Invalid::new(format!("invalid argument {value:?} for \"{flag}\" flag: {why}"))
     }
 
     /// Flags that can't go together, or anything else.
     pub fn new(message: impl Into<String>) -> Invalid {
-        Invalid {
-            message: message.into(),
-            code: 125,
-        }
+        Invalid { message: message.into(), code: 125 }
     }
 
     /// Too few arguments.
     pub fn arguments(message: impl Into<String>) -> Invalid {
-        Invalid {
-            message: message.into(),
-            code: 1,
-        }
+        Invalid { message: message.into(), code: 1 }
     }
 }
 

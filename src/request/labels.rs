@@ -16,20 +16,13 @@ pub(super) fn gather(
         let content = around.read("--label-file", path)?;
         for (name, value) in environment::lines("--label-file", path, &content)? {
             let value = value.unwrap_or_default();
-            labels.insert(
-                name.to_string_lossy().into_owned(),
-                value.to_string_lossy().into_owned(),
-            );
+            labels.insert(name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned());
         }
     }
     for flag in flags {
         let (key, value) = flag.split_once('=').unwrap_or((flag, ""));
         if key.is_empty() {
-            return Err(Invalid::value(
-                "-l, --label",
-                flag,
-                "the label has no name; write KEY=VALUE",
-            ));
+            return Err(Invalid::value("-l, --label", flag, "the label has no name; write KEY=VALUE"));
         }
         labels.insert(key.to_owned(), value.to_owned());
     }
@@ -47,20 +40,9 @@ mod tests {
             environment: &|_| Some("here".into()),
             read: &|_, _| Ok(b"a=1\nb\n".to_vec()),
         };
-        let labels = gather(
-            &["f".into()],
-            &["a=2".into(), "c=x=y".into(), "d".into()],
-            &around,
-        )
-        .unwrap();
+        let labels = gather(&["f".into()], &["a=2".into(), "c=x=y".into(), "d".into()], &around).unwrap();
         let expected = [("a", "2"), ("b", ""), ("c", "x=y"), ("d", "")];
-        assert_eq!(
-            labels
-                .iter()
-                .map(|(key, value)| (key.as_str(), value.as_str()))
-                .collect::<Vec<_>>(),
-            expected
-        );
+        assert_eq!(labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect::<Vec<_>>(), expected);
         assert!(gather(&[], &["=x".into()], &around).is_err());
         assert!(gather(&[], &[String::new()], &around).is_err());
     }

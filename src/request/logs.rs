@@ -11,17 +11,18 @@ const SECOND: i128 = 1_000_000_000;
 /// # Errors
 /// The forms that are understood.
 pub fn time(flag: &str, text: &str, now: Nanoseconds) -> Result<Nanoseconds, super::Invalid> {
-    let found = seconds(text)
-        .or_else(|| duration(text).map(|back| now - back))
-        .or_else(|| date(text));
+    let found = seconds(text).or_else(|| duration(text).map(|back| now - back)).or_else(|| date(text));
     found.ok_or_else(|| {
-        super::Invalid::value(flag, text, "write a time such as 2013-01-02T13:23:37Z, seconds since 1970, or 42m for 42 minutes ago")
+        super::Invalid::value(
+            flag,
+            text,
+            "write a time such as 2013-01-02T13:23:37Z, seconds since 1970, or 42m for 42 minutes ago",
+        )
     })
 }
 
 fn digits(text: &str) -> Option<i128> {
-    let all =
-        !text.is_empty() && text.len() <= 18 && text.bytes().all(|byte| byte.is_ascii_digit());
+    let all = !text.is_empty() && text.len() <= 18 && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| all)
 }
 
@@ -52,9 +53,7 @@ fn duration(text: &str) -> Option<i128> {
         if number.is_empty() {
             return None;
         }
-        let unit_end = after
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(after.len());
+        let unit_end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
         let (unit, next) = after.split_at(unit_end);
         let unit = match unit {
             "ns" => 1,
@@ -66,11 +65,7 @@ fn duration(text: &str) -> Option<i128> {
             _ => return None,
         };
         let (whole, part) = number.split_once('.').unwrap_or((number, "0"));
-        let whole = if whole.is_empty() {
-            0
-        } else {
-            digits(whole).filter(|whole| *whole < 1 << 40)?
-        };
+        let whole = if whole.is_empty() { 0 } else { digits(whole).filter(|whole| *whole < 1 << 40)? };
         total += whole * unit + fraction(part)? * unit / SECOND;
         rest = next;
     }
@@ -85,15 +80,9 @@ fn date(text: &str) -> Option<i128> {
         _ => (day, clock),
     };
     let mut parts = day.split('-');
-    let (year, month, day) = (
-        digits(parts.next()?)?,
-        digits(parts.next()?)?,
-        digits(parts.next()?)?,
-    );
-    let fits = parts.next().is_none()
-        && (1970..=9999).contains(&year)
-        && (1..=12).contains(&month)
-        && (1..=31).contains(&day);
+    let (year, month, day) = (digits(parts.next()?)?, digits(parts.next()?)?, digits(parts.next()?)?);
+    let fits =
+        parts.next().is_none() && (1970..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
     if !fits || text.ends_with('T') {
         return None;
     }
@@ -152,10 +141,7 @@ mod tests {
             ("1.5s", now - 3 * SECOND / 2),
             ("300ms", now - 300_000_000),
             ("2013-01-02T13:23:37Z", 1_357_133_017 * SECOND),
-            (
-                "2013-01-02T13:23:37.25Z",
-                1_357_133_017 * SECOND + SECOND / 4,
-            ),
+            ("2013-01-02T13:23:37.25Z", 1_357_133_017 * SECOND + SECOND / 4),
             ("2013-01-02T13:23:37+01:00", 1_357_129_417 * SECOND),
             ("2013-01-02T13:23:37-01:30", 1_357_138_417 * SECOND),
             ("2013-01-02T13:23:37", 1_357_133_017 * SECOND),
@@ -193,11 +179,7 @@ mod tests {
         ] {
             let result = time("--since", text, 0);
             // A bare number is seconds since 1970.
-            assert_eq!(
-                result.is_ok(),
-                matches!(text, "42" | "2013"),
-                "{text}: {result:?}"
-            );
+            assert_eq!(result.is_ok(), matches!(text, "42" | "2013"), "{text}: {result:?}");
         }
     }
 }

@@ -90,19 +90,12 @@ impl Surroundings<'_> {
 
 fn read_file(flag: &str, path: &Path) -> Result<Vec<u8>, Invalid> {
     use std::io::Read;
-    let failed =
-        |error: std::io::Error| Invalid::value(flag, path, format!("cannot read it: {error}"));
+    let failed = |error: std::io::Error| Invalid::value(flag, path, format!("cannot read it: {error}"));
     let mut content = Vec::new();
     let file = std::fs::File::open(path).map_err(failed)?;
-    file.take(LARGEST_FILE_BYTES + 1)
-        .read_to_end(&mut content)
-        .map_err(failed)?;
+    file.take(LARGEST_FILE_BYTES + 1).read_to_end(&mut content).map_err(failed)?;
     match content.len() as u64 > LARGEST_FILE_BYTES {
-        true => Err(Invalid::value(
-            flag,
-            path,
-            format!("larger than {} MiB", LARGEST_FILE_BYTES >> 20),
-        )),
+        true => Err(Invalid::value(flag, path, format!("larger than {} MiB", LARGEST_FILE_BYTES >> 20))),
         false => Ok(content),
     }
 }
@@ -244,11 +237,7 @@ impl RunRequest {
             mounts: all_mounts(args, around, &mut warnings)?,
             read_only: args.read_only,
             shm_bytes: shm_bytes(args.shm_size.as_deref())?,
-            devices: args
-                .device
-                .iter()
-                .map(|text| devices::parse(text))
-                .collect::<Result<_, _>>()?,
+            devices: args.device.iter().map(|text| devices::parse(text)).collect::<Result<_, _>>()?,
             network: Network::from_args(args, &mut warnings)?,
             namespaces: Namespaces::from_args(args)?,
             security: Security::gather(args, around)?,
@@ -263,9 +252,7 @@ impl RunRequest {
     /// docker's sentence; the exit code is 1.
     pub fn check_terminal(&self, stdin_is_terminal: bool) -> Result<(), Invalid> {
         match self.interactive && self.terminal && !self.detach && !stdin_is_terminal {
-            true => Err(Invalid::arguments(
-                "the input device is not a TTY; leave out -t",
-            )),
+            true => Err(Invalid::arguments("the input device is not a TTY; leave out -t")),
             false => Ok(()),
         }
     }
@@ -283,21 +270,13 @@ fn refuse_for_now(args: &RunArgs) -> Result<(), Invalid> {
             ));
         }
         text => {
-            return Err(Invalid::value(
-                "--pull",
-                text,
-                "must be one of \"always\", \"missing\" or \"never\"",
-            ));
+            return Err(Invalid::value("--pull", text, "must be one of \"always\", \"missing\" or \"never\""));
         }
     }
     match args.restart.as_deref().unwrap_or("no") {
         "no" | "" => {}
         text => {
-            return Err(Invalid::value(
-                "--restart",
-                text,
-                "restart policies are not available yet; leave it out",
-            ));
+            return Err(Invalid::value("--restart", text, "restart policies are not available yet; leave it out"));
         }
     }
     let machine = match std::env::consts::ARCH {
@@ -318,54 +297,32 @@ fn refuse_for_now(args: &RunArgs) -> Result<(), Invalid> {
     }
     match args.sig_proxy {
         true => Ok(()),
-        false => Err(Invalid::value(
-            "--sig-proxy",
-            "false",
-            "signals are always passed on, so far; leave it out",
-        )),
+        false => Err(Invalid::value("--sig-proxy", "false", "signals are always passed on, so far; leave it out")),
     }
 }
 
-fn image_and_command(
-    args: &RunArgs,
-    around: &Surroundings,
-) -> Result<(ImageSource, Vec<OsString>), Invalid> {
+fn image_and_command(args: &RunArgs, around: &Surroundings) -> Result<(ImageSource, Vec<OsString>), Invalid> {
     if let Some(folder) = &args.rootfs {
         if folder.as_os_str().is_empty() {
             return Err(Invalid::value("--rootfs", "", "write the folder's path"));
         }
-        if args.words.is_empty()
-            && args
-                .entrypoint
-                .as_ref()
-                .is_none_or(|program| program.is_empty())
-        {
+        if args.words.is_empty() && args.entrypoint.as_ref().is_none_or(|program| program.is_empty()) {
             return Err(Invalid::new(
                 "no command specified: with --rootfs there is no image that names one; write it after the flags",
             ));
         }
-        return Ok((
-            ImageSource::Rootfs(around.cwd.join(folder)),
-            args.words.clone(),
-        ));
+        return Ok((ImageSource::Rootfs(around.cwd.join(folder)), args.words.clone()));
     }
     let Some((image, command)) = args.words.split_first() else {
-        return Err(Invalid::arguments(
-            "'minidock run' requires at least 1 argument",
-        ));
+        return Err(Invalid::arguments("'minidock run' requires at least 1 argument"));
     };
     let bytes = image.as_bytes();
-    let source = match [&b"/"[..], b"./", b"../"]
-        .iter()
-        .any(|start| bytes.starts_with(start))
-    {
+    let source = match [&b"/"[..], b"./", b"../"].iter().any(|start| bytes.starts_with(start)) {
         true => ImageSource::Archive(around.cwd.join(Path::new(image))),
         false => match image.to_str() {
             Some(name) if !name.is_empty() => ImageSource::Name(name.to_owned()),
             _ => {
-                return Err(Invalid::new(format!(
-                    "invalid reference format: {image:?} is not an image name"
-                )));
+                return Err(Invalid::new(format!("invalid reference format: {image:?} is not an image name")));
             }
         },
     };
@@ -396,9 +353,7 @@ fn working_dir(path: Option<&Path>) -> Result<Option<PathBuf>, Invalid> {
 fn stop_signal(text: Option<&str>) -> Result<Option<Signal>, Invalid> {
     match text {
         None | Some("") => Ok(None),
-        Some(text) => signal::parse(text)
-            .map(Some)
-            .map_err(|why| Invalid::value("--stop-signal", text, why)),
+        Some(text) => signal::parse(text).map(Some).map_err(|why| Invalid::value("--stop-signal", text, why)),
     }
 }
 
@@ -406,28 +361,20 @@ fn log_driver(text: Option<&str>) -> Result<LogDriver, Invalid> {
     match text {
         None | Some("" | "json-file") => Ok(LogDriver::JsonFile),
         Some("none") => Ok(LogDriver::None),
-        Some(text) => Err(Invalid::value(
-            "--log-driver",
-            text,
-            "there are json-file and none",
-        )),
+        Some(text) => Err(Invalid::value("--log-driver", text, "there are json-file and none")),
     }
 }
 
 fn shm_bytes(text: Option<&str>) -> Result<u64, Invalid> {
     match text {
         None => Ok(DEFAULT_SHM_BYTES),
-        Some(text) => Ok(Some(size::bytes("--shm-size", text)?)
-            .filter(|bytes| *bytes > 0)
-            .unwrap_or(DEFAULT_SHM_BYTES)),
+        Some(text) => {
+            Ok(Some(size::bytes("--shm-size", text)?).filter(|bytes| *bytes > 0).unwrap_or(DEFAULT_SHM_BYTES))
+        }
     }
 }
 
-fn all_mounts(
-    args: &RunArgs,
-    around: &Surroundings,
-    warnings: &mut Vec<String>,
-) -> Result<Vec<Mount>, Invalid> {
+fn all_mounts(args: &RunArgs, around: &Surroundings, warnings: &mut Vec<String>) -> Result<Vec<Mount>, Invalid> {
     let mut mounts = Vec::new();
     for text in &args.volume {
         mounts.push(volume_flag::parse(text, &around.cwd, warnings)?);

@@ -29,10 +29,7 @@ struct Fields {
 }
 
 fn read(text: &[u8], cwd: &Path) -> Result<Mount, String> {
-    let mut fields = Fields {
-        kind: b"volume".to_vec(),
-        ..Fields::default()
-    };
+    let mut fields = Fields { kind: b"volume".to_vec(), ..Fields::default() };
     for field in csv(text)? {
         let (key, value) = match field.iter().position(|byte| *byte == b'=') {
             Some(at) => (&field[..at], Some(&field[at + 1..])),
@@ -78,43 +75,29 @@ impl Fields {
         match key {
             "type" => self.kind = bytes.to_ascii_lowercase(),
             "source" | "src" => self.source = bytes.to_vec(),
-            "target" | "dst" | "destination" => {
-                self.target = Some(mounts::target(OsStr::from_bytes(bytes))?)
-            }
+            "target" | "dst" | "destination" => self.target = Some(mounts::target(OsStr::from_bytes(bytes))?),
             "readonly" | "ro" => self.read_only = boolean()?,
             "consistency" => {}
-            "bind-propagation" => {
-                self.propagation = Some(Propagation::parse(bytes).ok_or_else(bad)?)
-            }
+            "bind-propagation" => self.propagation = Some(Propagation::parse(bytes).ok_or_else(bad)?),
             "bind-nonrecursive" => self.non_recursive = boolean()?,
             "bind-recursive" => {
                 self.non_recursive = match &text[..] {
                     "enabled" => false,
                     "disabled" => true,
                     "writable" | "readonly" => {
-                        return Err(format!(
-                            "bind-recursive={text} is not supported; use enabled or disabled"
-                        ));
+                        return Err(format!("bind-recursive={text} is not supported; use enabled or disabled"));
                     }
                     _ => return Err(bad()),
                 }
             }
             "volume-nocopy" => self.no_copy = boolean()?,
-            "tmpfs-size" => self
-                .tmpfs
-                .push(format!("size={}", size::parse(&text).map_err(|_| bad())?)),
+            "tmpfs-size" => self.tmpfs.push(format!("size={}", size::parse(&text).map_err(|_| bad())?)),
             "tmpfs-mode" => {
-                let mode = u32::from_str_radix(&text, 8)
-                    .ok()
-                    .filter(|mode| *mode <= 0o7777)
-                    .ok_or_else(bad)?;
+                let mode = u32::from_str_radix(&text, 8).ok().filter(|mode| *mode <= 0o7777).ok_or_else(bad)?;
                 self.tmpfs.push(format!("mode={mode:o}"));
             }
-            "volume-label" | "volume-driver" | "volume-opt" | "volume-subpath"
-            | "image-subpath" | "tmpfs-options" => {
-                return Err(format!(
-                    "{key} is not supported: minidock has no volume drivers; leave it out"
-                ));
+            "volume-label" | "volume-driver" | "volume-opt" | "volume-subpath" | "image-subpath" | "tmpfs-options" => {
+                return Err(format!("{key} is not supported: minidock has no volume drivers; leave it out"));
             }
             _ => return Err(format!("unexpected key '{key}' in '{key}={text}'")),
         }
@@ -125,14 +108,10 @@ impl Fields {
         let kind = String::from_utf8_lossy(&self.kind).into_owned();
         let target = self.target.ok_or("target is required; add dst=PATH")?;
         if let Some((of, key)) = self.only_for.iter().find(|(of, _)| *of != kind) {
-            return Err(format!(
-                "cannot mix '{key}' (for type {of}) with mount type '{kind}'"
-            ));
+            return Err(format!("cannot mix '{key}' (for type {of}) with mount type '{kind}'"));
         }
         match &kind[..] {
-            "bind" if self.source.is_empty() => {
-                Err("source is required for a bind mount; add src=PATH".to_owned())
-            }
+            "bind" if self.source.is_empty() => Err("source is required for a bind mount; add src=PATH".to_owned()),
             "bind" => Ok(Mount::Bind {
                 source: mounts::source(OsStr::from_bytes(&self.source), cwd)
                     .map_err(|why| format!("{why}; begin it with / or ./"))?,
@@ -142,9 +121,7 @@ impl Fields {
                 recursive: !self.non_recursive,
                 create_source: false,
             }),
-            "tmpfs" if !self.source.is_empty() => {
-                Err("a tmpfs has no source; leave src out".to_owned())
-            }
+            "tmpfs" if !self.source.is_empty() => Err("a tmpfs has no source; leave src out".to_owned()),
             "tmpfs" => {
                 let mut options = self.tmpfs;
                 if self.read_only {
@@ -152,18 +129,14 @@ impl Fields {
                 }
                 Ok(Mount::Tmpfs { target, options })
             }
-            "volume" if self.source.is_empty() => Ok(Mount::Volume {
-                target,
-                read_only: self.read_only,
-                copy: !self.no_copy,
-            }),
+            "volume" if self.source.is_empty() => {
+                Ok(Mount::Volume { target, read_only: self.read_only, copy: !self.no_copy })
+            }
             "volume" => Err(format!(
                 "named volumes are not available yet; leave src={} out, or use type=bind with a path",
                 OsString::from_vec(self.source).to_string_lossy()
             )),
-            _ => Err(format!(
-                "mount type '{kind}' is not supported; use bind, tmpfs or volume"
-            )),
+            _ => Err(format!("mount type '{kind}' is not supported; use bind, tmpfs or volume")),
         }
     }
 }
@@ -175,15 +148,9 @@ fn csv(text: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     loop {
         let (field, after) = match rest.strip_prefix(b"\"") {
             None => {
-                let end = rest
-                    .iter()
-                    .position(|byte| *byte == b',')
-                    .unwrap_or(rest.len());
+                let end = rest.iter().position(|byte| *byte == b',').unwrap_or(rest.len());
                 if rest[..end].contains(&b'"') {
-                    return Err(
-                        "bare \" in an unquoted field; put the whole key=value in quotes"
-                            .to_owned(),
-                    );
+                    return Err("bare \" in an unquoted field; put the whole key=value in quotes".to_owned());
                 }
                 (rest[..end].to_vec(), &rest[end..])
             }
@@ -236,29 +203,18 @@ mod tests {
             create_source: false,
         };
         assert_eq!(
-            read(
-                "type=bind,src=./a,dst=/b,readonly,bind-propagation=rslave,bind-recursive=disabled"
-            )
-            .unwrap(),
+            read("type=bind,src=./a,dst=/b,readonly,bind-propagation=rslave,bind-recursive=disabled").unwrap(),
             bind
         );
         assert_eq!(
             read("type=tmpfs,destination=/t,tmpfs-size=1m,tmpfs-mode=1770,ro").unwrap(),
-            Mount::Tmpfs {
-                target: "/t".into(),
-                options: vec!["size=1048576".into(), "mode=1770".into(), "ro".into()]
-            }
+            Mount::Tmpfs { target: "/t".into(), options: vec!["size=1048576".into(), "mode=1770".into(), "ro".into()] }
         );
         assert_eq!(
             read("target=/v,volume-nocopy").unwrap(),
-            Mount::Volume {
-                target: "/v".into(),
-                read_only: false,
-                copy: false
-            }
+            Mount::Volume { target: "/v".into(), read_only: false, copy: false }
         );
-        let Mount::Bind { source, .. } = read("type=bind,\"src=/a,b:\"\"c\",dst=/b").unwrap()
-        else {
+        let Mount::Bind { source, .. } = read("type=bind,\"src=/a,b:\"\"c\",dst=/b").unwrap() else {
             panic!("not a bind")
         };
         assert_eq!(source, Path::new("/a,b:\"c"));

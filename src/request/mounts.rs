@@ -53,9 +53,7 @@ impl Mount {
     /// Where it is in the container.
     pub fn target(&self) -> &Path {
         match self {
-            Mount::Bind { target, .. }
-            | Mount::Tmpfs { target, .. }
-            | Mount::Volume { target, .. } => target,
+            Mount::Bind { target, .. } | Mount::Tmpfs { target, .. } | Mount::Volume { target, .. } => target,
         }
     }
 }
@@ -95,9 +93,7 @@ impl Propagation {
     /// By its name.
     pub(super) fn parse(text: &[u8]) -> Option<Propagation> {
         use Propagation::{Private, Rprivate, Rshared, Rslave, Shared, Slave};
-        [Private, Rprivate, Shared, Rshared, Slave, Rslave]
-            .into_iter()
-            .find(|mode| mode.name().as_bytes() == text)
+        [Private, Rprivate, Shared, Rshared, Slave, Rslave].into_iter().find(|mode| mode.name().as_bytes() == text)
     }
 }
 
@@ -106,10 +102,9 @@ pub(super) fn refuse_twice(mounts: &[Mount]) -> Result<(), Invalid> {
     let mut seen = HashSet::new();
     match mounts.iter().find(|mount| !seen.insert(mount.target())) {
         None => Ok(()),
-        Some(mount) => Err(Invalid::new(format!(
-            "duplicate mount point: {}; mount one thing there",
-            mount.target().display()
-        ))),
+        Some(mount) => {
+            Err(Invalid::new(format!("duplicate mount point: {}; mount one thing there", mount.target().display())))
+        }
     }
 }
 
@@ -117,10 +112,7 @@ pub(super) fn refuse_twice(mounts: &[Mount]) -> Result<(), Invalid> {
 pub(super) fn target(path: &OsStr) -> Result<PathBuf, String> {
     let bytes = path.as_bytes();
     if bytes.first() != Some(&b'/') {
-        return Err(format!(
-            "invalid mount path: {:?} mount path must be absolute",
-            path.to_string_lossy()
-        ));
+        return Err(format!("invalid mount path: {:?} mount path must be absolute", path.to_string_lossy()));
     }
     refuse_nul(bytes)?;
     let mut parts: Vec<&[u8]> = Vec::new();
@@ -151,10 +143,7 @@ pub(super) fn source(path: &OsStr, cwd: &Path) -> Result<PathBuf, String> {
     match path.as_os_str().as_bytes().first() {
         Some(b'/') => Ok(path.to_owned()),
         Some(b'.') => Ok(cwd.join(path).components().collect()),
-        _ => Err(format!(
-            "{:?} is not an absolute path",
-            path.display().to_string()
-        )),
+        _ => Err(format!("{:?} is not an absolute path", path.display().to_string())),
     }
 }
 
@@ -171,13 +160,9 @@ mod tests {
 
     #[test]
     fn targets_are_cleaned_by_the_letter() {
-        for (text, clean) in [
-            ("/a", "/a"),
-            ("//a//b/", "/a/b"),
-            ("/a/../b", "/b"),
-            ("/../../etc", "/etc"),
-            ("/./a/.", "/a"),
-        ] {
+        for (text, clean) in
+            [("/a", "/a"), ("//a//b/", "/a/b"), ("/a/../b", "/b"), ("/../../etc", "/etc"), ("/./a/.", "/a")]
+        {
             assert_eq!(target(OsStr::new(text)).unwrap(), Path::new(clean));
         }
         for text in ["", "a", "/", "/..", "/a/..", "/a\0b", "./a"] {
@@ -188,15 +173,9 @@ mod tests {
     #[test]
     fn relative_sources_begin_with_a_dot() {
         let cwd = Path::new("/home/x");
-        assert_eq!(
-            source(OsStr::new("./a"), cwd).unwrap(),
-            Path::new("/home/x/a")
-        );
+        assert_eq!(source(OsStr::new("./a"), cwd).unwrap(), Path::new("/home/x/a"));
         assert_eq!(source(OsStr::new("."), cwd).unwrap(), Path::new("/home/x"));
-        assert_eq!(
-            source(OsStr::new("../a"), cwd).unwrap(),
-            Path::new("/home/x/../a")
-        );
+        assert_eq!(source(OsStr::new("../a"), cwd).unwrap(), Path::new("/home/x/../a"));
         assert_eq!(source(OsStr::new("/a"), cwd).unwrap(), Path::new("/a"));
         assert!(source(OsStr::new("a"), cwd).is_err());
     }

@@ -16,11 +16,8 @@ pub fn container(text: &str) -> Result<Option<String>, Invalid> {
     // docker's names used to begin with a slash, and still may.
     let name = text.strip_prefix('/').unwrap_or(text);
     let mut letters = name.bytes();
-    let first = letters
-        .next()
-        .is_some_and(|byte| byte.is_ascii_alphanumeric());
-    let rest =
-        letters.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));
+    let first = letters.next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let rest = letters.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));
     if !first || !rest || name.len() < 2 {
         return Err(Invalid::value(
             "--name",
@@ -47,11 +44,7 @@ pub fn host(text: &str) -> Result<Option<String>, Invalid> {
         return Ok(None);
     }
     if text.len() > 63 {
-        return Err(Invalid::value(
-            "-h, --hostname",
-            text,
-            "a host name has at most 63 characters",
-        ));
+        return Err(Invalid::value("-h, --hostname", text, "a host name has at most 63 characters"));
     }
     match text.split('.').all(label) {
         true => Ok(Some(text.to_owned())),
@@ -65,14 +58,8 @@ pub fn host(text: &str) -> Result<Option<String>, Invalid> {
 
 /// One part of a host or domain name.
 pub(super) fn label(text: &str) -> bool {
-    let letters = text
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
-    letters
-        && !text.is_empty()
-        && text.len() <= 63
-        && !text.starts_with('-')
-        && !text.ends_with('-')
+    let letters = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    letters && !text.is_empty() && text.len() <= 63 && !text.starts_with('-') && !text.ends_with('-')
 }
 
 #[cfg(test)]
@@ -82,26 +69,10 @@ mod tests {
     #[test]
     fn container_names() {
         for name in ["web", "a1", "a.b_c-d", "0x", "/web"] {
-            assert_eq!(
-                container(name).unwrap().as_deref(),
-                Some(name.trim_start_matches('/'))
-            );
+            assert_eq!(container(name).unwrap().as_deref(), Some(name.trim_start_matches('/')));
         }
         assert_eq!(container(""), Ok(None));
-        for name in [
-            "a",
-            "-a",
-            ".a",
-            "_a",
-            "a b",
-            "a/b",
-            "../x",
-            "ä1",
-            "a\n",
-            "a\0b",
-            "//web",
-            &"x".repeat(129),
-        ] {
+        for name in ["a", "-a", ".a", "_a", "a b", "a/b", "../x", "ä1", "a\n", "a\0b", "//web", &"x".repeat(129)] {
             assert!(container(name).is_err(), "{name}");
         }
     }
@@ -111,18 +82,7 @@ mod tests {
         for name in ["a", "web.example.org", "a_b", "1-2", &"x".repeat(63)] {
             assert!(host(name).is_ok(), "{name}");
         }
-        for name in [
-            "-a",
-            "a-",
-            "a..b",
-            ".a",
-            "a.",
-            "a b",
-            "a/b",
-            "a\n127.0.0.1 bank",
-            "ä",
-            &"x".repeat(64),
-        ] {
+        for name in ["-a", "a-", "a..b", ".a", "a.", "a b", "a/b", "a\n127.0.0.1 bank", "ä", &"x".repeat(64)] {
             assert!(host(name).is_err(), "{name}");
         }
     }

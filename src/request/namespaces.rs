@@ -50,11 +50,7 @@ impl Namespaces {
             "" => false,
             "host" => true,
             text => {
-                return Err(Invalid::value(
-                    "--uts",
-                    text,
-                    "invalid UTS mode; use host, or leave it out",
-                ));
+                return Err(Invalid::value("--uts", text, "invalid UTS mode; use host, or leave it out"));
             }
         };
         match args.cgroupns.as_deref().unwrap_or_default() {
@@ -67,28 +63,16 @@ impl Namespaces {
                 ));
             }
             text => {
-                return Err(Invalid::value(
-                    "--cgroupns",
-                    text,
-                    "invalid CGROUP mode; use private",
-                ));
+                return Err(Invalid::value("--cgroupns", text, "invalid CGROUP mode; use private"));
             }
         }
         match args.userns.as_deref().unwrap_or_default() {
             "" | "host" => {}
             text => {
-                return Err(Invalid::value(
-                    "--userns",
-                    text,
-                    "user namespaces are not available yet; use host",
-                ));
+                return Err(Invalid::value("--userns", text, "user namespaces are not available yet; use host"));
             }
         }
-        Ok(Namespaces {
-            pid: pid(args)?,
-            ipc: ipc(args)?,
-            uts_host,
-        })
+        Ok(Namespaces { pid: pid(args)?, ipc: ipc(args)?, uts_host })
     }
 }
 
@@ -97,11 +81,7 @@ fn pid(args: &RunArgs) -> Result<Pid, Invalid> {
     Ok(match text {
         "" | "private" => Pid::Private,
         "host" => Pid::Host,
-        _ => Pid::Container(other(
-            "--pid",
-            text,
-            "invalid PID mode; use host or container:NAME",
-        )?),
+        _ => Pid::Container(other("--pid", text, "invalid PID mode; use host or container:NAME")?),
     })
 }
 
@@ -142,41 +122,16 @@ mod tests {
             userns: some("host"),
             ..RunArgs::default()
         };
-        let expected = Namespaces {
-            pid: Pid::Container("a".into()),
-            ipc: Ipc::Shareable,
-            uts_host: true,
-        };
+        let expected = Namespaces { pid: Pid::Container("a".into()), ipc: Ipc::Shareable, uts_host: true };
         assert_eq!(Namespaces::from_args(&args), Ok(expected));
-        assert_eq!(
-            Namespaces::from_args(&RunArgs::default()),
-            Ok(Namespaces::default())
-        );
+        assert_eq!(Namespaces::from_args(&RunArgs::default()), Ok(Namespaces::default()));
         let wrong = [
-            RunArgs {
-                pid: some("foo"),
-                ..RunArgs::default()
-            },
-            RunArgs {
-                pid: some("container:"),
-                ..RunArgs::default()
-            },
-            RunArgs {
-                ipc: some("foo"),
-                ..RunArgs::default()
-            },
-            RunArgs {
-                uts: some("container:a"),
-                ..RunArgs::default()
-            },
-            RunArgs {
-                cgroupns: some("host"),
-                ..RunArgs::default()
-            },
-            RunArgs {
-                userns: some("1000"),
-                ..RunArgs::default()
-            },
+            RunArgs { pid: some("foo"), ..RunArgs::default() },
+            RunArgs { pid: some("container:"), ..RunArgs::default() },
+            RunArgs { ipc: some("foo"), ..RunArgs::default() },
+            RunArgs { uts: some("container:a"), ..RunArgs::default() },
+            RunArgs { cgroupns: some("host"), ..RunArgs::default() },
+            RunArgs { userns: some("1000"), ..RunArgs::default() },
         ];
         for args in wrong {
             assert!(Namespaces::from_args(&args).is_err());

@@ -18,21 +18,12 @@ pub(super) fn net_cls(text: &str) -> Result<u32, Invalid> {
     let id = match text.split_once(':') {
         Some((major, minor)) => {
             let half = |digits: &str| hexadecimal(digits).filter(|half| *half <= 0xffff);
-            let minor = if minor.is_empty() {
-                Some(0)
-            } else {
-                half(minor)
-            };
-            half(major)
-                .zip(minor)
-                .map(|(major, minor)| major << 16 | minor)
+            let minor = if minor.is_empty() { Some(0) } else { half(minor) };
+            half(major).zip(minor).map(|(major, minor)| major << 16 | minor)
         }
         None => match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
             Some(digits) => hexadecimal(digits),
-            None => text
-                .parse()
-                .ok()
-                .filter(|_| text.bytes().all(|byte| byte.is_ascii_digit())),
+            None => text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit())),
         },
     };
     id.filter(|id| *id != 0).ok_or_else(wrong)
@@ -54,21 +45,8 @@ mod tests {
         ] {
             assert_eq!(net_cls(text), Ok(id), "{text}");
         }
-        for text in [
-            "",
-            ":",
-            "0",
-            "0x0",
-            "0:0",
-            "10000:1",
-            "1:10000",
-            "1:2:3",
-            "x",
-            "0x1ffffffff",
-            "-1",
-            "+1",
-            "1:+1",
-        ] {
+        for text in ["", ":", "0", "0x0", "0:0", "10000:1", "1:10000", "1:2:3", "x", "0x1ffffffff", "-1", "+1", "1:+1"]
+        {
             assert!(net_cls(text).is_err(), "{text}");
         }
     }

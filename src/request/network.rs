@@ -67,10 +67,7 @@ pub struct ExtraHost {
 }
 
 impl Network {
-    pub(super) fn from_args(
-        args: &RunArgs,
-        warnings: &mut Vec<String>,
-    ) -> Result<Network, Invalid> {
+    pub(super) fn from_args(args: &RunArgs, warnings: &mut Vec<String>) -> Result<Network, Invalid> {
         let mut network = Network {
             mode: mode(args)?,
             publish: ports::publish(&args.publish)?,
@@ -78,26 +75,10 @@ impl Network {
             exposed: ports::expose(&args.expose)?,
             publish_mode: publish_mode(args.publish_mode.as_deref())?,
             hostname: names::host(args.hostname.as_deref().unwrap_or_default())?,
-            dns: args
-                .dns
-                .iter()
-                .map(|text| hosts::dns(text))
-                .collect::<Result<_, _>>()?,
-            dns_search: args
-                .dns_search
-                .iter()
-                .map(|text| hosts::domain(text))
-                .collect::<Result<_, _>>()?,
-            dns_options: args
-                .dns_option
-                .iter()
-                .map(|text| hosts::dns_option(text))
-                .collect::<Result<_, _>>()?,
-            extra_hosts: args
-                .add_host
-                .iter()
-                .map(|text| hosts::extra_host(text))
-                .collect::<Result<_, _>>()?,
+            dns: args.dns.iter().map(|text| hosts::dns(text)).collect::<Result<_, _>>()?,
+            dns_search: args.dns_search.iter().map(|text| hosts::domain(text)).collect::<Result<_, _>>()?,
+            dns_options: args.dns_option.iter().map(|text| hosts::dns_option(text)).collect::<Result<_, _>>()?,
+            extra_hosts: args.add_host.iter().map(|text| hosts::extra_host(text)).collect::<Result<_, _>>()?,
             net_cls: args.net_cls.as_deref().map(net_cls).transpose()?,
         };
         network.agree(args)?;
@@ -108,31 +89,23 @@ impl Network {
     /// What docker refuses together, in its words.
     fn agree(&self, args: &RunArgs) -> Result<(), Invalid> {
         let conflict = |what: &str, with: &str| {
-            Err(Invalid::new(format!(
-                "conflicting options: {what} and the {with}; leave one out"
-            )))
+            Err(Invalid::new(format!("conflicting options: {what} and the {with}; leave one out")))
         };
         if self.hostname.is_some() && args.uts.as_deref() == Some("host") {
             return conflict("hostname", "UTS mode");
         }
         let publishes = !self.publish.is_empty() || self.publish_all;
         match self.mode {
-            NetworkMode::Container(_) if self.hostname.is_some() => {
-                conflict("hostname", "network mode")
-            }
+            NetworkMode::Container(_) if self.hostname.is_some() => conflict("hostname", "network mode"),
             NetworkMode::Container(_) if !self.dns.is_empty() => conflict("dns", "network mode"),
             NetworkMode::Container(_) if !self.extra_hosts.is_empty() => {
                 conflict("custom host-to-IP mapping", "network mode")
             }
-            NetworkMode::Container(_) if publishes => {
-                conflict("port publishing", "container type network mode")
-            }
+            NetworkMode::Container(_) if publishes => conflict("port publishing", "container type network mode"),
             NetworkMode::Container(_) if !self.exposed.is_empty() => {
                 conflict("port exposing", "container type network mode")
             }
-            NetworkMode::Namespace(_) if publishes => {
-                conflict("port publishing", "network mode ns:PATH")
-            }
+            NetworkMode::Namespace(_) if publishes => conflict("port publishing", "network mode ns:PATH"),
             _ => Ok(()),
         }
     }
@@ -145,9 +118,7 @@ impl Network {
             _ => return,
         };
         if !self.publish.is_empty() || self.publish_all {
-            warnings.push(format!(
-                "Published ports are discarded when using {mode} network mode"
-            ));
+            warnings.push(format!("Published ports are discarded when using {mode} network mode"));
             self.publish.clear();
             self.publish_all = false;
         }
@@ -168,20 +139,11 @@ fn mode(args: &RunArgs) -> Result<NetworkMode, Invalid> {
         }
     };
     let bytes = text.as_bytes();
-    let after = |prefix: &[u8]| {
-        bytes
-            .strip_prefix(prefix)
-            .map(OsStr::from_bytes)
-            .filter(|rest| !rest.is_empty())
-    };
+    let after = |prefix: &[u8]| bytes.strip_prefix(prefix).map(OsStr::from_bytes).filter(|rest| !rest.is_empty());
     if let Some(path) = after(b"ns:") {
         return match path.as_bytes().first() {
             Some(b'/') => Ok(NetworkMode::Namespace(PathBuf::from(path))),
-            _ => Err(Invalid::value(
-                flag,
-                text,
-                "write ns: and an absolute path, such as ns:/run/netns/NAME",
-            )),
+            _ => Err(Invalid::value(flag, text, "write ns: and an absolute path, such as ns:/run/netns/NAME")),
         };
     }
     if let Some(name) = after(b"container:") {
@@ -191,11 +153,9 @@ fn mode(args: &RunArgs) -> Result<NetworkMode, Invalid> {
         b"" | b"default" | b"bridge" => Ok(NetworkMode::Bridge),
         b"none" => Ok(NetworkMode::None),
         b"host" => Ok(NetworkMode::Host),
-        b"container:" | b"ns:" => Err(Invalid::value(
-            flag,
-            text,
-            "nothing follows the colon; write container:NAME or ns:PATH",
-        )),
+        b"container:" | b"ns:" => {
+            Err(Invalid::value(flag, text, "nothing follows the colon; write container:NAME or ns:PATH"))
+        }
         _ => Err(Invalid::value(
             flag,
             text,
@@ -224,10 +184,7 @@ mod tests {
     }
 
     fn with(network: &str) -> RunArgs {
-        RunArgs {
-            network: vec![network.into()],
-            ..RunArgs::default()
-        }
+        RunArgs { network: vec![network.into()], ..RunArgs::default() }
     }
 
     #[test]
@@ -238,10 +195,7 @@ mod tests {
             ("none", NetworkMode::None),
             ("host", NetworkMode::Host),
             ("container:web", NetworkMode::Container("web".into())),
-            (
-                "ns:/run/netns/x",
-                NetworkMode::Namespace("/run/netns/x".into()),
-            ),
+            ("ns:/run/netns/x", NetworkMode::Namespace("/run/netns/x".into())),
         ];
         for (text, mode) in table {
             assert_eq!(read(with(text)).unwrap().0.mode, mode, "{text}");
@@ -249,13 +203,7 @@ mod tests {
         for text in ["foo", "container:", "ns:", "ns:x", "Host"] {
             assert!(read(with(text)).is_err(), "{text}");
         }
-        assert!(
-            read(RunArgs {
-                network: vec!["host".into(), "none".into()],
-                ..RunArgs::default()
-            })
-            .is_err()
-        );
+        assert!(read(RunArgs { network: vec!["host".into(), "none".into()], ..RunArgs::default() }).is_err());
     }
 
     #[test]
@@ -263,61 +211,15 @@ mod tests {
         let base = || with("container:web");
         let list = |text: &str| vec![text.to_owned()];
         let table = [
+            (RunArgs { hostname: Some("h".into()), ..base() }, "hostname and the network mode"),
+            (RunArgs { dns: list("1.1.1.1"), ..base() }, "dns and the network mode"),
+            (RunArgs { add_host: list("a:1.1.1.1"), ..base() }, "custom host-to-IP mapping and the network mode"),
+            (RunArgs { publish: list("80"), ..base() }, "port publishing and the container type network mode"),
+            (RunArgs { publish_all: true, ..base() }, "port publishing and the container type network mode"),
+            (RunArgs { expose: list("80"), ..base() }, "port exposing and the container type network mode"),
+            (RunArgs { publish: list("80"), ..with("ns:/x") }, "port publishing"),
             (
-                RunArgs {
-                    hostname: Some("h".into()),
-                    ..base()
-                },
-                "hostname and the network mode",
-            ),
-            (
-                RunArgs {
-                    dns: list("1.1.1.1"),
-                    ..base()
-                },
-                "dns and the network mode",
-            ),
-            (
-                RunArgs {
-                    add_host: list("a:1.1.1.1"),
-                    ..base()
-                },
-                "custom host-to-IP mapping and the network mode",
-            ),
-            (
-                RunArgs {
-                    publish: list("80"),
-                    ..base()
-                },
-                "port publishing and the container type network mode",
-            ),
-            (
-                RunArgs {
-                    publish_all: true,
-                    ..base()
-                },
-                "port publishing and the container type network mode",
-            ),
-            (
-                RunArgs {
-                    expose: list("80"),
-                    ..base()
-                },
-                "port exposing and the container type network mode",
-            ),
-            (
-                RunArgs {
-                    publish: list("80"),
-                    ..with("ns:/x")
-                },
-                "port publishing",
-            ),
-            (
-                RunArgs {
-                    hostname: Some("h".into()),
-                    uts: Some("host".into()),
-                    ..RunArgs::default()
-                },
+                RunArgs { hostname: Some("h".into()), uts: Some("host".into()), ..RunArgs::default() },
                 "hostname and the UTS mode",
             ),
         ];
@@ -330,15 +232,8 @@ mod tests {
 
     #[test]
     fn ports_of_the_hosts_network_are_discarded_with_a_warning() {
-        let (network, warnings) = read(RunArgs {
-            publish: vec!["80:80".into()],
-            ..with("host")
-        })
-        .unwrap();
-        assert_eq!(
-            warnings,
-            ["Published ports are discarded when using host network mode"]
-        );
+        let (network, warnings) = read(RunArgs { publish: vec!["80:80".into()], ..with("host") }).unwrap();
+        assert_eq!(warnings, ["Published ports are discarded when using host network mode"]);
         assert!(network.publish.is_empty());
     }
 }

@@ -61,19 +61,14 @@ fn one(text: &str, into: &mut Vec<Publish>) -> Result<(), String> {
     let (rest, protocol) = split_protocol(text)?;
     let (address, host, container) = split_parts(rest)?;
     if container.is_empty() {
-        return Err(format!(
-            "no port specified: {text}<empty>; write HOST:CONTAINER, such as 8080:80"
-        ));
+        return Err(format!("no port specified: {text}<empty>; write HOST:CONTAINER, such as 8080:80"));
     }
     let address = host_address(address)?;
-    let inside = range(container)
-        .ok_or_else(|| format!("invalid containerPort: {container}; ports are 1 to 65535"))?;
+    let inside = range(container).ok_or_else(|| format!("invalid containerPort: {container}; ports are 1 to 65535"))?;
     // docker takes host port 0 for "any free one".
     let outside = match host {
         "" | "0" => None,
-        host => Some(
-            range(host).ok_or_else(|| format!("invalid hostPort: {host}; ports are 1 to 65535"))?,
-        ),
+        host => Some(range(host).ok_or_else(|| format!("invalid hostPort: {host}; ports are 1 to 65535"))?),
     };
     let many = inside.len() > 1;
     if let Some(outside) = &outside
@@ -87,17 +82,10 @@ fn one(text: &str, into: &mut Vec<Publish>) -> Result<(), String> {
     for (nth, container_port) in inside.enumerate() {
         let host = match &outside {
             None => HostPort::Random,
-            Some(outside) if !many && outside.len() > 1 => {
-                HostPort::FirstFree(*outside.start(), *outside.end())
-            }
+            Some(outside) if !many && outside.len() > 1 => HostPort::FirstFree(*outside.start(), *outside.end()),
             Some(outside) => HostPort::Fixed(outside.start() + u16::try_from(nth).unwrap_or(0)),
         };
-        into.push(Publish {
-            protocol,
-            host_address: address,
-            host,
-            container_port,
-        });
+        into.push(Publish { protocol, host_address: address, host, container_port });
     }
     Ok(())
 }
@@ -129,19 +117,15 @@ fn split_parts(text: &str) -> Result<(&str, &str, &str), String> {
 }
 
 fn host_address(text: &str) -> Result<Ipv4Addr, String> {
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|text| text.strip_suffix(']'))
-        .unwrap_or(text);
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     if bare.is_empty() {
         return Ok(Ipv4Addr::UNSPECIFIED);
     }
     match bare.parse() {
         Ok(IpAddr::V4(address)) => Ok(address),
-        Ok(IpAddr::V6(_)) => Err(
-            "publishing on IPv6 addresses is not available yet; use an IPv4 address of the host"
-                .to_owned(),
-        ),
+        Ok(IpAddr::V6(_)) => {
+            Err("publishing on IPv6 addresses is not available yet; use an IPv4 address of the host".to_owned())
+        }
         Err(_) => Err(format!("invalid IP address: {text}")),
     }
 }
@@ -167,10 +151,7 @@ fn refuse_twice(ports: &[Publish]) -> Result<(), Invalid> {
         let addresses = taken.entry((publish.protocol, port)).or_default();
         let any = Ipv4Addr::UNSPECIFIED;
         let address = publish.host_address;
-        if addresses
-            .iter()
-            .any(|other| *other == address || *other == any || address == any)
-        {
+        if addresses.iter().any(|other| *other == address || *other == any || address == any) {
             return Err(Invalid::new(format!(
                 "port {port}/{} of the host is published twice by -p; give each a port of its own",
                 publish.protocol
@@ -191,12 +172,9 @@ pub fn expose(flags: &[String]) -> Result<BTreeSet<(u16, Protocol)>, Invalid> {
         let wrong = |why: String| Invalid::value("--expose", text, why);
         let (rest, protocol) = split_protocol(text).map_err(wrong)?;
         if rest.contains(':') {
-            return Err(wrong(format!(
-                "invalid port format for --expose: {rest}; to publish it use -p"
-            )));
+            return Err(wrong(format!("invalid port format for --expose: {rest}; to publish it use -p")));
         }
-        let range = range(rest)
-            .ok_or_else(|| wrong("invalid range format; ports are 1 to 65535".to_owned()))?;
+        let range = range(rest).ok_or_else(|| wrong("invalid range format; ports are 1 to 65535".to_owned()))?;
         ports.extend(range.map(|port| (port, protocol)));
     }
     Ok(ports)
@@ -225,26 +203,11 @@ mod tests {
             ("1:1/sctp", Protocol::Sctp, any, Fixed(1), 1),
             ("127.0.0.1:8080:80", Protocol::Tcp, local, Fixed(8080), 80),
             ("127.0.0.1::80", Protocol::Tcp, local, Random, 80),
-            (
-                "8000-8005:80",
-                Protocol::Tcp,
-                any,
-                FirstFree(8000, 8005),
-                80,
-            ),
+            ("8000-8005:80", Protocol::Tcp, any, FirstFree(8000, 8005), 80),
             ("65535:65535", Protocol::Tcp, any, Fixed(65535), 65535),
         ];
         for (text, protocol, host_address, host, container_port) in table {
-            assert_eq!(
-                read(text),
-                [Publish {
-                    protocol,
-                    host_address,
-                    host,
-                    container_port
-                }],
-                "{text}"
-            );
+            assert_eq!(read(text), [Publish { protocol, host_address, host, container_port }], "{text}");
         }
     }
 
@@ -252,15 +215,8 @@ mod tests {
     fn ranges_come_out_port_by_port() {
         let ports = read("10-12:20-22/udp");
         assert_eq!(ports.len(), 3);
-        assert_eq!(
-            (ports[2].host, ports[2].container_port),
-            (HostPort::Fixed(12), 22)
-        );
-        assert!(
-            read("20-22")
-                .iter()
-                .all(|port| port.host == HostPort::Random)
-        );
+        assert_eq!((ports[2].host, ports[2].container_port), (HostPort::Fixed(12), 22));
+        assert!(read("20-22").iter().all(|port| port.host == HostPort::Random));
         assert_eq!(read("1-65535:1-65535").len(), 65535);
     }
 
@@ -298,29 +254,12 @@ mod tests {
 
     #[test]
     fn one_host_port_is_published_once() {
-        let check = |list: &[&str]| {
-            publish(
-                &list
-                    .iter()
-                    .map(|text| (*text).to_owned())
-                    .collect::<Vec<_>>(),
-            )
-        };
-        assert!(
-            check(&["80:80", "80:81"])
-                .unwrap_err()
-                .message
-                .contains("80/tcp of the host is published twice")
-        );
+        let check = |list: &[&str]| publish(&list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
+        assert!(check(&["80:80", "80:81"]).unwrap_err().message.contains("80/tcp of the host is published twice"));
         assert!(check(&["80:80", "127.0.0.1:80:81"]).is_err());
         assert!(check(&["127.0.0.1:80:80", "127.0.0.2:80:80", "80:80/udp"]).is_ok());
         assert!(check(&["80", "80"]).is_ok());
-        assert!(
-            check(&["1-65535", "1-65535"])
-                .unwrap_err()
-                .message
-                .contains("65536")
-        );
+        assert!(check(&["1-65535", "1-65535"]).unwrap_err().message.contains("65536"));
     }
 
     #[test]
@@ -328,11 +267,7 @@ mod tests {
         let ports = expose(&["80".into(), "90-91/udp".into(), "80/tcp".into()]).unwrap();
         assert_eq!(
             ports.into_iter().collect::<Vec<_>>(),
-            [
-                (80, Protocol::Tcp),
-                (90, Protocol::Udp),
-                (91, Protocol::Udp)
-            ]
+            [(80, Protocol::Tcp), (90, Protocol::Udp), (91, Protocol::Udp)]
         );
         for text in ["foo", "80-70", "0", "8080:80", "80/x", ""] {
             assert!(expose(&[text.to_owned()]).is_err(), "{text}");

@@ -67,10 +67,7 @@ impl Security {
     fn option(&mut self, text: &str, around: &Surroundings) -> Result<(), Invalid> {
         let wrong = |why: &str| Err(Invalid::value(FLAG, text, why));
         // docker's older form has a colon.
-        let (key, value) = text
-            .split_once('=')
-            .or_else(|| text.split_once(':'))
-            .unwrap_or((text, ""));
+        let (key, value) = text.split_once('=').or_else(|| text.split_once(':')).unwrap_or((text, ""));
         match (key, value) {
             ("no-new-privileges", "") if key == text => self.no_new_privileges = true,
             ("no-new-privileges", value) => match boolean(value) {
@@ -90,14 +87,10 @@ impl Security {
             }
             ("apparmor", "unconfined") | ("label", "disable") => {}
             ("apparmor", _) => {
-                return wrong(
-                    "AppArmor profiles are not supported; leave it out, or use apparmor=unconfined",
-                );
+                return wrong("AppArmor profiles are not supported; leave it out, or use apparmor=unconfined");
             }
             ("label", _) => {
-                return wrong(
-                    "SELinux labels are not supported; leave it out, or use label=disable",
-                );
+                return wrong("SELinux labels are not supported; leave it out, or use label=disable");
             }
             ("systempaths", "unconfined") => self.unconfined_system_paths = true,
             ("systempaths", _) => return wrong("use systempaths=unconfined"),
@@ -117,26 +110,16 @@ fn sysctls(flags: &[String]) -> Result<BTreeMap<String, String>, Invalid> {
     let mut found = BTreeMap::new();
     for text in flags {
         let wrong = |why: &str| Invalid::value("--sysctl", text, why);
-        let (name, value) = text
-            .split_once('=')
-            .ok_or_else(|| wrong("write NAME=VALUE, such as net.core.somaxconn=1024"))?;
+        let (name, value) =
+            text.split_once('=').ok_or_else(|| wrong("write NAME=VALUE, such as net.core.somaxconn=1024"))?;
         let name = name.replace('/', ".");
         let part = |part: &str| {
-            !part.is_empty()
-                && part
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+            !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
         };
         if !name.contains('.') || !name.split('.').all(part) || name.len() > 256 {
-            return Err(wrong(
-                "not the name of a kernel parameter; write one such as net.core.somaxconn",
-            ));
+            return Err(wrong("not the name of a kernel parameter; write one such as net.core.somaxconn"));
         }
-        if value
-            .bytes()
-            .any(|byte| byte.is_ascii_control() && byte != b'\t')
-            || value.len() > 4096
-        {
+        if value.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t') || value.len() > 4096 {
             return Err(wrong("the value holds control characters or is too long"));
         }
         found.insert(name, value.to_owned());
@@ -159,48 +142,21 @@ mod tests {
             },
         };
         let security_opt = options.iter().map(|text| (*text).to_owned()).collect();
-        Security::gather(
-            &RunArgs {
-                security_opt,
-                ..RunArgs::default()
-            },
-            &around,
-        )
+        Security::gather(&RunArgs { security_opt, ..RunArgs::default() }, &around)
     }
 
     #[test]
     fn security_options() {
         assert!(gather(&["no-new-privileges"]).unwrap().no_new_privileges);
-        assert!(
-            gather(&["no-new-privileges:true"])
-                .unwrap()
-                .no_new_privileges
-        );
-        assert!(
-            !gather(&["no-new-privileges=true", "no-new-privileges=false"])
-                .unwrap()
-                .no_new_privileges
-        );
-        assert_eq!(
-            gather(&["seccomp=unconfined"]).unwrap().seccomp,
-            Seccomp::Unconfined
-        );
+        assert!(gather(&["no-new-privileges:true"]).unwrap().no_new_privileges);
+        assert!(!gather(&["no-new-privileges=true", "no-new-privileges=false"]).unwrap().no_new_privileges);
+        assert_eq!(gather(&["seccomp=unconfined"]).unwrap().seccomp, Seccomp::Unconfined);
         assert_eq!(
             gather(&["seccomp=rules.json"]).unwrap().seccomp,
-            Seccomp::File {
-                path: "/cwd/rules.json".into(),
-                json: "{}".into()
-            }
+            Seccomp::File { path: "/cwd/rules.json".into(), json: "{}".into() }
         );
-        assert!(
-            gather(&["systempaths=unconfined"])
-                .unwrap()
-                .unconfined_system_paths
-        );
-        assert_eq!(
-            gather(&["apparmor=unconfined", "label=disable", "label:disable"]),
-            Ok(Security::default())
-        );
+        assert!(gather(&["systempaths=unconfined"]).unwrap().unconfined_system_paths);
+        assert_eq!(gather(&["apparmor=unconfined", "label=disable", "label:disable"]), Ok(Security::default()));
         for text in [
             "",
             "foo",
@@ -223,24 +179,9 @@ mod tests {
     fn names_of_kernel_parameters_have_a_form() {
         let read = |text: &str| sysctls(&[text.to_owned()]);
         assert!(read("net.ipv4.ip_forward=1").is_ok());
-        assert_eq!(
-            read("net/core/somaxconn=1")
-                .unwrap()
-                .keys()
-                .collect::<Vec<_>>(),
-            ["net.core.somaxconn"]
-        );
-        for text in [
-            "foo",
-            "=1",
-            "net=1",
-            "net..x=1",
-            "net.../x=1",
-            "../etc/passwd=1",
-            "net.a b=1",
-            "net.x=1\n2",
-            ".",
-        ] {
+        assert_eq!(read("net/core/somaxconn=1").unwrap().keys().collect::<Vec<_>>(), ["net.core.somaxconn"]);
+        for text in ["foo", "=1", "net=1", "net..x=1", "net.../x=1", "../etc/passwd=1", "net.a b=1", "net.x=1\n2", "."]
+        {
             assert!(read(text).is_err(), "{text}");
         }
     }

@@ -58,35 +58,22 @@ const NAMES: &[(&str, i32)] = &[
 /// # Errors
 /// docker's words, and the forms that are understood.
 pub fn parse(text: &str) -> Result<Signal, String> {
-    let wrong =
-        || format!("invalid signal: {text}; write a name such as TERM or a number from 1 to 64");
+    let wrong = || format!("invalid signal: {text}; write a name such as TERM or a number from 1 to 64");
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return text
-            .parse()
-            .ok()
-            .filter(|number| (1..=64).contains(number))
-            .map(Signal)
-            .ok_or_else(wrong);
+        return text.parse().ok().filter(|number| (1..=64).contains(number)).map(Signal).ok_or_else(wrong);
     }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
     if let Some((_, number)) = NAMES.iter().find(|(known, _)| *known == name) {
         return Ok(Signal(*number));
     }
-    let offset = |text: &str| {
-        text.parse::<i32>()
-            .ok()
-            .filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
-    };
+    let offset = |text: &str| text.parse::<i32>().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
     let number = match (name.strip_prefix("RTMIN+"), name.strip_prefix("RTMAX-")) {
         (Some(up), _) => offset(up).and_then(|up| up.checked_add(34)),
         (_, Some(down)) => offset(down).map(|down| 64 - down),
         _ => None,
     };
-    number
-        .filter(|number| (34..=64).contains(number))
-        .map(Signal)
-        .ok_or_else(wrong)
+    number.filter(|number| (34..=64).contains(number)).map(Signal).ok_or_else(wrong)
 }
 
 impl fmt::Display for Signal {
@@ -135,9 +122,6 @@ mod tests {
         ] {
             assert!(parse(text).is_err(), "{text}");
         }
-        assert_eq!(
-            (Signal(15).to_string(), Signal(37).to_string()),
-            ("SIGTERM".to_owned(), "SIGRTMIN+3".to_owned())
-        );
+        assert_eq!((Signal(15).to_string(), Signal(37).to_string()), ("SIGTERM".to_owned(), "SIGRTMIN+3".to_owned()));
     }
 }

@@ -13,28 +13,17 @@ pub fn bytes(flag: &str, text: &str) -> Result<u64, Invalid> {
 /// A size without a flag around it.
 pub(super) fn parse(text: &str) -> Result<u64, String> {
     let hint = "write a number of bytes, or one with b, k, m or g such as 512m";
-    let digits_end = text
-        .rfind(|c: char| c.is_ascii_digit() || c == '.' || c == ' ')
-        .map_or(0, |at| at + 1);
+    let digits_end = text.rfind(|c: char| c.is_ascii_digit() || c == '.' || c == ' ').map_or(0, |at| at + 1);
     let (number, unit) = text.split_at(digits_end);
     let number = number.trim_end_matches(' ');
-    let plain = number
-        .bytes()
-        .all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let plain = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     let value = match number.parse::<f64>() {
         Ok(value) if plain => value,
         _ => return Err(format!("invalid size: '{text}'; {hint}")),
     };
     let unit = unit.to_ascii_lowercase();
-    let letter = unit
-        .strip_suffix("ib")
-        .filter(|rest| !rest.is_empty())
-        .unwrap_or(&unit);
-    let letter = if letter.len() == 2 {
-        letter.strip_suffix('b').unwrap_or(letter)
-    } else {
-        letter
-    };
+    let letter = unit.strip_suffix("ib").filter(|rest| !rest.is_empty()).unwrap_or(&unit);
+    let letter = if letter.len() == 2 { letter.strip_suffix('b').unwrap_or(letter) } else { letter };
     let power = match letter {
         "" | "b" => 0,
         "k" => 1,

@@ -33,79 +33,34 @@ fn gather(words: &[&str]) -> Result<RunRequest, Invalid> {
 fn a_bare_run_asks_for_dockers_defaults() {
     let request = gather(&["busybox"]).unwrap();
     assert_eq!(request.image, ImageSource::Name("busybox".into()));
-    assert_eq!(
-        (request.entrypoint.clone(), request.log),
-        (Entrypoint::Image, LogDriver::JsonFile)
-    );
-    assert_eq!(
-        (
-            request.shm_bytes,
-            request.command.len(),
-            request.warnings.len()
-        ),
-        (64 << 20, 0, 0)
-    );
-    assert_eq!(
-        (request.limits.clone(), request.namespaces.clone()),
-        (Limits::default(), Namespaces::default())
-    );
-    assert_eq!(
-        (request.network.clone(), request.security.clone()),
-        (Network::default(), Security::default())
-    );
-    assert!(
-        !request.detach
-            && !request.remove
-            && !request.terminal
-            && !request.interactive
-            && !request.init
-    );
+    assert_eq!((request.entrypoint.clone(), request.log), (Entrypoint::Image, LogDriver::JsonFile));
+    assert_eq!((request.shm_bytes, request.command.len(), request.warnings.len()), (64 << 20, 0, 0));
+    assert_eq!((request.limits.clone(), request.namespaces.clone()), (Limits::default(), Namespaces::default()));
+    assert_eq!((request.network.clone(), request.security.clone()), (Network::default(), Security::default()));
+    assert!(!request.detach && !request.remove && !request.terminal && !request.interactive && !request.init);
 }
 
 #[test]
 fn where_the_root_folder_comes_from() {
     let source = |words: &[&str]| gather(words).map(|request| request.image);
-    assert_eq!(
-        source(&["./a.tar"]),
-        Ok(ImageSource::Archive("/cwd/./a.tar".into()))
-    );
-    assert_eq!(
-        source(&["/a.tar"]),
-        Ok(ImageSource::Archive("/a.tar".into()))
-    );
+    assert_eq!(source(&["./a.tar"]), Ok(ImageSource::Archive("/cwd/./a.tar".into())));
+    assert_eq!(source(&["/a.tar"]), Ok(ImageSource::Archive("/a.tar".into())));
     assert_eq!(source(&["a/b:c"]), Ok(ImageSource::Name("a/b:c".into())));
     let request = gather(&["--rootfs", "r", "sh", "-c", "x"]).unwrap();
-    assert_eq!(
-        (request.image, request.command.len()),
-        (ImageSource::Rootfs("/cwd/r".into()), 3)
-    );
+    assert_eq!((request.image, request.command.len()), (ImageSource::Rootfs("/cwd/r".into()), 3));
     assert_eq!(
         gather(&[]).unwrap_err(),
-        Invalid {
-            message: "'minidock run' requires at least 1 argument".into(),
-            code: 1
-        }
+        Invalid { message: "'minidock run' requires at least 1 argument".into(), code: 1 }
     );
-    assert!(
-        gather(&["--rootfs", "r"])
-            .unwrap_err()
-            .message
-            .contains("no command specified")
-    );
+    assert!(gather(&["--rootfs", "r"]).unwrap_err().message.contains("no command specified"));
     assert!(gather(&["--rootfs", "r", "--entrypoint", "sh"]).is_ok());
     assert!(gather(&[""]).is_err());
 }
 
 #[test]
 fn the_entrypoint_can_be_cleared() {
-    assert_eq!(
-        gather(&["--entrypoint", "", "x"]).unwrap().entrypoint,
-        Entrypoint::Cleared
-    );
-    assert_eq!(
-        gather(&["--entrypoint", "sh", "x"]).unwrap().entrypoint,
-        Entrypoint::Program("sh".into())
-    );
+    assert_eq!(gather(&["--entrypoint", "", "x"]).unwrap().entrypoint, Entrypoint::Cleared);
+    assert_eq!(gather(&["--entrypoint", "sh", "x"]).unwrap().entrypoint, Entrypoint::Program("sh".into()));
 }
 
 #[test]
@@ -126,10 +81,7 @@ fn values_that_minidock_has_not_yet_are_refused_by_name() {
     ];
     for (words, part) in table {
         let error = gather(words).unwrap_err();
-        assert!(
-            error.message.contains(part) && error.code == 125,
-            "{words:?}: {error}"
-        );
+        assert!(error.message.contains(part) && error.code == 125, "{words:?}: {error}");
         assert!(error.message.lines().count() <= 2, "{error}");
     }
     assert!(
@@ -150,41 +102,21 @@ fn values_that_minidock_has_not_yet_are_refused_by_name() {
         ])
         .is_ok()
     );
-    assert!(
-        gather(&["--env-file", "/nope", "x"])
-            .unwrap_err()
-            .message
-            .contains("/nope")
-    );
+    assert!(gather(&["--env-file", "/nope", "x"]).unwrap_err().message.contains("/nope"));
 }
 
 #[test]
 fn one_thing_is_mounted_at_one_place() {
     let error = gather(&["-v", "/a:/x", "--tmpfs", "/x/", "busybox"]).unwrap_err();
-    assert!(
-        error.message.contains("duplicate mount point: /x"),
-        "{error}"
-    );
-    assert_eq!(
-        gather(&["-v", "/a:/x:z", "--tmpfs", "/y", "busybox"])
-            .unwrap()
-            .warnings
-            .len(),
-        1
-    );
+    assert!(error.message.contains("duplicate mount point: /x"), "{error}");
+    assert_eq!(gather(&["-v", "/a:/x:z", "--tmpfs", "/y", "busybox"]).unwrap().warnings.len(), 1);
 }
 
 #[test]
 fn a_terminal_is_promised_only_where_there_is_one() {
     let check = |words: &[&str], tty| gather(words).unwrap().check_terminal(tty);
     let error = check(&["-it", "x"], false).unwrap_err();
-    assert_eq!(
-        (
-            error.code,
-            error.message.starts_with("the input device is not a TTY")
-        ),
-        (1, true)
-    );
+    assert_eq!((error.code, error.message.starts_with("the input device is not a TTY")), (1, true));
     assert!(check(&["-it", "x"], true).is_ok());
     assert!(check(&["-dit", "x"], false).is_ok());
     assert!(check(&["-t", "x"], false).is_ok());
@@ -249,10 +181,7 @@ fn a_request_survives_json() {
     ]);
     let request = gather_words(words).unwrap();
     let text = serde_json::to_string(&request).unwrap();
-    assert!(
-        text.contains(r#""command":[[97,114,103,255,254]]"#),
-        "{text}"
-    );
+    assert!(text.contains(r#""command":[[97,114,103,255,254]]"#), "{text}");
     assert_eq!(serde_json::from_str::<RunRequest>(&text).unwrap(), request);
 }
 
@@ -316,11 +245,7 @@ fn every_flag_survives_nasty_values() {
         for value in nasty {
             let result = gather(&[&format!("--{flag}={value}"), "busybox"]);
             if let Err(error) = result {
-                assert!(
-                    error.message.len() < 1000 && error.code != 0,
-                    "--{flag}: {}",
-                    error.message.len()
-                );
+                assert!(error.message.len() < 1000 && error.code != 0, "--{flag}: {}", error.message.len());
             }
         }
     }

@@ -28,9 +28,7 @@ fn restore(kept: Kept) -> OsString {
 
 /// For an `OsString` or a `PathBuf`.
 pub mod one {
-    use super::{
-        Deserialize, Deserializer, Kept, OsStr, OsString, Serialize, Serializer, keep, restore,
-    };
+    use super::{Deserialize, Deserializer, Kept, OsStr, OsString, Serialize, Serializer, keep, restore};
 
     /// serde's `with` function.
     pub fn serialize<S: Serializer>(value: &impl AsRef<OsStr>, to: S) -> Result<S::Ok, S::Error> {
@@ -38,34 +36,22 @@ pub mod one {
     }
 
     /// serde's `with` function.
-    pub fn deserialize<'de, D: Deserializer<'de>, T: From<OsString>>(
-        from: D,
-    ) -> Result<T, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>, T: From<OsString>>(from: D) -> Result<T, D::Error> {
         Kept::deserialize(from).map(|kept| restore(kept).into())
     }
 }
 
 /// For an `Option` of them.
 pub mod option {
-    use super::{
-        Deserialize, Deserializer, Kept, OsStr, OsString, Serialize, Serializer, keep, restore,
-    };
+    use super::{Deserialize, Deserializer, Kept, OsStr, OsString, Serialize, Serializer, keep, restore};
 
     /// serde's `with` function.
-    pub fn serialize<S: Serializer, T: AsRef<OsStr>>(
-        value: &Option<T>,
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
-        value
-            .as_ref()
-            .map(|value| keep(value.as_ref()))
-            .serialize(to)
+    pub fn serialize<S: Serializer, T: AsRef<OsStr>>(value: &Option<T>, to: S) -> Result<S::Ok, S::Error> {
+        value.as_ref().map(|value| keep(value.as_ref())).serialize(to)
     }
 
     /// serde's `with` function.
-    pub fn deserialize<'de, D: Deserializer<'de>, T: From<OsString>>(
-        from: D,
-    ) -> Result<Option<T>, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>, T: From<OsString>>(from: D) -> Result<Option<T>, D::Error> {
         Ok(Option::<Kept>::deserialize(from)?.map(|kept| restore(kept).into()))
     }
 }
@@ -75,20 +61,12 @@ pub mod list {
     use super::{Deserialize, Deserializer, Kept, OsStr, OsString, Serializer, keep, restore};
 
     /// serde's `with` function.
-    pub fn serialize<S: Serializer, T: AsRef<OsStr>>(
-        values: &[T],
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer, T: AsRef<OsStr>>(values: &[T], to: S) -> Result<S::Ok, S::Error> {
         to.collect_seq(values.iter().map(|value| keep(value.as_ref())))
     }
 
     /// serde's `with` function.
-    pub fn deserialize<'de, D: Deserializer<'de>, T: From<OsString>>(
-        from: D,
-    ) -> Result<Vec<T>, D::Error> {
-        Ok(Vec::<Kept>::deserialize(from)?
-            .into_iter()
-            .map(|kept| restore(kept).into())
-            .collect())
+    pub fn deserialize<'de, D: Deserializer<'de>, T: From<OsString>>(from: D) -> Result<Vec<T>, D::Error> {
+        Ok(Vec::<Kept>::deserialize(from)?.into_iter().map(|kept| restore(kept).into()).collect())
     }
 }

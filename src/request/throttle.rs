@@ -24,9 +24,8 @@ pub(super) fn throttles(
 ) -> Result<Vec<Throttle>, Invalid> {
     list.iter()
         .map(|text| {
-            let (device, number) = text
-                .rsplit_once(':')
-                .ok_or_else(|| Invalid::value(flag, text, "bad format; write DEVICE:RATE"))?;
+            let (device, number) =
+                text.rsplit_once(':').ok_or_else(|| Invalid::value(flag, text, "bad format; write DEVICE:RATE"))?;
             if !device.starts_with("/dev/") {
                 return Err(Invalid::value(
                     flag,
@@ -35,22 +34,15 @@ pub(super) fn throttles(
                 ));
             }
             let rate = rate(number).map_err(|why| Invalid::value(flag, text, why))?;
-            Ok(Throttle {
-                device: PathBuf::from(device),
-                rate,
-            })
+            Ok(Throttle { device: PathBuf::from(device), rate })
         })
         .collect()
 }
 
 /// A rate in bytes.
 pub(super) fn bytes_per_second(text: &str) -> Result<u64, String> {
-    let why =
-        "invalid rate; write a positive number of bytes per second, with kb, mb or gb if wanted";
-    size::parse(text)
-        .ok()
-        .filter(|rate| *rate > 0)
-        .ok_or_else(|| why.to_owned())
+    let why = "invalid rate; write a positive number of bytes per second, with kb, mb or gb if wanted";
+    size::parse(text).ok().filter(|rate| *rate > 0).ok_or_else(|| why.to_owned())
 }
 
 /// A rate in operations.

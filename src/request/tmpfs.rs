@@ -33,15 +33,7 @@ const WORDS: &[&str] = &[
     "nostrictatime",
 ];
 /// Options with a value (tmpfs(5)).
-const KEYS: &[&str] = &[
-    "size",
-    "mode",
-    "uid",
-    "gid",
-    "nr_inodes",
-    "nr_blocks",
-    "mpol",
-];
+const KEYS: &[&str] = &["size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol"];
 
 /// Reads one flag. docker's own defaults (noexec, nosuid, nodev) are laid below by the plan.
 pub(super) fn parse(text: &OsStr) -> Result<Mount, Invalid> {
@@ -62,8 +54,7 @@ pub(super) fn parse(text: &OsStr) -> Result<Mount, Invalid> {
 }
 
 fn option(word: &[u8]) -> Result<String, String> {
-    let text = std::str::from_utf8(word)
-        .map_err(|_| unknown("tmpfs option", word, "size=64m, mode=1777, noexec"))?;
+    let text = std::str::from_utf8(word).map_err(|_| unknown("tmpfs option", word, "size=64m, mode=1777, noexec"))?;
     let Some((key, value)) = text.split_once('=') else {
         return match WORDS.contains(&text) {
             true => Ok(text.to_owned()),
@@ -74,16 +65,11 @@ fn option(word: &[u8]) -> Result<String, String> {
     let number = || !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
     let good = match key {
         "size" | "nr_inodes" | "nr_blocks" => {
-            value
-                .strip_suffix('%')
-                .is_some_and(|part| part.parse::<u8>().is_ok())
-                || size::parse(value).is_ok()
+            value.strip_suffix('%').is_some_and(|part| part.parse::<u8>().is_ok()) || size::parse(value).is_ok()
         }
         "mode" => octal(),
         "uid" | "gid" => number(),
-        "mpol" => value
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"=:-,".contains(&byte)),
+        "mpol" => value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"=:-,".contains(&byte)),
         _ => return Err(unknown("tmpfs option", word, &KEYS.join(", "))),
     };
     match good {
@@ -94,10 +80,7 @@ fn option(word: &[u8]) -> Result<String, String> {
 
 /// The sentence for a word that isn't an option.
 pub(super) fn unknown(what: &str, word: &[u8], known: &str) -> String {
-    format!(
-        "invalid {what} {:?}; there are {known}",
-        String::from_utf8_lossy(word)
-    )
+    format!("invalid {what} {:?}; there are {known}", String::from_utf8_lossy(word))
 }
 
 #[cfg(test)]

@@ -54,22 +54,15 @@ pub(super) fn parse(flags: &[String]) -> Result<Vec<Ulimit>, Invalid> {
 }
 
 fn one(text: &str) -> Result<Ulimit, String> {
-    let (name, values) = text
-        .split_once('=')
-        .ok_or("invalid ulimit argument; write NAME=SOFT[:HARD]")?;
+    let (name, values) = text.split_once('=').ok_or("invalid ulimit argument; write NAME=SOFT[:HARD]")?;
     if !NAMES.contains(&name) {
-        return Err(format!(
-            "invalid ulimit type: {name}; there are {}",
-            NAMES.join(", ")
-        ));
+        return Err(format!("invalid ulimit type: {name}; there are {}", NAMES.join(", ")));
     }
     let (soft, hard) = match values.split(':').collect::<Vec<_>>()[..] {
         [both] => (value(both)?, value(both)?),
         [soft, hard] => (value(soft)?, value(hard)?),
         _ => {
-            return Err(format!(
-                "too many limit value arguments - {values}, can only have up to two, SOFT[:HARD]"
-            ));
+            return Err(format!("too many limit value arguments - {values}, can only have up to two, SOFT[:HARD]"));
         }
     };
     let ordered = match (soft, hard) {
@@ -85,11 +78,7 @@ fn one(text: &str) -> Result<Ulimit, String> {
             show(hard)
         ));
     }
-    Ok(Ulimit {
-        name: name.to_owned(),
-        soft,
-        hard,
-    })
+    Ok(Ulimit { name: name.to_owned(), soft, hard })
 }
 
 fn value(text: &str) -> Result<Option<u64>, String> {
@@ -111,13 +100,9 @@ mod tests {
     #[test]
     fn limits() {
         let read = |text: &str| {
-            parse(&[text.to_owned()])
-                .map(|limits| (limits[0].name.clone(), limits[0].soft, limits[0].hard))
+            parse(&[text.to_owned()]).map(|limits| (limits[0].name.clone(), limits[0].soft, limits[0].hard))
         };
-        assert_eq!(
-            read("nofile=1024"),
-            Ok(("nofile".into(), Some(1024), Some(1024)))
-        );
+        assert_eq!(read("nofile=1024"), Ok(("nofile".into(), Some(1024), Some(1024))));
         assert_eq!(read("nofile=1:2"), Ok(("nofile".into(), Some(1), Some(2))));
         assert_eq!(read("core=-1"), Ok(("core".into(), None, None)));
         assert_eq!(read("core=0:-1"), Ok(("core".into(), Some(0), None)));
@@ -139,13 +124,8 @@ mod tests {
         }
         let two = parse(&["nofile=1".into(), "core=2".into(), "nofile=3".into()]).unwrap();
         assert_eq!(
-            two.iter()
-                .map(|limit| (limit.oci_name(), limit.soft))
-                .collect::<Vec<_>>(),
-            [
-                ("RLIMIT_CORE".to_owned(), Some(2)),
-                ("RLIMIT_NOFILE".to_owned(), Some(3))
-            ]
+            two.iter().map(|limit| (limit.oci_name(), limit.soft)).collect::<Vec<_>>(),
+            [("RLIMIT_CORE".to_owned(), Some(2)), ("RLIMIT_NOFILE".to_owned(), Some(3))]
         );
     }
 }

@@ -10,32 +10,26 @@ use super::{Invalid, tmpfs};
 const FLAG: &str = "-v, --volume";
 
 /// Reads one flag. `warnings` gets what has no effect on this host.
-pub(super) fn parse(
-    text: &OsStr,
-    cwd: &Path,
-    warnings: &mut Vec<String>,
-) -> Result<Mount, Invalid> {
+pub(super) fn parse(text: &OsStr, cwd: &Path, warnings: &mut Vec<String>) -> Result<Mount, Invalid> {
     let wrong = |why: String| Invalid::value(FLAG, text, why);
     let parts: Vec<&[u8]> = text.as_bytes().split(|byte| *byte == b':').collect();
-    let (source, target, options) = match parts[..] {
-        [target] => (None, target, &b""[..]),
-        [source, target] => (Some(source), target, &b""[..]),
-        [source, target, options] => (Some(source), target, options),
-        _ => return Err(wrong("invalid volume specification; write SOURCE:TARGET[:OPTIONS], and use --mount for paths with a colon".to_owned())),
-    };
+    let (source, target, options) =
+        match parts[..] {
+            [target] => (None, target, &b""[..]),
+            [source, target] => (Some(source), target, &b""[..]),
+            [source, target, options] => (Some(source), target, options),
+            _ => return Err(wrong(
+                "invalid volume specification; write SOURCE:TARGET[:OPTIONS], and use --mount for paths with a colon"
+                    .to_owned(),
+            )),
+        };
     let target = mounts::target(OsStr::from_bytes(target)).map_err(wrong)?;
     let options = Options::parse(options, warnings).map_err(wrong)?;
     let Some(source) = source else {
-        return Ok(Mount::Volume {
-            target,
-            read_only: false,
-            copy: true,
-        });
+        return Ok(Mount::Volume { target, read_only: false, copy: true });
     };
     match source.first() {
-        None => Err(wrong(
-            "invalid volume specification: the source is empty".to_owned(),
-        )),
+        None => Err(wrong("invalid volume specification: the source is empty".to_owned())),
         Some(b'/' | b'.') => {
             if options.no_copy {
                 return Err(wrong("nocopy is for volumes; leave it out".to_owned()));
@@ -77,10 +71,7 @@ impl Options {
                     "ro or rw"
                 }
                 b"z" | b"Z" => {
-                    warnings.push(
-                        "the volume option z has no effect: minidock has no SELinux labels"
-                            .to_owned(),
-                    );
+                    warnings.push("the volume option z has no effect: minidock has no SELinux labels".to_owned());
                     "z or Z"
                 }
                 b"nocopy" => {
@@ -95,11 +86,7 @@ impl Options {
                         "propagation"
                     }
                     None => {
-                        return Err(tmpfs::unknown(
-                            "volume option",
-                            word,
-                            "ro, rw, rshared, rslave, rprivate",
-                        ));
+                        return Err(tmpfs::unknown("volume option", word, "ro, rw, rshared, rslave, rprivate"));
                     }
                 },
             };
@@ -135,26 +122,10 @@ mod tests {
 
     #[test]
     fn the_forms_of_a_volume() {
-        assert_eq!(
-            read("/a:/b").unwrap(),
-            bind("/a", "/b", false, Propagation::Rprivate)
-        );
-        assert_eq!(
-            read("./a:/b:ro").unwrap(),
-            bind("/cwd/a", "/b", true, Propagation::Rprivate)
-        );
-        assert_eq!(
-            read("/a:/b:rw,rslave,z").unwrap(),
-            bind("/a", "/b", false, Propagation::Rslave)
-        );
-        assert_eq!(
-            read("/anon/").unwrap(),
-            Mount::Volume {
-                target: "/anon".into(),
-                read_only: false,
-                copy: true
-            }
-        );
+        assert_eq!(read("/a:/b").unwrap(), bind("/a", "/b", false, Propagation::Rprivate));
+        assert_eq!(read("./a:/b:ro").unwrap(), bind("/cwd/a", "/b", true, Propagation::Rprivate));
+        assert_eq!(read("/a:/b:rw,rslave,z").unwrap(), bind("/a", "/b", false, Propagation::Rslave));
+        assert_eq!(read("/anon/").unwrap(), Mount::Volume { target: "/anon".into(), read_only: false, copy: true });
         let bytes = OsString::from_vec(b"/a\xff:/b\xfe".to_vec());
         assert!(parse(&bytes, Path::new("/"), &mut Vec::new()).is_ok());
     }

@@ -1,0 +1,199 @@
+//! Plans as text, without root: a command line goes in, the shell script that a teacher would write comes out.
+//!
+//! The expected scripts are in `golden/`. `MINIDOCK_GOLDEN=write cargo test plan` writes them anew; a changed script is
+//! reviewed as a changed behaviour.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use netsetup::firewall::{self, nftables};
+use netsetup::{Network, PortMapping, PublishMode};
+use runtime::cgroup::{Layout, V1, V2};
+
+use super::image::ImageFacts;
+use super::{Places, Plan, plan};
+use crate::cli::{self, Command};
+use crate::explain;
+use crate::facts::Facts;
+use crate::op::Op;
+use crate::request::ports::HostPort;
+use crate::request::{RunRequest, Surroundings};
+use crate::reservation::Reservation;
+
+const ID: &str = "c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00";
+
+fn request(words: &[&str]) -> RunRequest {
+    let arguments = ["run"].iter().chain(words).map(OsString::from);
+    let Ok(cli::Invocation { command: Command::Run(args), .. }) = cli::parse(arguments, &|_| None) else {
+        panic!("not a run: {words:?}")
+    };
+    let around = Surroundings {
+        cwd: PathBuf::from("/home/me"),
+        environment: &|_| None,
+        read: &|_, path| panic!("reads {}", path.display()),
+    };
+    RunRequest::gather(&args, &around).unwrap()
+}
+
+fn v2() -> Layout {
+    let controllers: Vec<String> = ["cpuset", "cpu", "io", "memory", "pids"].map(String::from).into();
+    let v2 = V2 { mount: "/sys/fs/cgroup".into(), controllers: controllers.clone(), enabled: controllers };
+    Layout { v2: Some(v2), cpus: Some("0-1".into()), mems: Some("0".into()), swap_limit: true, ..Layout::default() }
+}
+
+fn v1() -> Layout {
+    let hierarchy = |name: &str| V1 { mount: format!("/sys/fs/cgroup/{name}").into(), controllers: vec![name.into()] };
+    let v1 = ["cpu", "cpuset", "memory", "devices", "pids", "net_cls"].map(hierarchy).into();
+    Layout { v1, cpus: Some("0-1".into()), mems: Some("0".into()), swap_limit: true, ..Layout::default() }
+}
+
+fn facts(cgroup: Layout) -> Facts {
+    let network = Network {
+        name: "bridge".into(),
+        bridge: "docker0".into(),
+        gateway: [172, 17, 0, 1].into(),
+        prefix_len: 16,
+        mtu: 1500,
+        table: "minidock".into(),
+        backend: netsetup::Backend::Nftables,
+    };
+    let table = nftables::Facts { table: nftables::TableState::Missing, missing: vec![] };
+    let host = netsetup::Facts {
+        bridge: None,
+        addresses: vec![],
+        ip_forward: false,
+        route_localnet: false,
+        bridge_netfilter: false,
+        egress_mtu: 1500,
+        firewall: firewall::Facts::Nftables(table),
+    };
+    Facts {
+        runtime: runtime::Facts {
+            cgroup,
+            last_cap: 40,
+            kernel: (6, 1),
+            hard_limits: vec![1 << 20; 16],
+            capabilities: runtime::capabilities::Set::all(40),
+            can_raise_limits: true,
+            overlay: true,
+            apparmor: false,
+        },
+        network: Some((network, host)),
+        resolv_conf: "nameserver 10.0.0.2\n".into(),
+        hosts: "127.0.0.1 localhost\n".into(),
+        hostname: "lab".into(),
+        thermal_cpus: vec![],
+        cpus: 2,
+        block_devices: BTreeMap::new(),
+        devices: vec![],
+        missing_sources: vec![],
+        joined_net: None,
+        joined_pid: None,
+        joined_ipc: None,
+    }
+}
+
+fn reservation(request: &RunRequest) -> Reservation {
+    let ports = request.network.publish.iter().map(|publish| PortMapping {
+        protocol: publish.protocol,
+        host_address: publish.host_address,
+        host_port: if let HostPort::Fixed(port) = publish.host { port } else { 32768 },
+        container_port: publish.container_port,
+        mode: request.network.publish_mode.unwrap_or(PublishMode::Dnat),
+    });
+    Reservation {
+        id: ID.into(),
+        folder: format!("/var/lib/minidock/containers/{ID}").into(),
+        name: request.name.clone().unwrap_or_else(|| "calm_wren".into()),
+        address: Some([172, 17, 0, 2].into()),
+        ports: ports.collect(),
+    }
+}
+
+fn planned(words: &[&str], layout: Layout) -> anyhow::Result<Plan> {
+    let request = request(words);
+    let mut facts = facts(layout);
+    let mut reservation = reservation(&request);
+    if request.network.mode != crate::request::network::NetworkMode::Bridge {
+        (facts.network, reservation.address) = (None, None);
+    }
+    let image = ImageFacts {
+        id: "sha256:1".into(),
+        name: "web".into(),
+        layers: vec!["/var/lib/minidock/images/layers/aaa".into(), "/var/lib/minidock/images/layers/bbb".into()],
+        env: vec!["LANG=C".into()],
+        entrypoint: vec!["/bin/server".into()],
+        cmd: vec!["--port".into(), "80".into()],
+        workdir: "/srv".into(),
+        exposed: vec!["80/tcp".into()],
+        ..ImageFacts::default()
+    };
+    let places = Places { net_cls_mount: "/run/minidock/net_cls".into(), cgroup_parent: "minidock".into() };
+    plan(&request, &image, &facts, &reservation, &places)
+}
+
+fn script(plan: &Plan) -> String {
+    let mut commands: Vec<_> = plan.shared_cgroup.iter().flat_map(runtime::cgroup::Op::explain).collect();
+    commands.extend(plan.files.iter().chain(&plan.cgroup).flat_map(Op::explain));
+    commands.extend(plan.init_commands());
+    commands.extend(plan.endpoint.iter().flat_map(Op::explain));
+    commands.extend(plan.commands_after_network());
+    explain::script(&commands)
+}
+
+fn compare(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/plan/golden").join(name);
+    if std::env::var_os("MINIDOCK_GOLDEN").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    let first = text.lines().zip(expected.lines()).find(|(now, then)| now != then);
+    assert!(text == expected, "{name} differs, first in {first:?}; if this is meant: MINIDOCK_GOLDEN=write");
+}
+
+#[test]
+fn a_whole_run_on_cgroup_v2_is_this_script() {
+    let words = ["--name", "web", "-p", "10080:80", "-m", "64m", "--cpus", "0.5", "-v", "/data:/srv/data:ro", "web"];
+    compare("v2.sh", &script(&planned(&words, v2()).unwrap()));
+}
+
+#[test]
+fn a_whole_run_on_cgroup_v1_is_this_script() {
+    let words =
+        ["--net-cls", "1:10", "-m", "64m", "--pids-limit", "20", "--network", "none", "--read-only", "web", "-v"];
+    compare("v1.sh", &script(&planned(&words, v1()).unwrap()));
+}
+
+#[test]
+fn the_residues_of_a_plan_name_all_that_stays_on_the_host() {
+    let plan = planned(&["--name", "web", "-p", "10080:80", "-m", "64m", "web"], v2()).unwrap();
+    let all = plan.files.iter().chain(&plan.cgroup).chain(&plan.endpoint);
+    let residues: Vec<String> =
+        all.filter_map(|op| op.residue(Some(42))).map(|residue| serde_json::to_string(&residue).unwrap()).collect();
+    for part in [format!("minidock/{ID}"), "vethc0ffee0".into(), "\"pid\":42".into(), "10080".into()] {
+        assert!(residues.iter().any(|residue| residue.contains(&part)), "{part} in {residues:#?}");
+    }
+}
+
+#[test]
+fn what_can_not_work_is_refused_whole_with_the_reason() {
+    let refused = |words: &[&str], layout| planned(words, layout).map(drop).unwrap_err().to_string();
+    assert!(refused(&["--cpus", "3", "web"], v2()).contains("only 2 CPUs"));
+    let mut no_memory = v1();
+    no_memory.v1.retain(|hierarchy| hierarchy.controllers != ["memory"]);
+    assert!(refused(&["-m", "64m", "web"], no_memory).contains("memory"));
+    assert!(refused(&["--network", "none", "--add-host", "a:host-gateway", "web"], v2()).contains("host-gateway"));
+    assert!(refused(&["--sysctl", "kernel.panic=1", "web"], v2()).contains("kernel.panic"));
+}
+
+#[test]
+fn entrypoint_and_command_follow_dockers_rules() {
+    let args =
+        |words: &[&str]| planned(words, v2()).map(|plan| plan.spec.process().as_ref().unwrap().args().clone().unwrap());
+    assert_eq!(args(&["web"]).unwrap(), ["/bin/server", "--port", "80"]);
+    assert_eq!(args(&["web", "-x"]).unwrap(), ["/bin/server", "-x"]);
+    assert_eq!(args(&["--entrypoint", "sh", "web"]).unwrap(), ["sh"]);
+    assert_eq!(args(&["--entrypoint", "", "web", "ls"]).unwrap(), ["ls"]);
+    assert!(args(&["--entrypoint", "", "web"]).unwrap_err().to_string().contains("no command specified"));
+}
