@@ -193,7 +193,7 @@ fn the_standard_mounts_and_devices_are_there() {
         "-c",
         "cd /dev; ls -d *; for n in null zero full random urandom tty; do [ -c $n ] || echo no $n; done",
     ]);
-    let expected = "core fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero";
+    let expected = "fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero";
     let seen: BTreeSet<&str> = nodes.split_whitespace().collect();
     for name in expected.split(' ') {
         assert!(seen.contains(name), "/dev/{name} is missing: {nodes}");
