@@ -196,6 +196,9 @@ fn lock_file(path: &Path) -> Result<File> {
 }
 
 /// Whether a residue belongs to a stage that leads traffic to the container: undone before the exit is reported.
-pub fn leads_traffic(residue: &Residue) -> bool {
-    matches!(residue, Residue::Net(netsetup::Residue::NftElements { .. } | netsetup::Residue::IptablesRule { .. }))
+pub fn leads_traffic(residue: &Residue) -> Option<&netsetup::Residue> {
+    match residue {
+        Residue::Net(net @ (netsetup::Residue::NftElements { .. } | netsetup::Residue::IptablesRule { .. })) => Some(net),
+        _ => None,
+    }
 }

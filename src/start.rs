@@ -4,6 +4,7 @@
 //! at "go". Only this process writes the journal.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result, anyhow};
@@ -12,6 +13,7 @@ use netsetup::port::ReservedPort;
 use netsetup::proxy::{Gate, Proxy};
 use netsetup::{Host, Live, NewNetns, PublishMode};
 use runtime::init::{Running, Starting, Stdio};
+use runtime::namespaces::Namespace;
 
 use crate::commands::Engine;
 use crate::explain::{self, Command};
@@ -63,6 +65,9 @@ pub struct Container {
     pub ports: Vec<ReservedPort>,
     /// The log.
     pub log: Option<log::Writer>,
+    /// The container's mount namespace. Whoever drops the last reference does the unmounting, which waits for RCU grace
+    /// periods (4-16 ms): that must not be PID 1, whose end is only known afterwards.
+    pub mounts: Option<File>,
 }
 
 /// Tells the user of each operation as it happens.
@@ -101,6 +106,7 @@ pub fn start(
             proxies: made.proxies,
             ports: made.ports,
             log: made.log,
+            mounts: made.mounts,
         }),
         Err(error) => {
             let error = undo_failed(order, &journal, error);
@@ -152,6 +158,7 @@ struct Made {
     proxies: Vec<Proxy>,
     ports: Vec<ReservedPort>,
     log: Option<log::Writer>,
+    mounts: Option<File>,
 }
 
 impl Making<'_> {
@@ -186,11 +193,12 @@ impl Making<'_> {
         let (stdio, outputs) = self.streams(stdin)?;
         let starting = runtime::init::spawn(&plan.runtime, stdio)?;
         let mut netns =
-            if plan.runtime.namespaces.net == runtime::namespaces::Namespace::New && plan.attachment.is_some() {
+            if plan.runtime.namespaces.net == Namespace::New && plan.attachment.is_some() {
                 Some(NewNetns::create()?)
             } else {
                 None
             };
+        let mounts = File::open(format!("/proc/{}/ns/mnt", starting.pid)).ok();
         let (starting, netns) = self.connect(&plan, starting, netns.as_mut()).map(|starting| (starting, netns))?;
         if request.explain {
             (self.say)(&plan.commands_after_network());
@@ -203,7 +211,7 @@ impl Making<'_> {
         state.write(roots)?;
         let config = plan::paths::ContainerFolder::new(&reservation.folder).config();
         crate::files::replace(&config, &serde_json::to_vec(&plan.spec)?)?;
-        Ok(Made { state, running, outputs, proxies, ports, log })
+        Ok(Made { state, running, outputs, proxies, ports, log, mounts })
     }
 
     /// What containers share: the network, and the net_cls mount.

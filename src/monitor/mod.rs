@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use anyhow::Result;
+use netsetup::Host;
 
 use crate::error::Failure;
 use crate::explain::{self, Command};
@@ -71,7 +72,7 @@ fn serve(
     terminal: Option<Saved>,
     keep_stdin: Option<OwnedFd>,
 ) {
-    let Container { journal, cleaner, mut state, running, outputs, proxies, ports, log } = container;
+    let Container { journal, cleaner, mut state, running, outputs, proxies, ports, log, mounts } = container;
     send(&client, wire::STARTED, &[]);
     let mut relay = Relay {
         pidfd: running.pidfd,
@@ -101,14 +102,18 @@ fn serve(
     let ended = ended.unwrap_or(Ended { code: 255, killed: false });
     relay.proxies.clear();
     drop(ports); // the host's ports are free before the exit is known
-    if let Err(problem) = note_end(order, &journal, &mut state, ended, oom_killed) {
-        let text = format!("minidock: {}\n", crate::error::text(&problem));
+    let noted = Host::open().map_err(Into::into).and_then(|mut host| {
+        note_end(order, &journal, &mut state, ended, oom_killed, &mut host).map(|()| host)
+    });
+    if let Err(problem) = &noted {
+        let text = format!("minidock: {}\n", crate::error::text(problem));
         wire::push(&mut relay.to_client, wire::NOTE, text.as_bytes());
     }
     wire::push(&mut relay.to_client, wire::EXIT, &ended.code.to_le_bytes());
     relay.flush_client();
     // Until here a detached `-i` container has not seen the end of its input.
     drop(keep_stdin);
+    drop((noted, mounts));
     drop(cleaner);
 }
 
@@ -151,14 +156,23 @@ fn kill_rest(order: &Order, journal: &Journal) {
 }
 
 /// Writes down how it ended, and stops its traffic, before the exit is reported.
-fn note_end(order: &Order, journal: &Journal, state: &mut State, ended: Ended, oom_killed: bool) -> Result<()> {
-    let contents = journal.contents()?;
-    let netns = contents.header.as_ref().and_then(|header| header.netns);
-    let traffic: Vec<Residue> = contents.entries.into_iter().filter(network::leads_traffic).collect();
-    let errors = residue::undo(&order.engine.roots, netns, &traffic);
+///
+/// The sockets stay open in `host`: closing one waits for an RCU grace period (10 ms) while the kernel still has deleted
+/// elements to free (nft_rcv_nl_event() in net/netfilter/nf_tables_api.c), and the user need not wait for that.
+fn note_end(
+    order: &Order,
+    journal: &Journal,
+    state: &mut State,
+    ended: Ended,
+    oom_killed: bool,
+    host: &mut Host,
+) -> Result<()> {
+    let entries = journal.contents()?.entries;
+    let traffic: Vec<netsetup::Residue> = entries.iter().rev().filter_map(network::leads_traffic).cloned().collect();
+    let results = if traffic.is_empty() { vec![] } else { netsetup::undo(&traffic, host) };
     if !state.auto_remove {
         state.end(ended.code, oom_killed, "");
         state.write(&order.engine.roots)?;
     }
-    recover::first_error(errors)
+    recover::first_error(results.into_iter().filter_map(Result::err).map(Into::into).collect())
 }
