@@ -126,12 +126,17 @@ fn the_host_name_and_the_files_in_etc_are_the_container_s() {
 #[test]
 fn the_container_has_namespaces_of_its_own() {
     let host = TestHost::new();
-    let inside =
-        host.output_of(&["busybox", "sh", "-c", "readlink /proc/self/ns/*; echo $$; ls /proc | grep -c '^[0-9]'"]);
+    let inside = host.output_of(&[
+        "busybox",
+        "sh",
+        "-c",
+        "for n in /proc/self/ns/*; do readlink $n; done; echo $$; ls /proc | grep -c '^[0-9]'",
+    ]);
     let here: BTreeSet<String> = ["cgroup", "ipc", "mnt", "net", "pid", "uts"]
         .iter()
         .map(|kind| std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap().display().to_string())
         .collect();
+    assert!(inside.lines().filter(|line| line.contains(":[")).count() >= 6, "{inside}");
     assert!(inside.lines().all(|line| !here.contains(line)), "{inside}\n{here:?}");
     let last: Vec<&str> = inside.lines().rev().take(2).collect();
     assert_eq!(last[1], "1", "the program is PID 1");
@@ -146,7 +151,7 @@ fn the_container_has_namespaces_of_its_own() {
         "busybox",
         "sh",
         "-c",
-        "readlink /proc/self/ns/*",
+        "for n in /proc/self/ns/*; do readlink $n; done",
     ]);
     for kind in ["ipc", "pid", "uts"] {
         let link = std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap().display().to_string();

@@ -217,7 +217,7 @@ fn the_disk_weight_is_read_back_or_refused_where_the_kernel_has_none() {
         assert!(
             values
                 .iter()
-                .any(|value| value.trim() == "300" || value.contains("default 300") || value.contains("default 2948")),
+                .any(|value| value.trim() == "300" || value.contains("default 300") || value.contains("default 2930")),
             "{values:?}"
         );
     } else {
