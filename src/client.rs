@@ -82,27 +82,34 @@ impl Output {
 
 /// The signals that a foreground client passes on, blocked before the monitor is forked so that none is lost.
 pub fn forwarded_signals() -> SigSet {
-    let mut set = SigSet::empty();
-    for signal in [
-        Signal::SIGINT,
-        Signal::SIGTERM,
-        Signal::SIGHUP,
-        Signal::SIGQUIT,
-        Signal::SIGUSR1,
-        Signal::SIGUSR2,
-        Signal::SIGALRM,
-        Signal::SIGCONT,
-        Signal::SIGWINCH,
-    ] {
-        set.add(signal);
-    }
+    // Not those that a process gets for its own deeds, nor SIGCHLD, SIGPIPE and SIGURG, as docker; the job control
+    // signals stop this process as the user's shell expects.
+    let own = [
+        Signal::SIGKILL,
+        Signal::SIGSTOP,
+        Signal::SIGSEGV,
+        Signal::SIGBUS,
+        Signal::SIGFPE,
+        Signal::SIGILL,
+        Signal::SIGTRAP,
+        Signal::SIGABRT,
+        Signal::SIGSYS,
+        Signal::SIGCHLD,
+        Signal::SIGPIPE,
+        Signal::SIGURG,
+        Signal::SIGTSTP,
+        Signal::SIGTTIN,
+        Signal::SIGTTOU,
+    ];
+    let mut set = SigSet::all();
+    own.into_iter().for_each(|signal| set.remove(signal));
     set
 }
 
-/// Runs until the container has ended, or the client may leave it.
-pub fn run(client: Client) -> Result<Ended> {
+/// Runs until the container has ended, or the client may leave it. `on_start` is called when the program runs.
+pub fn run(client: Client, on_start: &mut dyn FnMut() -> Result<()>) -> Result<Ended> {
     let saved = if client.terminal { Saved::new(io::stdin().as_fd())? } else { None };
-    let result = Loop::new(client)?.run(saved.as_ref());
+    let result = Loop::new(client)?.run(saved.as_ref(), on_start);
     if let Some(saved) = saved {
         saved.restore();
     }
@@ -145,7 +152,7 @@ impl Loop {
         })
     }
 
-    fn run(mut self, saved: Option<&Saved>) -> Result<Ended> {
+    fn run(mut self, saved: Option<&Saved>, on_start: &mut dyn FnMut() -> Result<()>) -> Result<Ended> {
         loop {
             if let Some(ended) =
                 self.ended.take_if(|_| self.stdout.waiting.is_empty() && self.stderr.waiting.is_empty())
@@ -155,20 +162,27 @@ impl Loop {
             if self.stdout.broken {
                 return Ok(Ended::BrokenPipe);
             }
-            self.step(saved)?;
+            if self.step(saved)? {
+                on_start()?;
+            }
         }
     }
 
-    fn step(&mut self, saved: Option<&Saved>) -> Result<()> {
+    /// One turn; true when the program has started in it.
+    fn step(&mut self, saved: Option<&Saved>) -> Result<bool> {
         let stdin = io::stdin();
         let room = self.stdout.waiting.len() < HIGH_WATER && self.stderr.waiting.len() < HIGH_WATER;
         let mut monitor_events = PollFlags::empty();
         monitor_events.set(PollFlags::IN, room && self.ended.is_none());
         monitor_events.set(PollFlags::OUT, !self.to_monitor.is_empty());
         let wants_input = self.stdin_open && self.to_stdin.is_empty() && self.to_monitor.len() < HIGH_WATER;
-        let mut fds =
-            vec![PollFd::new(&self.client.monitor, monitor_events), PollFd::new(&self.signals, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
         let place = |fds: &mut Vec<PollFd<'_>>| fds.len() - 1;
+        // Left out when nothing is wanted of it: a closed connection would end every poll at once.
+        let at_monitor = (!monitor_events.is_empty()).then(|| {
+            fds.push(PollFd::new(&self.client.monitor, monitor_events));
+            place(&mut fds)
+        });
         let (mut at_stdin, mut at_pipe, mut at_out, mut at_err) = (None, None, None, None);
         if wants_input {
             fds.push(PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::IN));
@@ -190,12 +204,12 @@ impl Loop {
         }
         match poll(&mut fds, None) {
             Ok(_) => {}
-            Err(rustix::io::Errno::INTR) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => return Ok(false),
             Err(error) => return Err(error).context("cannot wait for the container"),
         }
         let ready = |at: Option<usize>| at.is_some_and(|at| !fds[at].revents().is_empty());
-        let monitor = fds[0].revents();
-        let signalled = !fds[1].revents().is_empty();
+        let monitor = at_monitor.map_or(PollFlags::empty(), |at| fds[at].revents());
+        let signalled = !fds[0].revents().is_empty();
         let (stdin_ready, pipe_ready) = (ready(at_stdin), ready(at_pipe));
         let pipe_gone = at_pipe.is_some_and(|at| fds[at].revents().contains(PollFlags::ERR));
         let (out_ready, err_ready) = (ready(at_out), ready(at_err));
@@ -224,12 +238,12 @@ impl Loop {
             self.write_monitor();
         }
         if monitor.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) && room {
-            self.read_monitor(saved)?;
+            return self.read_monitor(saved);
         }
-        Ok(())
+        Ok(false)
     }
 
-    fn read_monitor(&mut self, saved: Option<&Saved>) -> Result<()> {
+    fn read_monitor(&mut self, saved: Option<&Saved>) -> Result<bool> {
         let mut chunk = [0u8; 64 << 10];
         let end = match rustix::io::read(&self.client.monitor, &mut chunk) {
             Ok(0) => true,
@@ -258,7 +272,10 @@ impl Loop {
             if client.detach {
                 *ended = Some(Ended::Detached);
             } else if let Some(saved) = saved {
-                saved.make_raw()?;
+                // Without -i nobody reads the keyboard: ^C must go on making a signal.
+                if client.interactive {
+                    saved.make_raw()?;
+                }
                 push_size(to_monitor);
             }
         }
@@ -269,7 +286,7 @@ impl Loop {
                 .extend_from_slice(b"minidock: the container's monitor was killed, and the container with it\n");
             self.ended = Some(Ended::Exit(137));
         }
-        Ok(())
+        Ok(started)
     }
 
     fn take_signals(&mut self, stdin: &io::Stdin) -> Result<()> {

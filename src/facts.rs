@@ -13,6 +13,7 @@ use crate::commands::Engine;
 use crate::containers;
 use crate::host_netns;
 use crate::plan::limits::DeviceNumbers;
+use crate::process::Process;
 use crate::request::RunRequest;
 use crate::request::mounts::Mount;
 use crate::request::namespaces::{Ipc, Pid};
@@ -47,11 +48,13 @@ pub struct DeviceNode {
 #[derive(Debug, Clone)]
 pub struct Joined {
     /// Its PID 1.
-    pub pid: u32,
+    pub process: Process,
+    /// Its name for itself.
+    pub hostname: String,
     /// Its id.
     pub id: String,
-    /// Its folder, for the files that it shares.
-    pub folder: PathBuf,
+    /// The folder of the hosts, hostname and resolv.conf that it has, perhaps those of a third container.
+    pub etc_folder: PathBuf,
 }
 
 /// What the plan knows of the host.
@@ -102,6 +105,12 @@ pub fn read(engine: &Engine, request: &RunRequest, host: &mut Host) -> Result<Fa
     let join = |wanted: Option<&str>| wanted.map(|name| joined(engine, name)).transpose();
     let net = if let NetworkMode::Container(name) = mode { Some(name.as_str()) } else { None };
     let pid = if let Pid::Container(name) = &request.namespaces.pid { Some(name.as_str()) } else { None };
+    if matches!(request.namespaces.ipc, Ipc::Container(_)) {
+        bail!(
+            "--ipc container:NAME is not supported yet: the other container's /dev/shm can't be shared; use --ipc host for \
+             both, or -v with a common folder on a tmpfs"
+        );
+    }
     let ipc = if let Ipc::Container(name) = &request.namespaces.ipc { Some(name.as_str()) } else { None };
     Ok(Facts {
         runtime: runtime::Facts::read()?,
@@ -152,8 +161,8 @@ fn mark(root: &Path) -> u32 {
 fn joined(engine: &Engine, name: &str) -> Result<Joined> {
     let state: State = containers::find_running(&engine.roots, name)
         .with_context(|| format!("cannot join the namespaces of container {name}"))?;
-    let pid = state.process.map(|process| process.pid).ok_or_else(|| anyhow!("container {name} is not running"))?;
-    Ok(Joined { pid, folder: engine.roots.container(&state.id), id: state.id })
+    let process = state.process.ok_or_else(|| anyhow!("container {name} is not running"))?;
+    Ok(Joined { process, hostname: state.config.hostname, etc_folder: state.etc_folder, id: state.id })
 }
 
 /// systemd-resolved's stub on 127.0.0.53 can't be reached from a container; its real servers are in another file.

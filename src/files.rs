@@ -25,6 +25,12 @@ pub enum Op {
         /// What it is for.
         why: &'static str,
     },
+    /// A folder of the host with its parents, found or made: the source of `-v`. It stays, as docker's does: it isn't the
+    /// container's, and others may use it by then.
+    Source {
+        /// Its path.
+        path: PathBuf,
+    },
     /// A file that must not exist yet.
     File {
         /// Its path.
@@ -45,6 +51,10 @@ impl Op {
             Op::Folder { path, mode, why } => {
                 vec![(format!("mkdir -p -m {mode:o} {}", quote(path)), why.to_string())]
             }
+            Op::Source { path } => vec![(
+                format!("mkdir -p {}", quote(path)),
+                "the source of -v is not there: docker makes it, and so does minidock".to_string(),
+            )],
             Op::File { path, text, mode, why } => {
                 let path = quote(path);
                 let quoted = quote(Path::new(text));
@@ -64,6 +74,7 @@ pub fn apply(ops: &[Op]) -> Result<()> {
                 fs::set_permissions(path, Permissions::from_mode(*mode))
                     .with_context(|| cannot_make("folder", path))?;
             }
+            Op::Source { path } => fs::create_dir_all(path).with_context(|| cannot_make("folder", path))?,
             Op::File { path, text, mode, .. } => write_new(path, text.as_bytes(), *mode)?,
         }
     }
@@ -93,6 +104,13 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let _ = fs::remove_file(&temporary);
     write_new(&temporary, bytes, 0o600)?;
     fs::rename(&temporary, path).with_context(|| format!("cannot replace {}", path.display()))
+}
+
+/// Writes over an existing file.
+pub fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file = fs::OpenOptions::new().write(true).open(path)?;
+    std::os::unix::fs::FileExt::write_all_at(&file, bytes, 0)?;
+    file.set_len(bytes.len() as u64)
 }
 
 /// Makes a folder of the engine and its parents, readable for root only (CVE-2021-41091: other users must not reach

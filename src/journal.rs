@@ -10,11 +10,12 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use serde::{Deserialize, Serialize};
 
 use crate::crash;
@@ -64,14 +65,17 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Begins a journal that must not exist yet, locks it and writes the header and the first entries in one write.
+    /// Begins a journal that must not exist yet: header and first entries in one write. It gets its name when it's locked
+    /// and written, so that nobody ever finds it free or empty while its maker lives.
     pub fn create(path: &Path, header: &Header, first: &[Residue]) -> Result<Journal> {
+        let unborn = path.with_extension("new");
+        let _ = std::fs::remove_file(&unborn); // a maker's that was killed; the caller keeps other living ones away
         let file = OpenOptions::new()
             .read(true)
             .append(true)
             .create_new(true)
             .mode(0o600)
-            .open(path)
+            .open(&unborn)
             .with_context(|| format!("cannot create the journal {}", path.display()))?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)
             .with_context(|| format!("cannot lock the journal {}", path.display()))?;
@@ -79,7 +83,19 @@ impl Journal {
         let mut text = serde_json::to_string(header)?;
         text.push('\n');
         journal.write(text, first)?;
+        renameat_with(CWD, &unborn, CWD, path, RenameFlags::NOREPLACE)
+            .with_context(|| format!("cannot create the journal {}", path.display()))?;
         Ok(journal)
+    }
+
+    /// The descriptor that the lock hangs on.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// Whether a living process owns it.
+    pub fn is_owned(path: &Path) -> bool {
+        File::open(path).is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared).is_err())
     }
 
     /// Opens and locks an existing journal whose owner is gone. `None`: somebody holds it, or it doesn't exist.

@@ -28,7 +28,9 @@ pub fn ensure(
     host: &mut Host,
     say: &mut dyn FnMut(&[Command]),
 ) -> Result<()> {
-    if netsetup::plan_network(network, facts)?.is_empty() {
+    // The facts were read before the address was leased, which is what keeps others from removing the network.
+    let same = facts.bridge.as_ref().is_some_and(|bridge| Some(bridge.index) == link_index(&network.bridge));
+    if same && netsetup::plan_network(network, facts)?.is_empty() {
         return Ok(());
     }
     let _lock = lock(roots, &network.name)?;
@@ -37,18 +39,26 @@ pub fn ensure(
     apply_shared(roots, &network.name, &ops, host, say)
 }
 
+/// The index of a link; not from /sys, which shows the namespace that it was mounted in.
+fn link_index(name: &str) -> Option<u32> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice::name_to_index, socket_with};
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None).ok()?;
+    name_to_index(socket, name).ok()
+}
+
 /// Applies operations whose residues belong to the network `name`, recording those that its journal doesn't have yet.
 /// The caller holds the network's lock.
 fn apply_shared(roots: &Roots, name: &str, ops: &[Op], host: &mut Host, say: &mut dyn FnMut(&[Command])) -> Result<()> {
     let path = journal_path(roots, name);
-    let known = match journal::read(&path) {
-        Ok(contents) if contents.header.as_ref().is_some_and(|header| header.boot_id == journal::boot_id()) => {
+    let known = match path.exists().then(|| journal::read(&path)).transpose()? {
+        Some(contents) if contents.header.as_ref().is_some_and(|header| header.boot_id == journal::boot_id()) => {
             contents.entries
         }
-        _ => {
+        Some(_) => {
             let _ = std::fs::remove_file(&path); // another boot's: the kernel has forgotten it all
             vec![]
         }
+        None => vec![],
     };
     let mut new = Vec::new();
     for residue in ops.iter().filter_map(|op| op.residue(None)) {
@@ -112,13 +122,27 @@ pub fn remove(roots: &Roots, name: &str) -> Result<()> {
     if let Some((address, owner)) = users(roots, name).first() {
         bail!("network {name} is in use: container {} has {address}; remove it first", recover::short(owner));
     }
-    undo_all(roots, name)
+    undo_all(roots, name)?;
+    // The net_cls mount belongs to no single network. It goes with the last one, unless a container still has a group in
+    // it, or somebody else has.
+    if journal_path(roots, SHARED_MOUNTS).exists() {
+        let _lock = lock(roots, SHARED_MOUNTS)?;
+        let _ = undo_all(roots, SHARED_MOUNTS);
+    }
+    Ok(())
 }
 
 /// Removes a network that nobody uses and of which something is missing: its maker was killed half-way.
 pub fn recover(roots: &Roots, network: &Network) -> Result<()> {
     forget_gone(roots, &network.name);
     let path = journal_path(roots, &network.name);
+    for name in [&network.name, SHARED_MOUNTS] {
+        let unborn = journal_path(roots, name).with_extension("new");
+        if unborn.exists() {
+            let _lock = lock(roots, name)?;
+            let _ = std::fs::remove_file(&unborn); // its maker was killed before it had begun
+        }
+    }
     if !path.exists() || !users(roots, &network.name).is_empty() {
         return Ok(());
     }
@@ -168,7 +192,9 @@ fn forget_gone(roots: &Roots, name: &str) {
         let name = entry.file_name().to_string_lossy().into_owned();
         let Some(inode) = name.strip_prefix("net-").and_then(|inode| inode.parse().ok()) else { continue };
         if !host_netns::exists(inode) {
-            let _ = std::fs::remove_file(entry.path().join("journal"));
+            for file in ["journal", "journal.new"] {
+                let _ = std::fs::remove_file(entry.path().join(file));
+            }
             let _ = std::fs::remove_dir(entry.path());
         }
     }
@@ -198,7 +224,9 @@ fn lock_file(path: &Path) -> Result<File> {
 /// Whether a residue belongs to a stage that leads traffic to the container: undone before the exit is reported.
 pub fn leads_traffic(residue: &Residue) -> Option<&netsetup::Residue> {
     match residue {
-        Residue::Net(net @ (netsetup::Residue::NftElements { .. } | netsetup::Residue::IptablesRule { .. })) => Some(net),
+        Residue::Net(net @ (netsetup::Residue::NftElements { .. } | netsetup::Residue::IptablesRule { .. })) => {
+            Some(net)
+        }
         _ => None,
     }
 }

@@ -87,6 +87,12 @@ pub fn recover(roots: &Roots, id: &str) -> Result<()> {
 /// Brings a container whose owner has ended (or died) into its final state: removed, or exited with nothing left of its
 /// run. The caller holds the journal's lock.
 pub fn settle(roots: &Roots, id: &str, journal: &Journal) -> Result<()> {
+    settle_ended(roots, id, journal, None)
+}
+
+/// [`settle`], with the exit code if the monitor could still say it. Kernel objects go first: what can't be written (a
+/// full disk) must not keep an address or a port.
+pub fn settle_ended(roots: &Roots, id: &str, journal: &Journal, code: Option<i32>) -> Result<()> {
     let contents = journal.contents()?;
     let Some(header) = &contents.header else {
         return files::remove_folder(roots, &roots.container(id)); // the owner died before it wrote a byte
@@ -95,14 +101,18 @@ pub fn settle(roots: &Roots, id: &str, journal: &Journal) -> Result<()> {
     let Some(mut state) = state.filter(|_| !header.auto_remove) else {
         return first_error(undo(roots, journal, Scope::Container));
     };
+    let undone = match contents.entries.iter().any(Residue::ends_with_run) {
+        true => first_error(undo(roots, journal, Scope::Run)),
+        false => Ok(()),
+    };
     if state.status == Status::Running {
-        state.end(137, false, "its monitor was killed");
+        match code {
+            Some(code) => state.end(code, false, ""),
+            None => state.end(137, false, "its monitor was killed"),
+        }
         state.write(roots)?;
     }
-    if contents.entries.iter().any(Residue::ends_with_run) {
-        first_error(undo(roots, journal, Scope::Run))?;
-    }
-    Ok(())
+    undone
 }
 
 /// A folder without a journal: its maker died between two system calls, or is between them now. The maker holds the

@@ -22,8 +22,13 @@ pub struct Roots {
 impl Roots {
     /// The folders for `--root`/`MINIDOCK_ROOT`, or the default ones.
     pub fn new(root: Option<&Path>) -> Roots {
+        // One spelling for one root: names and bridges are derived from it, and paths in plans must be absolute.
+        let root = root.map(|root| {
+            let root = std::path::absolute(root).unwrap_or_else(|_| root.to_path_buf());
+            std::fs::canonicalize(&root).unwrap_or(root)
+        });
         match root {
-            Some(root) if root != Path::new(DEFAULT_ROOT) => Roots { root: root.to_path_buf(), run: root.join("run") },
+            Some(root) if root != Path::new(DEFAULT_ROOT) => Roots { run: root.join("run"), root },
             _ => Roots { root: DEFAULT_ROOT.into(), run: DEFAULT_RUN.into() },
         }
     }

@@ -74,12 +74,7 @@ pub struct Container {
 pub type Say<'a> = &'a mut dyn FnMut(&[Command]);
 
 /// Makes the container and starts its program. After an error nothing of it is left.
-pub fn start(
-    order: &Order,
-    stdin: Option<OwnedFd>,
-    client: &impl std::os::fd::AsRawFd,
-    say: Say<'_>,
-) -> Result<Container> {
+pub fn start(order: &Order, stdin: Option<OwnedFd>, say: Say<'_>) -> Result<Container> {
     let roots = &order.engine.roots;
     let mut host = Host::open()?;
     let store = Store::open(&roots.root)?;
@@ -91,7 +86,7 @@ pub fn start(
     let (journal, name) =
         reservation::begin(roots, &order.id, order.request.name.as_deref(), image_id, order.request.remove)?;
     drop(guard);
-    let cleaner = match Cleaner::fork(roots, &order.id, &journal, client) {
+    let cleaner = match Cleaner::fork(roots, &order.id, &journal) {
         Ok(cleaner) => cleaner,
         Err(error) => return Err(undo_failed(order, &journal, error)),
     };
@@ -192,12 +187,12 @@ impl Making<'_> {
         }
         let (stdio, outputs) = self.streams(stdin)?;
         let starting = runtime::init::spawn(&plan.runtime, stdio)?;
-        let mut netns =
-            if plan.runtime.namespaces.net == Namespace::New && plan.attachment.is_some() {
-                Some(NewNetns::create()?)
-            } else {
-                None
-            };
+        self.check_joined()?;
+        let mut netns = if plan.runtime.namespaces.net == Namespace::New && plan.attachment.is_some() {
+            Some(NewNetns::create()?)
+        } else {
+            None
+        };
         let mounts = File::open(format!("/proc/{}/ns/mnt", starting.pid)).ok();
         let (starting, netns) = self.connect(&plan, starting, netns.as_mut()).map(|starting| (starting, netns))?;
         if request.explain {
@@ -251,6 +246,15 @@ impl Making<'_> {
         Ok(starting)
     }
 
+    /// The namespaces to join were opened by pid: if their container has ended, that may have been another's.
+    fn check_joined(&self) -> Result<()> {
+        let joined = [&self.facts.joined_net, &self.facts.joined_pid, &self.facts.joined_ipc];
+        match joined.into_iter().flatten().find(|joined| !joined.process.is_alive()) {
+            Some(joined) => Err(anyhow!("container {} has just ended; its namespaces can't be joined", joined.id)),
+            None => Ok(()),
+        }
+    }
+
     fn streams(&self, stdin: Option<OwnedFd>) -> Result<(Stdio, [Option<OwnedFd>; 2])> {
         if self.order.request.terminal {
             let (rows, columns) = self.order.size;
@@ -283,6 +287,10 @@ impl Making<'_> {
             layers: self.image.layers.clone(),
             config: self.config(plan, reservation)?,
             volumes: plan.volumes.clone(),
+            etc_folder: match &self.facts.joined_net {
+                Some(joined) => joined.etc_folder.clone(),
+                None => reservation.folder.clone(),
+            },
             auto_remove: request.remove,
             other: serde_json::Map::new(),
         })

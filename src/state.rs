@@ -113,6 +113,8 @@ pub struct State {
     pub attachment: Option<Attachment>,
     /// Layer folders, lowest first.
     pub layers: Vec<PathBuf>,
+    /// The folder of its hosts, hostname and resolv.conf: its own, or that of the container whose network it shares.
+    pub etc_folder: PathBuf,
     /// The container vanishes when it ends.
     pub auto_remove: bool,
     /// What came of request and image together.
@@ -136,9 +138,15 @@ impl State {
         serde_json::from_slice(&bytes).map(Some).with_context(|| format!("{} is damaged", path.display()))
     }
 
-    /// Writes it, replacing the former one at once.
+    /// Writes it, replacing the former one at once. On a full disk it's written over the former one, which needs no new
+    /// block: how a program ended must not be lost.
     pub fn write(&self, roots: &Roots) -> Result<()> {
-        files::replace(&roots.container(&self.id).join("state.json"), &serde_json::to_vec(self)?)
+        let (path, bytes) = (roots.container(&self.id).join("state.json"), serde_json::to_vec(self)?);
+        files::replace(&path, &bytes).or_else(|error| {
+            let full =
+                error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::StorageFull);
+            if full && files::overwrite(&path, &bytes).is_ok() { Ok(()) } else { Err(error) }
+        })
     }
 
     /// Notes the end of the program.

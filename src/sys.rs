@@ -1,6 +1,6 @@
 //! The engine's own raw system calls: one small safe function each.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::unistd::ForkResult;
 
@@ -28,11 +28,20 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Closes a forked child's copy of a descriptor that its parent still owns.
-pub fn close_inherited(fd: &impl AsRawFd) {
-    // SAFETY: only called in a child that never uses `fd` again and ends with `exit_now`, which runs no destructor that
-    // would close the number a second time.
-    unsafe { libc::close(fd.as_raw_fd()) };
+/// Closes a forked child's copies of every descriptor from 3 on but these: its parent's, and whatever the caller of
+/// minidock left open.
+pub fn close_all_but(keep: &[BorrowedFd<'_>]) {
+    let mut keep: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).filter(|fd| *fd > 2).collect();
+    keep.sort_unstable();
+    let mut first = 3;
+    for fd in keep.into_iter().chain([u32::MAX]) {
+        if fd > first {
+            // SAFETY: only called in a forked child before it opens anything; it never uses or drops an owner of another
+            // descriptor (it ends with `exit_now`), so no number is closed twice or used after.
+            unsafe { libc::syscall(libc::SYS_close_range, first, fd - 1, 0) };
+        }
+        first = fd.saturating_add(1);
+    }
 }
 
 /// Sends any signal number (real-time ones too) to a process; false when it has ended or the number is none.

@@ -22,6 +22,11 @@ impl Saved {
         Ok(Some(Saved { terminal, mode }))
     }
 
+    /// The terminal's descriptor.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.terminal.as_fd()
+    }
+
     /// Every byte goes to the container as typed, ^C included.
     pub fn make_raw(&self) -> Result<()> {
         let mut raw = self.mode.clone();

@@ -40,7 +40,7 @@ pub fn exec(roots: &Roots, args: &ExecArgs) -> Result<u8> {
         serde_json::from_slice(&std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?)
             .with_context(|| format!("{} is damaged", path.display()))?;
     let program = Program { process: process(&request, &run_request, &spec)?, spec, state, request, run_request };
-    match client::run(fork_relay(program)?)? {
+    match client::run(fork_relay(program)?, &mut || Ok(()))? {
         Ended::Detached => Ok(0),
         Ended::Exit(code) => Ok(code as u8),
         Ended::Failed { code, message } => {
@@ -113,9 +113,14 @@ fn fork_relay(program: Program) -> Result<Client> {
     blocked.thread_block().context("cannot block signals")?;
     match sys::fork().context("cannot fork the relay")? {
         Fork::Child => {
-            drop((ours, stdin_pipe));
+            std::mem::forget((ours, stdin_pipe)); // closed below
             let _ = blocked.thread_unblock();
             let _ = rustix::process::setsid();
+            let mut keep = vec![relays.as_fd()];
+            keep.extend(stdin.iter().map(AsFd::as_fd));
+            keep.extend(saved.iter().map(Saved::fd));
+            sys::close_all_but(&keep);
+            let _ = rustix::process::chdir("/");
             sys::exit_now(relay(&program, relays, stdin, saved, size))
         }
         Fork::Parent => {
@@ -161,7 +166,6 @@ fn relay(
         proxies: vec![],
         log: None,
         to_client: vec![],
-        wait_for_output: false,
     };
     let ended = relay.run(|_| ()).unwrap_or(relay::Ended { code: 255, killed: false });
     wire::push(&mut relay.to_client, wire::EXIT, &ended.code.to_le_bytes());

@@ -10,6 +10,7 @@ use crate::cli::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
 use crate::containers;
 use crate::format::{self, images::ImageLine};
 use crate::journal;
+use crate::recover;
 use crate::roots::Roots;
 use crate::state::State;
 use crate::view;
@@ -125,11 +126,17 @@ pub fn rmi(roots: &Roots, args: &RmiArgs) -> Result<u8> {
 fn users(roots: &Roots, id: &ImageId) -> Vec<String> {
     let wanted = id.to_string();
     let uses = |container: &String| {
+        // One that is just ending is as good as gone.
+        if recover::wait_if_ending(roots, container).unwrap_or(false) {
+            return None;
+        }
         let folder = roots.container(container);
-        let contents = journal::read(&folder.join("journal")).ok()?;
+        let Ok(contents) = journal::read(&folder.join("journal")) else {
+            return Some(format!("perhaps container {}, whose journal can't be read", recover::short(container)));
+        };
         let image = contents.header?.image?;
         let name = State::read(&folder).ok().flatten().map(|state| format!(" ({})", state.name)).unwrap_or_default();
-        (image == wanted).then(|| format!("container {}{name}", crate::recover::short(container)))
+        (image == wanted).then(|| format!("container {}{name}", recover::short(container)))
     };
     containers::ids(roots).iter().filter_map(uses).collect()
 }

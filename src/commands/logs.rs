@@ -10,10 +10,11 @@ use anyhow::{Context, Result, bail};
 
 use crate::cli::LogsArgs;
 use crate::containers;
+use crate::journal::Journal;
 use crate::log::Record;
 use crate::request::logs::{Nanoseconds, time};
 use crate::roots::Roots;
-use crate::state::State;
+use crate::state::{State, Status};
 
 /// How often a followed log is looked at.
 const FOLLOW: Duration = Duration::from_millis(50);
@@ -58,7 +59,8 @@ pub fn logs(roots: &Roots, args: &LogsArgs) -> Result<u8> {
 fn follow(folder: &Path, path: &Path, mut lines: Lines, window: &Window, timestamps: bool) -> Result<()> {
     loop {
         // Asked before the read: what was written before its end is then read for sure.
-        let alive = State::read(folder)?.is_some_and(|state| state.is_alive());
+        let alive = State::read(folder)?.is_some_and(|state| state.status == Status::Running)
+            && Journal::is_owned(&folder.join("journal"));
         while let Some(record) = lines.next(path)? {
             if window.holds(&record) {
                 print_all(&mut VecDeque::from([record]), timestamps)?;

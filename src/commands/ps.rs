@@ -19,7 +19,10 @@ pub fn ps(roots: &Roots, args: &PsArgs) -> Result<u8> {
     }
     let mut listed = Vec::with_capacity(states.len());
     for state in states {
-        listed.push((view::request(&state)?, state));
+        match view::request(&state) {
+            Ok(request) => listed.push((request, state)),
+            Err(problem) => eprintln!("minidock: warning: {}", crate::error::text(&problem)),
+        }
     }
     let mut views: Vec<_> = listed.iter().map(|(request, state)| view::of(roots, state, request)).collect();
     views.retain(|view| filter.fits(view));

@@ -33,29 +33,22 @@ pub fn run(engine: Engine, args: RunArgs) -> Result<u8> {
     }
     find_image(&engine, &mut request)?;
     let id = names::new_id();
-    let cid_file = request.cid_file.clone().map(|path| CidFile::create(&path)).transpose()?;
     let order = Order { engine, request, id, size: terminal::size(stdin.as_fd()) };
     if order.request.dry_run {
         print!("{}", start::dry_run(&order)?);
         return Ok(0);
     }
+    let mut cid_file = order.request.cid_file.as_deref().map(CidFile::create).transpose()?;
     let (detach, id) = (order.request.detach, order.id.clone());
-    match client::run(fork_monitor(order)?)? {
+    let mut keep_cid = || cid_file.take().map_or(Ok(()), |cid_file| cid_file.keep(&id));
+    match client::run(fork_monitor(order)?, &mut keep_cid)? {
         Ended::Detached => {
-            if let Some(cid_file) = cid_file {
-                cid_file.keep(&id)?;
-            }
             if detach {
                 println!("{id}");
             }
             Ok(0)
         }
-        Ended::Exit(code) => {
-            if let Some(cid_file) = cid_file {
-                cid_file.keep(&id)?;
-            }
-            Ok(code as u8)
-        }
+        Ended::Exit(code) => Ok(code as u8),
         Ended::Failed { code, message } => {
             eprintln!("minidock: {message}");
             Ok(code as u8)
@@ -86,10 +79,16 @@ fn fork_monitor(order: Order) -> Result<Client> {
     blocked.thread_block().context("cannot block signals")?;
     match sys::fork().context("cannot fork the container's monitor")? {
         Fork::Child => {
-            drop(ours);
+            std::mem::forget(ours); // closed along with all else that isn't the monitor's
             // Defaults again: whoever stops the monitor stops it.
             let _ = blocked.thread_unblock();
-            let keep_stdin: Option<OwnedFd> = stdin_pipe.filter(|_| detach);
+            let keep_stdin: Option<OwnedFd> = match detach {
+                true => stdin_pipe,
+                false => {
+                    std::mem::forget(stdin_pipe);
+                    None
+                }
+            };
             let connection = Connection { client: monitors, stdin, keep_stdin, terminal: saved };
             sys::exit_now(monitor::main(order, connection))
         }
@@ -109,6 +108,9 @@ fn fork_monitor(order: Order) -> Result<Client> {
 /// Loads an archive that was named in the image's place, and makes the built-in demo image when it's wanted.
 fn find_image(engine: &Engine, request: &mut RunRequest) -> Result<()> {
     match &request.image {
+        ImageSource::Archive(path) if request.dry_run => {
+            bail!("--dry-run changes nothing, so the image must be loaded already: minidock load -i {}", path.display())
+        }
         ImageSource::Archive(path) => {
             let loaded = load_archive(engine, path)?;
             request.image = ImageSource::Name(loaded);

@@ -1,12 +1,13 @@
 //! `stop`, `kill`, `rm`, `wait`: the commands that end containers, or wait for their end.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::each;
 use crate::cli::{KillArgs, RmArgs, StopArgs, WaitArgs};
 use crate::containers;
+use crate::journal::Journal;
 use crate::process;
 use crate::recover::{self, Scope};
 use crate::request::signal;
@@ -78,15 +79,21 @@ pub fn rm(roots: &Roots, args: &RmArgs) -> Result<u8> {
             }
             other => other?,
         };
-        let state = State::read(&roots.container(&id))?;
-        if let Some(state) = state.as_ref().filter(|state| state.is_alive()) {
+        let folder = roots.container(&id);
+        let deadline = Instant::now() + PATIENCE;
+        // One that is just being started has no state yet.
+        while State::read(&folder)?.is_none() && Journal::is_owned(&folder.join("journal")) && Instant::now() < deadline
+        {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        if let Some(state) = State::read(&folder)?.filter(State::is_alive) {
             if !args.force {
                 bail!(
                     "cannot remove container {name:?}: container is running: stop the container before removing or \
                      force remove"
                 );
             }
-            end(roots, state, libc::SIGKILL, Some(PATIENCE))?;
+            end(roots, &state, libc::SIGKILL, Some(PATIENCE))?;
         }
         recover::wait_and_undo(roots, &id, Scope::Container, PATIENCE)
             .with_context(|| format!("cannot remove container {name:?}"))?;

@@ -4,7 +4,7 @@
 //! Forked while the container is being made, it sleeps on a pipe whose writing end only the monitor has. It shares the
 //! journal's lock, so nobody else recovers the container meanwhile; when both are killed, the next minidock does.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -20,34 +20,43 @@ pub struct Cleaner {
 }
 
 const NOTHING_TO_DO: u8 = b'q';
+const ENDED: u8 = b'e';
 
 impl Cleaner {
-    /// Forks it. `client` is the monitor's connection, which the cleaner must not keep open: the client takes its end
-    /// for the monitor's death.
-    pub fn fork(roots: &Roots, id: &str, journal: &Journal, client: &impl std::os::fd::AsRawFd) -> Result<Cleaner> {
+    /// Forks it. It keeps nothing open but the journal and the pipe: whoever waits for the end of the client's
+    /// connection, a terminal or a pipe must not wait for the cleaner.
+    pub fn fork(roots: &Roots, id: &str, journal: &Journal) -> Result<Cleaner> {
         let (sleep, wake) = pipe_with(PipeFlags::CLOEXEC).context("cannot make the cleaner's pipe")?;
         match sys::fork().context("cannot fork the cleaner")? {
             Fork::Parent => Ok(Cleaner { wake }),
             Fork::Child => {
-                drop(wake);
-                sys::close_inherited(client);
+                sys::close_all_but(&[sleep.as_fd(), journal.as_fd()]);
+                std::mem::forget(wake);
                 // Off the path of the start that runs meanwhile: what an earlier crash left. Its own container's
                 // journal is locked, so it isn't touched. A problem is told by the next command that lists containers.
                 recover::recover_all(roots);
-                let mut order = [0u8; 1];
+                let mut order = [0u8; 5];
                 let woken = loop {
                     match rustix::io::read(&sleep, &mut order) {
                         Err(rustix::io::Errno::INTR) => {}
                         other => break other,
                     }
                 };
-                if woken == Ok(1) && order[0] == NOTHING_TO_DO {
-                    sys::exit_now(0);
-                }
+                let ended = match woken {
+                    Ok(1..) if order[0] == NOTHING_TO_DO => sys::exit_now(0),
+                    Ok(5) if order[0] == ENDED => Some(i32::from_le_bytes([order[1], order[2], order[3], order[4]])),
+                    _ => None,
+                };
                 // Nobody is left to be told of an error: the journal keeps the entry, and the next command reports it.
-                sys::exit_now(recover::settle(roots, id, journal).is_err().into())
+                sys::exit_now(recover::settle_ended(roots, id, journal, ended).is_err().into())
             }
         }
+    }
+
+    /// The program has ended with this code: undo the rest.
+    pub fn finish(self, code: i32) {
+        let [a, b, c, d] = code.to_le_bytes();
+        let _ = rustix::io::write(&self.wake, &[ENDED, a, b, c, d]);
     }
 
     /// The monitor has undone everything itself.

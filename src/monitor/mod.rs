@@ -6,7 +6,7 @@
 pub mod cleaner;
 pub mod relay;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use anyhow::Result;
@@ -22,6 +22,7 @@ use crate::residue::{self, Residue};
 use crate::start::{self, Container, Order};
 use crate::state::State;
 use crate::streams;
+use crate::sys;
 use crate::terminal::Saved;
 use crate::wire;
 use relay::{Ended, Relay};
@@ -43,13 +44,19 @@ pub fn main(order: Order, connection: Connection) -> i32 {
     // A session of its own: the terminal's ^C is for the client, which passes it on.
     let _ = rustix::process::setsid();
     let Connection { client, stdin, keep_stdin, terminal } = connection;
+    // Whatever the caller has open (a lock, a jobserver, a test runner's pipe) isn't for a process that lives on.
+    let mut keep = vec![client.as_fd()];
+    keep.extend(stdin.iter().chain(&keep_stdin).map(AsFd::as_fd));
+    keep.extend(terminal.iter().map(Saved::fd));
+    sys::close_all_but(&keep);
+    let _ = rustix::process::chdir("/");
     let explain = order.request.explain;
     let mut say = |commands: &[Command]| {
         if explain {
             send(&client, wire::NOTE, explain::script(commands).as_bytes());
         }
     };
-    let made = streams::leave_stdio().and_then(|()| start::start(&order, stdin, &client, &mut say));
+    let made = streams::leave_stdio().and_then(|()| start::start(&order, stdin, &mut say));
     let container = match made {
         Ok(container) => container,
         Err(error) => {
@@ -83,7 +90,6 @@ fn serve(
         proxies,
         log,
         to_client: vec![],
-        wait_for_output: true,
     };
     if !relay.proxies.is_empty() {
         // Each client of a proxy is two descriptors. Raised only now, so that the container doesn't inherit it.
@@ -102,19 +108,21 @@ fn serve(
     let ended = ended.unwrap_or(Ended { code: 255, killed: false });
     relay.proxies.clear();
     drop(ports); // the host's ports are free before the exit is known
-    let noted = Host::open().map_err(Into::into).and_then(|mut host| {
-        note_end(order, &journal, &mut state, ended, oom_killed, &mut host).map(|()| host)
-    });
+    let noted = Host::open()
+        .map_err(Into::into)
+        .and_then(|mut host| note_end(order, &journal, &mut state, ended, oom_killed, &mut host).map(|()| host));
     if let Err(problem) = &noted {
         let text = format!("minidock: {}\n", crate::error::text(problem));
         wire::push(&mut relay.to_client, wire::NOTE, text.as_bytes());
     }
     wire::push(&mut relay.to_client, wire::EXIT, &ended.code.to_le_bytes());
+    relay.write_client();
+    // The report is on its way, at once unless the client is slow. The rest needn't wait for a slow one: the lock goes
+    // over to the cleaner, and this process stays only to hand over what the client hasn't taken yet.
+    drop(journal);
+    cleaner.finish(ended.code);
+    drop((noted, mounts, keep_stdin));
     relay.flush_client();
-    // Until here a detached `-i` container has not seen the end of its input.
-    drop(keep_stdin);
-    drop((noted, mounts));
-    drop(cleaner);
 }
 
 /// One frame, sent at once; the socket still blocks. A client that is gone is noticed later, by the relay.

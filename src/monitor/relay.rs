@@ -40,9 +40,6 @@ pub struct Relay {
     pub log: Option<log::Writer>,
     /// To the client.
     pub to_client: Vec<u8>,
-    /// Go on until every holder of the output has closed it, as after the end of a PID 1. A program started by `exec`
-    /// may leave others behind that hold it for long: then only what is there is read.
-    pub wait_for_output: bool,
 }
 
 /// How the program ended.
@@ -61,8 +58,8 @@ struct FromClient {
 }
 
 impl Relay {
-    /// Runs until PID 1 has ended and all its output has been read. `on_end` is called when PID 1 has ended (processes
-    /// outside its pid namespace may hold the pipes: they're killed there).
+    /// Runs until PID 1 has ended and all its output has been read. `on_end` is called when PID 1 has ended, to kill
+    /// processes outside its pid namespace.
     pub fn run(&mut self, on_end: impl FnOnce(Ended)) -> Result<Ended> {
         let mut on_end = Some(on_end);
         let mut from_client = FromClient::default();
@@ -89,9 +86,7 @@ impl Relay {
                 if let Some(on_end) = on_end.take() {
                     on_end(end);
                 }
-                if !self.wait_for_output {
-                    self.take_rest();
-                }
+                self.take_rest();
             }
         }
     }
@@ -173,7 +168,9 @@ impl Relay {
         }
     }
 
-    /// Reads what is there now, and closes the outputs.
+    /// Reads what is there now, however slow the client is, and closes the outputs. All writers are dead: the kernel ends
+    /// a pid namespace's other processes before its PID 1, and `on_end` has killed those of another one. Whoever holds an
+    /// output open still (a program left behind by `exec`, another container that was sent it) isn't waited for.
     fn take_rest(&mut self) {
         let mut chunk = [0u8; CHUNK];
         for stream in 0..self.outputs.len() {
@@ -262,7 +259,8 @@ impl Relay {
         }
     }
 
-    fn write_client(&mut self) {
+    /// Sends the client what it takes now.
+    pub fn write_client(&mut self) {
         if let Some(client) = &self.client
             && let Ok(written) = rustix::io::write(client, &self.to_client)
         {

@@ -228,9 +228,6 @@ fn etc_files(
 ) -> Result<Vec<Op>> {
     let mut ops = Vec::new();
     let mut make = |path: PathBuf, mode: u32, why: &'static str| ops.push(files::Op::Folder { path, mode, why });
-    for source in &facts.missing_sources {
-        make(source.clone(), 0o755, "the source of -v is not there: docker makes it, and so does minidock");
-    }
     if image.rootfs.is_none() {
         make(folder.upper(), 0o755, "takes the container's changes");
         make(folder.work(), 0o700, "the overlay's own workspace");
@@ -276,5 +273,6 @@ fn etc_files(
             texts.into_iter().map(|(path, text, why)| files::Op::File { path, text, mode: 0o644, why }).collect();
         ops.append(&mut files);
     }
-    Ok(ops.into_iter().map(Op::Files).collect())
+    let sources = facts.missing_sources.iter().map(|path| files::Op::Source { path: path.clone() });
+    Ok(sources.chain(ops).map(Op::Files).collect())
 }

@@ -36,7 +36,8 @@ pub fn spec(request: &RunRequest, image: &ImageFacts, facts: &Facts, reservation
     spec.set_version(OCI_VERSION.to_string())
         .set_root(Some(root))
         .set_process(Some(process(request, image, facts, &hostname)?))
-        .set_hostname((!request.namespaces.uts_host).then_some(hostname))
+        // In a namespace that others have, the name is theirs.
+        .set_hostname((!request.namespaces.uts_host && facts.joined_net.is_none()).then_some(hostname))
         .set_mounts(Some(mounts(request, image, facts, &folder)?))
         .set_linux(Some(linux(request, facts)?))
         .set_annotations(None);
@@ -51,8 +52,10 @@ pub fn hostname(request: &RunRequest, facts: &Facts, id: &str) -> String {
     if request.namespaces.uts_host || request.network.mode == NetworkMode::Host {
         return facts.hostname.clone();
     }
-    let owner = facts.joined_net.as_ref().map_or(id, |joined| joined.id.as_str());
-    owner.get(..12).unwrap_or(owner).to_string()
+    match &facts.joined_net {
+        Some(joined) => joined.hostname.clone(),
+        None => id.get(..12).unwrap_or(id).to_string(),
+    }
 }
 
 /// Program and arguments: docker's rules for ENTRYPOINT, CMD and the command line.
@@ -173,7 +176,7 @@ fn namespaces(request: &RunRequest, facts: &Facts) -> Vec<LinuxNamespace> {
         namespace
     };
     let file = |joined: &Option<Joined>, name: &str| {
-        joined.as_ref().map(|joined| PathBuf::from(format!("/proc/{}/ns/{name}", joined.pid)))
+        joined.as_ref().map(|joined| PathBuf::from(format!("/proc/{}/ns/{name}", joined.process.pid)))
     };
     let mut list = vec![of(LinuxNamespaceType::Mount, None), of(LinuxNamespaceType::Cgroup, None)];
     match &request.network.mode {
@@ -256,12 +259,13 @@ fn mounts(request: &RunRequest, image: &ImageFacts, facts: &Facts, folder: &Cont
     match request.namespaces.ipc {
         Ipc::Host => {
             replace(&mut mounts, bind(Path::new("/dev/shm"), Path::new("/dev/shm"), &["rbind", "rprivate"]));
-            replace(&mut mounts, bind(Path::new("/dev/mqueue"), Path::new("/dev/mqueue"), &["rbind", "rprivate"]));
+            // No bind for /dev/mqueue: a new mqueue mount shows the ipc namespace of its maker, which is the host's.
         }
         Ipc::None => mounts.retain(|mount| mount.destination() != Path::new("/dev/shm")),
         _ => {}
     }
-    let etc = facts.joined_net.as_ref().map_or_else(|| folder.clone(), |joined| ContainerFolder::new(&joined.folder));
+    let etc =
+        facts.joined_net.as_ref().map_or_else(|| folder.clone(), |joined| ContainerFolder::new(&joined.etc_folder));
     for (source, target) in
         [(etc.hosts(), "/etc/hosts"), (etc.hostname(), "/etc/hostname"), (etc.resolv_conf(), "/etc/resolv.conf")]
     {

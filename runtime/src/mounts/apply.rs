@@ -191,6 +191,9 @@ fn mount_file_system(mount: &FileSystem, root: &Root) -> Result<(), StartError> 
     let title = || format!("mount {} on {}", mount.kind, mount.target.display());
     let target =
         if mount.strict { plain_folder(&mount.target, root)? } else { root.folder(&mount.target).doing(title)? };
+    if !mount.strict {
+        refuse_procfs(target.as_fd(), &mount.target)?;
+    }
     let flags = MountFlags::from_bits_retain(table::flags(mount) as u32);
     let data = std::ffi::CString::new(mount.data.as_bytes())
         .map_err(|_| StartError::new(format!("cannot {}: zero byte in its options", title())))?;
@@ -224,6 +227,17 @@ fn plain_folder(path: &Path, root: &Root) -> Result<OwnedFd, StartError> {
     }
 }
 
+/// CVE-2019-16884: what lies over /proc, be it through a link of the image, takes its protection away.
+fn refuse_procfs(target: BorrowedFd, path: &Path) -> Result<(), StartError> {
+    if beneath::is_procfs(target) {
+        return Err(StartError::new(format!(
+            "cannot mount on {}: in this container that is /proc, or in it (security)",
+            path.display()
+        )));
+    }
+    Ok(())
+}
+
 fn mount_bind(bind: &Bind, root: &Root) -> Result<(), StartError> {
     let title = || format!("bind {} to {}", bind.source.display(), bind.target.display());
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
@@ -239,6 +253,7 @@ fn mount_bind(bind: &Bind, root: &Root) -> Result<(), StartError> {
     let kind = beneath::file_type(tree.as_fd()).doing(title)?;
     let target = if kind == FileType::Directory { root.folder(&bind.target) } else { root.file(&bind.target) };
     let target = target.doing(title)?;
+    refuse_procfs(target.as_fd(), &bind.target)?;
     // Before it is attached: nobody ever sees it writable.
     sys::mount_setattr(tree.as_fd(), bind.propagation.recursive, bind.below, bind.propagation.kind).doing(title)?;
     if !bind.attributes.is_empty() {
