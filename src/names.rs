@@ -1,10 +1,21 @@
 //! Ids, and names for containers that the user gave none.
 
 /// A new container id: 64 hexadecimal digits from the kernel's random source.
+///
+/// The first twelve are the host name, and one of digits alone is read as an address by every resolver (inet_aton(3)).
 pub fn new_id() -> String {
-    let mut bytes = [0u8; 32];
-    fill_random(&mut bytes);
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    loop {
+        let mut bytes = [0u8; 32];
+        fill_random(&mut bytes);
+        let id: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        if is_a_host_name(&id) {
+            return id;
+        }
+    }
+}
+
+fn is_a_host_name(id: &str) -> bool {
+    id.bytes().take(12).any(|byte| !byte.is_ascii_digit())
 }
 
 fn fill_random(bytes: &mut [u8]) {
@@ -88,6 +99,11 @@ mod tests {
     fn ids_are_64_digits_and_differ() {
         let (a, b) = (new_id(), new_id());
         assert!(a.len() == 64 && a.bytes().all(|byte| byte.is_ascii_hexdigit()) && a != b);
+    }
+
+    #[test]
+    fn an_id_that_begins_with_twelve_digits_is_no_host_name() {
+        assert!(!is_a_host_name("609217819779aa") && is_a_host_name("60921781977a11"));
     }
 
     #[test]
