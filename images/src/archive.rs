@@ -47,8 +47,7 @@ impl Input {
         let path = match self {
             Input::Stdin => {
                 let path = Path::new("standard input");
-                let fd = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)
-                    .map_err(at("open", path))?;
+                let fd = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).map_err(at("open", path))?;
                 return Ok(Opened::Stream(File::from(fd)));
             }
             Input::File(path) | Input::Dir(path) => path,
@@ -61,11 +60,7 @@ impl Input {
         if let Input::Dir(path) = self {
             return Err(at("read", path)(Errno::NOTDIR));
         }
-        Ok(if kind.is_file() {
-            Opened::File(file)
-        } else {
-            Opened::Stream(file)
-        })
+        Ok(if kind.is_file() { Opened::File(file) } else { Opened::Stream(file) })
     }
 }
 
@@ -87,19 +82,13 @@ pub(crate) struct Blob {
 impl Blob {
     /// Reads it from its beginning.
     pub fn reader(&self) -> BlobReader {
-        BlobReader {
-            blob: self.clone(),
-            done: 0,
-        }
+        BlobReader { blob: self.clone(), done: 0 }
     }
 
     /// All of it, if it isn't larger than `limit`.
     pub fn bytes(&self, limit: u64) -> io::Result<Vec<u8>> {
         if self.size > limit {
-            return Err(refusal(format!(
-                "it has {} bytes; the limit is {limit}",
-                self.size
-            )));
+            return Err(refusal(format!("it has {} bytes; the limit is {limit}", self.size)));
         }
         let mut bytes = Vec::with_capacity(self.size as usize);
         self.reader().read_to_end(&mut bytes)?;
@@ -124,10 +113,7 @@ impl Read for BlobReader {
         if wanted == 0 {
             return Ok(0);
         }
-        let count = self
-            .blob
-            .file
-            .read_at(&mut into[..wanted], self.blob.offset + self.done)?;
+        let count = self.blob.file.read_at(&mut into[..wanted], self.blob.offset + self.done)?;
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -155,64 +141,37 @@ pub(crate) struct Archive {
 }
 
 enum Members {
-    Tar {
-        file: Arc<File>,
-        index: HashMap<Vec<u8>, Member>,
-    },
+    Tar { file: Arc<File>, index: HashMap<Vec<u8>, Member> },
     Folder(OwnedFd),
 }
 
 impl Archive {
     /// Opens an archive. What can't be read in any order is first copied into the workspace, uncompressed.
-    pub fn open(
-        input: &Input,
-        workspace: &Workspace,
-        limits: &Limits,
-        progress: &Progress<'_>,
-    ) -> Result<Archive> {
+    pub fn open(input: &Input, workspace: &Workspace, limits: &Limits, progress: &Progress<'_>) -> Result<Archive> {
         let name = input.name();
         let stem = match input {
-            Input::File(path) | Input::Dir(path) => path.file_stem().map(|stem| {
-                stem.to_string_lossy()
-                    .trim_end_matches(".tar")
-                    .to_ascii_lowercase()
-            }),
+            Input::File(path) | Input::Dir(path) => {
+                path.file_stem().map(|stem| stem.to_string_lossy().trim_end_matches(".tar").to_ascii_lowercase())
+            }
             Input::Stdin => None,
         };
         let fail = |failure: Failure| failure.of(&name, workspace.path());
         let file = match input.open()? {
             Opened::Folder(fd) => {
-                return Ok(Archive {
-                    name,
-                    stem,
-                    members: Members::Folder(fd),
-                });
+                return Ok(Archive { name, stem, members: Members::Folder(fd) });
             }
             Opened::Stream(file) => spool(file, workspace, limits, progress).map_err(fail)?,
             Opened::File(file) => {
-                let head = Blob {
-                    file: Arc::new(clone(&file).map_err(fail)?),
-                    offset: 0,
-                    size: size(&file).map_err(fail)?,
-                };
-                match decode(head.reader())
-                    .map_err(|error| fail(Failure::reading(error, None)))?
-                    .0
-                {
+                let head =
+                    Blob { file: Arc::new(clone(&file).map_err(fail)?), offset: 0, size: size(&file).map_err(fail)? };
+                match decode(head.reader()).map_err(|error| fail(Failure::reading(error, None)))?.0 {
                     Compression::Plain => file,
                     _ => spool(file, workspace, limits, progress).map_err(fail)?,
                 }
             }
         };
         let index = index(&file, limits).map_err(|error| fail(Failure::reading(error, None)))?;
-        Ok(Archive {
-            name,
-            stem,
-            members: Members::Tar {
-                file: Arc::new(file),
-                index,
-            },
-        })
+        Ok(Archive { name, stem, members: Members::Tar { file: Arc::new(file), index } })
     }
 
     /// A member by its name in the archive; None if it isn't there.
@@ -227,11 +186,7 @@ impl Archive {
                     match index.get(&path) {
                         None => return Ok(None),
                         Some(Member::File { offset, size }) => {
-                            return Ok(Some(Blob {
-                                file: Arc::clone(file),
-                                offset: *offset,
-                                size: *size,
-                            }));
+                            return Ok(Some(Blob { file: Arc::clone(file), offset: *offset, size: *size }));
                         }
                         Some(Member::Link(target)) => path.clone_from(target),
                     }
@@ -243,8 +198,7 @@ impl Archive {
 
     /// The same, but it must be there.
     pub fn need(&self, name: &str) -> Result<Blob> {
-        self.get(name)?
-            .ok_or_else(|| self.refused(name, "missing from the archive (incomplete?)"))
+        self.get(name)?.ok_or_else(|| self.refused(name, "missing from the archive (incomplete?)"))
     }
 
     /// A member of `blobs/sha256/`, whose name is its digest. The caller verifies it while reading.
@@ -253,40 +207,22 @@ impl Archive {
     }
 
     /// A JSON document; its digest is checked if it is known.
-    pub fn json(
-        &self,
-        name: &str,
-        blob: &Blob,
-        digest: Option<&Digest>,
-        limits: &Limits,
-    ) -> Result<Vec<u8>> {
-        let bytes = blob.bytes(limits.json_bytes).map_err(|error| {
-            Failure::reading(error, Some(name.to_owned())).of(&self.name, Path::new(""))
-        })?;
+    pub fn json(&self, name: &str, blob: &Blob, digest: Option<&Digest>, limits: &Limits) -> Result<Vec<u8>> {
+        let bytes = blob
+            .bytes(limits.json_bytes)
+            .map_err(|error| Failure::reading(error, Some(name.to_owned())).of(&self.name, Path::new("")))?;
         match digest {
-            Some(digest) if Digest::of(&bytes) != *digest => Err(self.refused(
-                name,
-                format!(
-                    "its digest is {}, not {digest}: damaged",
-                    Digest::of(&bytes)
-                ),
-            )),
+            Some(digest) if Digest::of(&bytes) != *digest => {
+                Err(self.refused(name, format!("its digest is {}, not {digest}: damaged", Digest::of(&bytes))))
+            }
             _ => Ok(bytes),
         }
     }
 
     /// An error about one member.
     pub fn refused(&self, entry: &str, why: impl Into<String>) -> Error {
-        let entry: String = entry
-            .chars()
-            .flat_map(char::escape_debug)
-            .take(200)
-            .collect();
-        Error::Refused {
-            archive: self.name.clone(),
-            entry: Some(entry),
-            why: why.into(),
-        }
+        let entry: String = entry.chars().flat_map(char::escape_debug).take(200).collect();
+        Error::Refused { archive: self.name.clone(), entry: Some(entry), why: why.into() }
     }
 
     /// The folder may be hostile, too: nothing outside it, and only regular files (a FIFO would block us).
@@ -303,50 +239,25 @@ impl Archive {
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(self.refused(name, "it is not a file"));
         }
-        Ok(Some(Blob {
-            file: Arc::new(fd.into()),
-            offset: 0,
-            size: stat.st_size as u64,
-        }))
+        Ok(Some(Blob { file: Arc::new(fd.into()), offset: 0, size: stat.st_size as u64 }))
     }
 }
 
 fn clone(file: &File) -> Result<File, Failure> {
-    file.try_clone().map_err(|source| Failure::Io {
-        entry: None,
-        source,
-    })
+    file.try_clone().map_err(|source| Failure::Io { entry: None, source })
 }
 
 fn size(file: &File) -> Result<u64, Failure> {
-    file.metadata()
-        .map(|meta| meta.len())
-        .map_err(|source| Failure::Io {
-            entry: None,
-            source,
-        })
+    file.metadata().map(|meta| meta.len()).map_err(|source| Failure::Io { entry: None, source })
 }
 
 /// Copies a stream, uncompressed, into a file of the workspace that has no name any more.
-fn spool(
-    source: File,
-    workspace: &Workspace,
-    limits: &Limits,
-    progress: &Progress<'_>,
-) -> Result<File, Failure> {
+fn spool(source: File, workspace: &Workspace, limits: &Limits, progress: &Progress<'_>) -> Result<File, Failure> {
     let path = workspace.path().join("archive");
     let failed = |error| Failure::writing(error, None);
-    let mut file = File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&path)
-        .map_err(failed)?;
+    let mut file = File::options().read(true).write(true).create_new(true).open(&path).map_err(failed)?;
     std::fs::remove_file(&path).map_err(failed)?;
-    let limits = Limits {
-        unpacked_bytes: limits.archive_bytes,
-        ..limits.clone()
-    };
+    let limits = Limits { unpacked_bytes: limits.archive_bytes, ..limits.clone() };
     let budget = Budget::new(&limits);
     let reading = |error| Failure::reading(error, None);
     let stored = Stored::new(BufReader::with_capacity(128 << 10, source), None);
@@ -374,10 +285,7 @@ fn index(file: &File, limits: &Limits) -> io::Result<HashMap<Vec<u8>, Member>> {
     let mut index = HashMap::new();
     while let Some(entry) = tar.next()? {
         if index.len() >= limits.archive_entries {
-            return Err(refusal(format!(
-                "more than {} entries",
-                limits.archive_entries
-            )));
+            return Err(refusal(format!("more than {} entries", limits.archive_entries)));
         }
         let Ok(path) = beneath::clean(&entry.name) else {
             continue;
@@ -386,18 +294,11 @@ fn index(file: &File, limits: &Limits) -> io::Result<HashMap<Vec<u8>, Member>> {
         if path.len() > MEMBER_NAME_MAX || entry.link.len() > MEMBER_NAME_MAX {
             continue;
         }
-        if entry
-            .data_offset
-            .checked_add(entry.size)
-            .is_none_or(|end| end > length)
-        {
+        if entry.data_offset.checked_add(entry.size).is_none_or(|end| end > length) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let member = match entry.kind {
-            Kind::File if entry.sparse.is_none() => Member::File {
-                offset: entry.data_offset,
-                size: entry.size,
-            },
+            Kind::File if entry.sparse.is_none() => Member::File { offset: entry.data_offset, size: entry.size },
             Kind::Symlink => {
                 let (folder, _) = beneath::split(&path);
                 match beneath::clean(&[folder, b"/", &entry.link].concat()) {
@@ -414,9 +315,7 @@ fn index(file: &File, limits: &Limits) -> io::Result<HashMap<Vec<u8>, Member>> {
         index.insert(path, member);
     }
     if !tar.ended {
-        return Err(refusal(
-            "it ends without tar's end marker: not a tar archive, or truncated",
-        ));
+        return Err(refusal("it ends without tar's end marker: not a tar archive, or truncated"));
     }
     Ok(index)
 }

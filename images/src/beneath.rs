@@ -40,22 +40,12 @@ pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
 
 /// Opens something below `root` as a process chrooted there would see it.
 pub(crate) fn open(root: impl AsFd, path: &[u8], flags: OFlags) -> Result<OwnedFd> {
-    let path = if path.is_empty() {
-        b".".as_slice()
-    } else {
-        path
-    };
+    let path = if path.is_empty() { b".".as_slice() } else { path };
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     // EAGAIN: a rename somewhere on the machine came in between and `..` could not be checked (openat2(2)).
     let mut tries = 0;
     loop {
-        match fs::openat2(
-            root.as_fd(),
-            path,
-            flags | OFlags::CLOEXEC,
-            Mode::empty(),
-            resolve,
-        ) {
+        match fs::openat2(root.as_fd(), path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
             Err(Errno::AGAIN | Errno::INTR) if tries < 1000 => tries += 1,
             result => return result,
         }
@@ -120,9 +110,7 @@ pub(crate) fn make_dirs(root: impl AsFd, path: &[u8]) -> Result<OwnedFd> {
 
 /// The parts that matter of any path.
 fn parts(path: &[u8]) -> impl DoubleEndedIterator<Item = Vec<u8>> + '_ {
-    path.split(|byte| *byte == b'/')
-        .filter(|part| !matches!(*part, b"" | b"."))
-        .map(<[u8]>::to_vec)
+    path.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b".")).map(<[u8]>::to_vec)
 }
 
 /// Opens a real folder (no link) in a folder.
@@ -204,8 +192,7 @@ mod tests {
 
     #[test]
     fn names_are_cleaned_and_never_lead_out() {
-        let clean =
-            |name: &str| clean(name.as_bytes()).map(|path| String::from_utf8(path).unwrap());
+        let clean = |name: &str| clean(name.as_bytes()).map(|path| String::from_utf8(path).unwrap());
         assert_eq!(clean("./a//b/./c/").unwrap(), "a/b/c");
         assert_eq!(clean("/etc/passwd").unwrap(), "etc/passwd");
         assert_eq!(clean("a/../b").unwrap(), "b");

@@ -8,19 +8,14 @@ use crate::error::{Error, Result};
 pub(crate) fn apply(changes: &[String]) -> Result<Value> {
     let mut config = Map::new();
     for change in changes {
-        one(&mut config, change).map_err(|why| Error::BadChange {
-            change: change.clone(),
-            why,
-        })?;
+        one(&mut config, change).map_err(|why| Error::BadChange { change: change.clone(), why })?;
     }
     Ok(config.into())
 }
 
 fn one(config: &mut Map<String, Value>, change: &str) -> Result<(), String> {
     let change = change.trim();
-    let (instruction, rest) = change
-        .split_once(char::is_whitespace)
-        .unwrap_or((change, ""));
+    let (instruction, rest) = change.split_once(char::is_whitespace).unwrap_or((change, ""));
     let rest = rest.trim();
     let instruction = instruction.to_ascii_uppercase();
     if rest.is_empty() {
@@ -32,58 +27,37 @@ fn one(config: &mut Map<String, Value>, change: &str) -> Result<(), String> {
         "USER" => set(config, "User", one_word("USER", rest)?.into()),
         "STOPSIGNAL" => set(config, "StopSignal", one_word("STOPSIGNAL", rest)?.into()),
         "WORKDIR" => {
-            let before = config
-                .get("WorkingDir")
-                .and_then(Value::as_str)
-                .unwrap_or("/");
-            let path = if rest.starts_with('/') {
-                rest.to_owned()
-            } else {
-                format!("{before}/{rest}")
-            };
+            let before = config.get("WorkingDir").and_then(Value::as_str).unwrap_or("/");
+            let path = if rest.starts_with('/') { rest.to_owned() } else { format!("{before}/{rest}") };
             let clean = crate::beneath::clean(path.as_bytes())?;
-            set(
-                config,
-                "WorkingDir",
-                format!("/{}", String::from_utf8_lossy(&clean)).into(),
-            );
+            set(config, "WorkingDir", format!("/{}", String::from_utf8_lossy(&clean)).into());
         }
         "VOLUME" => {
             let paths: Vec<String> = match serde_json::from_str(rest) {
                 Ok(paths) => paths,
                 Err(_) => words(rest)?,
             };
-            paths
-                .into_iter()
-                .for_each(|path| insert(config, "Volumes", path, json!({})));
+            paths.into_iter().for_each(|path| insert(config, "Volumes", path, json!({})));
         }
         "EXPOSE" => {
             for port in words(rest)? {
                 expose(config, &port)?;
             }
         }
-        "LABEL" => pairs(rest)?
-            .into_iter()
-            .for_each(|(name, value)| insert(config, "Labels", name, value.into())),
+        "LABEL" => pairs(rest)?.into_iter().for_each(|(name, value)| insert(config, "Labels", name, value.into())),
         "ENV" => {
-            let mut env: Vec<Value> = config
-                .get("Env")
-                .and_then(Value::as_array)
-                .cloned()
-                .unwrap_or_default();
+            let mut env: Vec<Value> = config.get("Env").and_then(Value::as_array).cloned().unwrap_or_default();
             for (name, value) in pairs(rest)? {
                 let prefix = format!("{name}=");
-                env.retain(|known| {
-                    !known
-                        .as_str()
-                        .is_some_and(|known| known.starts_with(&prefix))
-                });
+                env.retain(|known| !known.as_str().is_some_and(|known| known.starts_with(&prefix)));
                 env.push(format!("{prefix}{value}").into());
             }
             set(config, "Env", env.into());
         }
         _ => {
-            return Err("only CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME and WORKDIR can be changed".into());
+            return Err(
+                "only CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME and WORKDIR can be changed".into(),
+            );
         }
     }
     Ok(())
@@ -95,11 +69,7 @@ fn set(config: &mut Map<String, Value>, field: &str, value: Value) {
 
 /// Adds to one of the objects that Go writes for a set.
 fn insert(config: &mut Map<String, Value>, field: &str, key: String, value: Value) {
-    if let Some(set) = config
-        .entry(field)
-        .or_insert_with(|| json!({}))
-        .as_object_mut()
-    {
+    if let Some(set) = config.entry(field).or_insert_with(|| json!({})).as_object_mut() {
         set.insert(key, value);
     }
 }
@@ -128,23 +98,13 @@ fn expose(config: &mut Map<String, Value>, port: &str) -> Result<(), String> {
         return Err(bad());
     }
     let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));
-    let number = |text: &str| {
-        text.parse::<u16>()
-            .ok()
-            .filter(|number| *number > 0)
-            .ok_or_else(bad)
-    };
+    let number = |text: &str| text.parse::<u16>().ok().filter(|number| *number > 0).ok_or_else(bad);
     let (first, last) = (number(first)?, number(last)?);
     if first > last {
         return Err(bad());
     }
     for number in first..=last {
-        insert(
-            config,
-            "ExposedPorts",
-            format!("{number}/{protocol}"),
-            json!({}),
-        );
+        insert(config, "ExposedPorts", format!("{number}/{protocol}"), json!({}));
     }
     Ok(())
 }
@@ -153,15 +113,11 @@ fn expose(config: &mut Map<String, Value>, port: &str) -> Result<(), String> {
 fn pairs(rest: &str) -> Result<Vec<(String, String)>, String> {
     let words = words(rest)?;
     if !words.first().is_some_and(|word| word.contains('=')) {
-        let (name, value) = rest
-            .split_once(char::is_whitespace)
-            .ok_or("write NAME=value")?;
+        let (name, value) = rest.split_once(char::is_whitespace).ok_or("write NAME=value")?;
         return Ok(vec![(name.to_owned(), value.trim().to_owned())]);
     }
     let pair = |word: String| {
-        let (name, value) = word
-            .split_once('=')
-            .ok_or_else(|| format!("{word:?} is no NAME=value"))?;
+        let (name, value) = word.split_once('=').ok_or_else(|| format!("{word:?} is no NAME=value"))?;
         if name.is_empty() {
             return Err("a name is empty".to_owned());
         }
@@ -176,9 +132,7 @@ fn words(text: &str) -> Result<Vec<String>, String> {
     let mut letters = text.chars();
     while let Some(letter) = letters.next() {
         match (letter, quote) {
-            ('\\', None | Some('"')) => word
-                .get_or_insert_default()
-                .push(letters.next().unwrap_or('\\')),
+            ('\\', None | Some('"')) => word.get_or_insert_default().push(letters.next().unwrap_or('\\')),
             (letter, Some(open)) if letter == open => quote = None,
             ('"' | '\'', None) => {
                 quote = Some(letter);
@@ -200,12 +154,7 @@ mod tests {
     use super::*;
 
     fn config(changes: &[&str]) -> Result<Value> {
-        apply(
-            &changes
-                .iter()
-                .map(|change| (*change).to_owned())
-                .collect::<Vec<_>>(),
-        )
+        apply(&changes.iter().map(|change| (*change).to_owned()).collect::<Vec<_>>())
     }
 
     #[test]

@@ -37,11 +37,7 @@ pub(crate) fn prepare(
     names: Vec<Reference>,
 ) -> Result<Option<Prepared>> {
     // The legacy form's document has been made by us from theirs: what we store must be readable.
-    Config::check(raw.clone()).map_err(|why| Error::Refused {
-        archive: String::new(),
-        entry: None,
-        why,
-    })?;
+    Config::check(raw.clone()).map_err(|why| Error::Refused { archive: String::new(), entry: None, why })?;
     let mut size_bytes = 0;
     for diff_id in BTreeSet::from_iter(&layers) {
         size_bytes += match trees.get(diff_id) {
@@ -68,19 +64,9 @@ pub(crate) fn prepare(
         write("manifest.json", manifest)?;
     }
     let manifest_digest = manifest.map(Digest::of);
-    let record = Record {
-        version: VERSION,
-        layers: layers.clone(),
-        size_bytes,
-        manifest_digest,
-    };
+    let record = Record { version: VERSION, layers: layers.clone(), size_bytes, manifest_digest };
     write_json(&path.join("image.json"), &record)?;
-    Ok(Some(Prepared {
-        id,
-        path,
-        layers,
-        names,
-    }))
+    Ok(Some(Prepared { id, path, layers, names }))
 }
 
 /// Moves everything into place. None: a layer is missing. On an error, what was moved is moved back.
@@ -93,11 +79,8 @@ pub(crate) fn commit(
 ) -> Result<Option<Vec<Loaded>>> {
     if sync && !trees.is_empty() {
         let dir = store.dir();
-        let flags = rustix::fs::OFlags::RDONLY
-            | rustix::fs::OFlags::DIRECTORY
-            | rustix::fs::OFlags::CLOEXEC;
-        let fd =
-            rustix::fs::open(dir, flags, rustix::fs::Mode::empty()).map_err(at("open", dir))?;
+        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+        let fd = rustix::fs::open(dir, flags, rustix::fs::Mode::empty()).map_err(at("open", dir))?;
         rustix::fs::syncfs(&fd).map_err(at("write to the disk", dir))?;
     }
     let _lock = store.lock_exclusive()?;
@@ -149,16 +132,10 @@ fn move_all(
         let to = store.layer_path(diff_id);
         if to.exists() {
             // Half a commit of a crashed process.
-            rename(
-                &to,
-                &workspace.path().join(format!("half-{}", diff_id.hex())),
-            )?;
+            rename(&to, &workspace.path().join(format!("half-{}", diff_id.hex())))?;
         }
         moves.rename(&tree.path, &to)?;
-        moves.rename(
-            &tree.path.with_extension("json"),
-            &to.with_extension("json"),
-        )?;
+        moves.rename(&tree.path.with_extension("json"), &to.with_extension("json"))?;
     }
     for image in images {
         let to = store.dir().join("by-id").join(image.id.0.hex());
@@ -170,18 +147,11 @@ fn move_all(
     for image in images {
         let mut moved = Vec::new();
         for name in &image.names {
-            if let Some(before) = store
-                .set_name(workspace, name, image.id)?
-                .filter(|before| *before != image.id)
-            {
+            if let Some(before) = store.set_name(workspace, name, image.id)?.filter(|before| *before != image.id) {
                 moved.push((name.clone(), before));
             }
         }
-        loaded.push(Loaded {
-            id: image.id,
-            names: image.names.clone(),
-            moved,
-        });
+        loaded.push(Loaded { id: image.id, names: image.names.clone(), moved });
     }
     Ok(loaded)
 }

@@ -23,9 +23,7 @@ pub enum Compression {
 const ZSTD_WINDOW_BYTES: u64 = 128 << 20;
 
 /// Looks at the first bytes of `source` and gives the uncompressed stream.
-pub(crate) fn decode<'a>(
-    mut source: impl Read + 'a,
-) -> io::Result<(Compression, Box<dyn Read + 'a>)> {
+pub(crate) fn decode<'a>(mut source: impl Read + 'a) -> io::Result<(Compression, Box<dyn Read + 'a>)> {
     let mut head = Vec::with_capacity(6);
     source.by_ref().take(6).read_to_end(&mut head)?;
     let compression = sniff(&head)?;
@@ -42,9 +40,7 @@ pub(crate) fn decode<'a>(
 /// What the first bytes of a stream say. Kinds that we can't read are errors with the way out.
 fn sniff(head: &[u8]) -> io::Result<Compression> {
     let other = |kind, tool| {
-        Err(refusal(format!(
-            "compressed with {kind}, which is not supported; uncompress it first ({tool})"
-        )))
+        Err(refusal(format!("compressed with {kind}, which is not supported; uncompress it first ({tool})")))
     };
     match head {
         [0x1f, 0x8b, ..] => Ok(Compression::Gzip),
@@ -68,11 +64,7 @@ impl<R: BufRead> Zstd<R> {
     fn new(source: R) -> Zstd<R> {
         let mut frame = FrameDecoder::new();
         frame.set_max_window_size(ZSTD_WINDOW_BYTES);
-        Zstd {
-            source,
-            frame,
-            inside: false,
-        }
+        Zstd { source, frame, inside: false }
     }
 
     /// Starts the next frame that has content; false at the end of the stream.
@@ -80,13 +72,9 @@ impl<R: BufRead> Zstd<R> {
         while !self.source.fill_buf()?.is_empty() {
             match self.frame.reset(&mut self.source) {
                 Ok(()) => return Ok(true),
-                Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
-                    length,
-                    ..
-                })) => {
+                Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame { length, .. })) => {
                     let length = u64::from(length);
-                    let skipped =
-                        io::copy(&mut self.source.by_ref().take(length), &mut io::sink())?;
+                    let skipped = io::copy(&mut self.source.by_ref().take(length), &mut io::sink())?;
                     if skipped < length {
                         return Err(io::ErrorKind::UnexpectedEof.into());
                     }
@@ -99,13 +87,8 @@ impl<R: BufRead> Zstd<R> {
 
     /// A frame's own checksum, where it has one.
     fn check_frame(&self) -> io::Result<()> {
-        match (
-            self.frame.get_checksum_from_data(),
-            self.frame.get_calculated_checksum(),
-        ) {
-            (Some(said), Some(is)) if said != is => {
-                Err(refusal("damaged zstd data: wrong checksum"))
-            }
+        match (self.frame.get_checksum_from_data(), self.frame.get_calculated_checksum()) {
+            (Some(said), Some(is)) if said != is => Err(refusal("damaged zstd data: wrong checksum")),
             _ => Ok(()),
         }
     }
@@ -166,35 +149,19 @@ mod tests {
         let (a, b) = (vec![b'a'; 300_000], b"second".to_vec());
         let both = [a.clone(), b.clone()].concat();
         assert_eq!(decoded(&both).unwrap(), (Compression::Plain, both.clone()));
-        assert_eq!(
-            decoded(&[gzip(&a), gzip(&b)].concat()).unwrap(),
-            (Compression::Gzip, both.clone())
-        );
+        assert_eq!(decoded(&[gzip(&a), gzip(&b)].concat()).unwrap(), (Compression::Gzip, both.clone()));
         let skippable = [&[0x53, 0x2a, 0x4d, 0x18, 3, 0, 0, 0][..], b"xyz"].concat();
-        let frames = [
-            skippable.clone(),
-            zstd(&a),
-            skippable.clone(),
-            zstd(&b),
-            skippable,
-        ]
-        .concat();
+        let frames = [skippable.clone(), zstd(&a), skippable.clone(), zstd(&b), skippable].concat();
         assert_eq!(decoded(&frames).unwrap(), (Compression::Zstd, both));
         assert_eq!(decoded(b"").unwrap(), (Compression::Plain, vec![]));
     }
 
     #[test]
     fn damaged_streams_are_errors_at_every_length() {
-        let data: Vec<u8> = (0..200_000u32)
-            .flat_map(|n| n.wrapping_mul(n).to_le_bytes())
-            .collect();
+        let data: Vec<u8> = (0..200_000u32).flat_map(|n| n.wrapping_mul(n).to_le_bytes()).collect();
         for whole in [gzip(&data), zstd(&data)] {
             for cut in [7, 20, 1000, whole.len() / 2, whole.len() - 1] {
-                assert!(
-                    decoded(&whole[..cut]).is_err(),
-                    "cut at {cut} of {}",
-                    whole.len()
-                );
+                assert!(decoded(&whole[..cut]).is_err(), "cut at {cut} of {}", whole.len());
             }
         }
     }

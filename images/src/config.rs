@@ -107,21 +107,15 @@ impl Config {
         let mut document = self.json();
         strip_nulls(&mut document);
         let fields = document.as_object_mut()?;
-        fields
-            .entry("architecture")
-            .or_insert_with(|| host_architecture().into());
+        fields.entry("architecture").or_insert_with(|| host_architecture().into());
         fields.entry("os").or_insert_with(|| "linux".into());
-        fields
-            .entry("rootfs")
-            .or_insert_with(|| serde_json::json!({"type": "layers", "diff_ids": []}));
+        fields.entry("rootfs").or_insert_with(|| serde_json::json!({"type": "layers", "diff_ids": []}));
         serde_json::from_value(document).ok()
     }
 
     /// `NAME=value` entries of ENV.
     pub fn env(&self) -> &[String] {
-        self.run()
-            .and_then(|run| run.env.as_deref())
-            .unwrap_or_default()
+        self.run().and_then(|run| run.env.as_deref()).unwrap_or_default()
     }
 
     /// ENTRYPOINT; empty if there is none.
@@ -141,41 +135,27 @@ impl Config {
 
     /// WORKDIR; empty means `/`.
     pub fn workdir(&self) -> &str {
-        self.run()
-            .and_then(|run| run.working_dir.as_deref())
-            .unwrap_or_default()
+        self.run().and_then(|run| run.working_dir.as_deref()).unwrap_or_default()
     }
 
     /// USER, `name|uid[:group|gid]`; empty means root.
     pub fn user(&self) -> &str {
-        self.run()
-            .and_then(|run| run.user.as_deref())
-            .unwrap_or_default()
+        self.run().and_then(|run| run.user.as_deref()).unwrap_or_default()
     }
 
     /// Paths of VOLUME, sorted.
     pub fn volumes(&self) -> impl Iterator<Item = &str> {
-        self.run()
-            .and_then(|run| run.volumes.as_ref())
-            .into_iter()
-            .flatten()
-            .map(|(path, _)| path.as_str())
+        self.run().and_then(|run| run.volumes.as_ref()).into_iter().flatten().map(|(path, _)| path.as_str())
     }
 
     /// EXPOSE as `80/tcp`, sorted; an entry without protocol is given as written.
     pub fn exposed_ports(&self) -> impl Iterator<Item = &str> {
-        self.run()
-            .and_then(|run| run.exposed_ports.as_ref())
-            .into_iter()
-            .flatten()
-            .map(|(port, _)| port.as_str())
+        self.run().and_then(|run| run.exposed_ports.as_ref()).into_iter().flatten().map(|(port, _)| port.as_str())
     }
 
     /// STOPSIGNAL as written (`SIGQUIT`, `QUIT`, `3`).
     pub fn stop_signal(&self) -> Option<&str> {
-        self.run()
-            .and_then(|run| run.stop_signal.as_deref())
-            .filter(|signal| !signal.is_empty())
+        self.run().and_then(|run| run.stop_signal.as_deref()).filter(|signal| !signal.is_empty())
     }
 
     /// docker's StopTimeout in seconds.
@@ -185,11 +165,7 @@ impl Config {
 
     /// LABEL, sorted by name.
     pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
-        let labels = self
-            .run()
-            .and_then(|run| run.labels.as_ref())
-            .into_iter()
-            .flatten();
+        let labels = self.run().and_then(|run| run.labels.as_ref()).into_iter().flatten();
         labels.map(|(name, value)| (name.as_str(), value.as_deref().unwrap_or_default()))
     }
 
@@ -215,11 +191,7 @@ impl Config {
 
     /// Go's name of the architecture (`amd64`); the host's if the image doesn't say.
     pub fn architecture(&self) -> &str {
-        self.wire
-            .architecture
-            .as_deref()
-            .filter(|name| !name.is_empty())
-            .unwrap_or(host_architecture())
+        self.wire.architecture.as_deref().filter(|name| !name.is_empty()).unwrap_or(host_architecture())
     }
 
     /// Variant of the architecture (`v7`); empty if there is none.
@@ -229,20 +201,12 @@ impl Config {
 
     /// `linux` if the image doesn't say.
     pub fn os(&self) -> &str {
-        self.wire
-            .os
-            .as_deref()
-            .filter(|name| !name.is_empty())
-            .unwrap_or("linux")
+        self.wire.os.as_deref().filter(|name| !name.is_empty()).unwrap_or("linux")
     }
 
     /// Digests of the uncompressed layers, lowest first, as the image lists them.
     pub fn diff_ids(&self) -> &[Digest] {
-        self.wire
-            .rootfs
-            .as_ref()
-            .and_then(|rootfs| rootfs.diff_ids.as_deref())
-            .unwrap_or_default()
+        self.wire.rootfs.as_ref().and_then(|rootfs| rootfs.diff_ids.as_deref()).unwrap_or_default()
     }
 
     fn run(&self) -> Option<&Run> {
@@ -291,27 +255,15 @@ mod tests {
             "rootfs":{"type":"layers","diff_ids":[]},"history":[{"created_by":"x","empty_layer":true}],"extra":1}"#,
         );
         assert_eq!(config.env(), ["PATH=/bin", "A=b=c"]);
-        assert_eq!(
-            (config.entrypoint(), config.cmd()),
-            (&["/e".to_owned()][..], &["a".into(), "b".into()][..])
-        );
-        assert_eq!(
-            (config.user(), config.workdir(), config.architecture()),
-            ("app:1", "/w", "arm64")
-        );
-        assert_eq!(
-            config.exposed_ports().collect::<Vec<_>>(),
-            ["53/udp", "80/tcp"]
-        );
+        assert_eq!((config.entrypoint(), config.cmd()), (&["/e".to_owned()][..], &["a".into(), "b".into()][..]));
+        assert_eq!((config.user(), config.workdir(), config.architecture()), ("app:1", "/w", "arm64"));
+        assert_eq!(config.exposed_ports().collect::<Vec<_>>(), ["53/udp", "80/tcp"]);
         assert_eq!(config.volumes().collect::<Vec<_>>(), ["/data"]);
         assert_eq!(config.labels().collect::<Vec<_>>(), [("k", "v")]);
         assert_eq!(config.stop_signal(), Some("SIGQUIT"));
         assert_eq!(config.healthcheck().unwrap()["Test"][1], "true");
         let oci = config.oci().unwrap();
-        assert_eq!(
-            oci.config().as_ref().unwrap().cmd().as_deref(),
-            Some(config.cmd())
-        );
+        assert_eq!(oci.config().as_ref().unwrap().cmd().as_deref(), Some(config.cmd()));
     }
 
     #[test]
@@ -323,14 +275,8 @@ mod tests {
                "Healthcheck":null,"StopSignal":"","User":null,"WorkingDir":null},"rootfs":{"diff_ids":null}}"#,
         ] {
             let config = config(text);
-            assert_eq!(
-                (config.env(), config.cmd(), config.entrypoint()),
-                (&[][..], &[][..], &[][..])
-            );
-            assert_eq!(
-                (config.user(), config.workdir(), config.os()),
-                ("", "", "linux")
-            );
+            assert_eq!((config.env(), config.cmd(), config.entrypoint()), (&[][..], &[][..], &[][..]));
+            assert_eq!((config.user(), config.workdir(), config.os()), ("", "", "linux"));
             assert_eq!((config.stop_signal(), config.healthcheck()), (None, None));
             assert_eq!(config.architecture(), host_architecture());
             assert!(config.diff_ids().is_empty());
@@ -342,20 +288,10 @@ mod tests {
     fn what_is_no_configuration_is_an_error() {
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
         let deep = format!(r#"{{"extra":{deep}}}"#);
-        for bad in [
-            "",
-            "null",
-            "[]",
-            "{",
-            r#"{"config":{"Env":"A=b"}}"#,
-            r#"{"rootfs":{"diff_ids":["sha256:x"]}}"#,
-            &deep,
-        ] {
-            assert!(
-                Config::check(bad.into()).is_err(),
-                "{}",
-                &bad[..bad.len().min(40)]
-            );
+        for bad in
+            ["", "null", "[]", "{", r#"{"config":{"Env":"A=b"}}"#, r#"{"rootfs":{"diff_ids":["sha256:x"]}}"#, &deep]
+        {
+            assert!(Config::check(bad.into()).is_err(), "{}", &bad[..bad.len().min(40)]);
         }
     }
 }

@@ -64,15 +64,12 @@ impl FromStr for Digest {
     fn from_str(text: &str) -> Result<Digest, String> {
         let shown: String = text.chars().take(80).collect();
         let Some((algorithm, hex)) = text.split_once(':') else {
-            return Err(format!(
-                "{shown:?} is not a digest (sha256: and 64 hexadecimal digits)"
-            ));
+            return Err(format!("{shown:?} is not a digest (sha256: and 64 hexadecimal digits)"));
         };
         if algorithm != "sha256" {
             return Err(format!("digest {shown:?}: only sha256 is supported"));
         }
-        Digest::from_hex(hex)
-            .ok_or_else(|| format!("digest {shown:?}: needs 64 hexadecimal digits in lower case"))
+        Digest::from_hex(hex).ok_or_else(|| format!("digest {shown:?}: needs 64 hexadecimal digits in lower case"))
     }
 }
 

@@ -90,15 +90,7 @@ impl<'a, R: Read> TarReader<'a, R> {
     }
 
     fn with(source: R, limits: &'a Limits, skip: fn(&mut R, u64) -> io::Result<()>) -> Self {
-        TarReader {
-            source,
-            limits,
-            skip,
-            offset: 0,
-            left: 0,
-            padding: 0,
-            ended: false,
-        }
+        TarReader { source, limits, skip, offset: 0, left: 0, padding: 0, ended: false }
     }
 
     /// The next entry, or None at the end of the archive.
@@ -106,10 +98,7 @@ impl<'a, R: Read> TarReader<'a, R> {
         let mut extra = Extra::default();
         loop {
             let (left, padding) = (self.left, self.padding);
-            self.skip_bytes(
-                left.checked_add(padding)
-                    .ok_or_else(|| refusal("an entry's size overflows"))?,
-            )?;
+            self.skip_bytes(left.checked_add(padding).ok_or_else(|| refusal("an entry's size overflows"))?)?;
             (self.left, self.padding) = (0, 0);
             let Some(header) = self.header()? else {
                 if extra.any {
@@ -126,12 +115,8 @@ impl<'a, R: Read> TarReader<'a, R> {
             match kind {
                 // Global headers describe the archive (git writes its commit there), not a file.
                 b'g' => {}
-                b'L' => {
-                    extra.long_name = Some(self.long_text("long name", extra.long_name.is_some())?)
-                }
-                b'K' => {
-                    extra.long_link = Some(self.long_text("long link", extra.long_link.is_some())?)
-                }
+                b'L' => extra.long_name = Some(self.long_text("long name", extra.long_name.is_some())?),
+                b'K' => extra.long_link = Some(self.long_text("long link", extra.long_link.is_some())?),
                 b'x' | b'X' => {
                     if extra.pax {
                         return Err(refusal("two PAX headers for one entry"));
@@ -171,10 +156,7 @@ impl<'a, R: Read> TarReader<'a, R> {
                 None => text(&old.name).to_vec(),
             },
         };
-        let link = extra
-            .long_link
-            .or(extra.linkpath)
-            .unwrap_or_else(|| text(&old.linkname).to_vec());
+        let link = extra.long_link.or(extra.linkpath).unwrap_or_else(|| text(&old.linkname).to_vec());
         let kind = match kind {
             // In v7 archives a folder is a file whose name ends in a slash.
             0 | b'0' if name.ends_with(b"/") => Kind::Dir,
@@ -187,10 +169,7 @@ impl<'a, R: Read> TarReader<'a, R> {
             b'6' => Kind::Fifo,
             other => {
                 let shown = String::from_utf8_lossy(&name).into_owned();
-                return Err(refusal(format!(
-                    "{shown:?}: unknown kind of entry {:?}",
-                    other as char
-                )));
+                return Err(refusal(format!("{shown:?}: unknown kind of entry {:?}", other as char)));
             }
         };
         for (what, value) in [("name", &name), ("link target", &link)] {
@@ -209,9 +188,7 @@ impl<'a, R: Read> TarReader<'a, R> {
             _ => None,
         };
         let device = match (kind, ustar, header.as_gnu()) {
-            (Kind::Char | Kind::Block, Some(ustar), _) => {
-                (&ustar.dev_major, &ustar.dev_minor).into()
-            }
+            (Kind::Char | Kind::Block, Some(ustar), _) => (&ustar.dev_major, &ustar.dev_minor).into(),
             (Kind::Char | Kind::Block, _, Some(gnu)) => (&gnu.dev_major, &gnu.dev_minor).into(),
             _ => None,
         };
@@ -228,10 +205,7 @@ impl<'a, R: Read> TarReader<'a, R> {
             gid: extra.gid.map_or_else(|| number(&old.gid, "gid"), Ok)?,
             mtime: match extra.mtime {
                 Some(time) => time,
-                None => Time {
-                    seconds: number(&old.mtime, "mtime")? as i64,
-                    nanoseconds: 0,
-                },
+                None => Time { seconds: number(&old.mtime, "mtime")? as i64, nanoseconds: 0 },
             },
             atime: extra.atime,
             size: self.left,
@@ -245,13 +219,8 @@ impl<'a, R: Read> TarReader<'a, R> {
     /// The pieces of a sparse file ('S' of GNU tar's old format); further ones stand in blocks of their own
     /// before the data.
     fn old_gnu_sparse(&mut self, header: &Header) -> io::Result<Sparse> {
-        let gnu = header
-            .as_gnu()
-            .ok_or_else(|| refusal("a sparse file outside a GNU archive"))?;
-        let mut sparse = Sparse {
-            real_bytes: number(&gnu.realsize, "real size")?,
-            pieces: Vec::new(),
-        };
+        let gnu = header.as_gnu().ok_or_else(|| refusal("a sparse file outside a GNU archive"))?;
+        let mut sparse = Sparse { real_bytes: number(&gnu.realsize, "real size")?, pieces: Vec::new() };
         let (mut end, mut stored) = (0u64, 0u64);
         let limit = self.limits.sparse_pieces;
         let mut add = |piece: &GnuSparseHeader| -> io::Result<()> {
@@ -267,9 +236,7 @@ impl<'a, R: Read> TarReader<'a, R> {
             end = offset.checked_add(length).ok_or_else(bad)?;
             stored = stored.checked_add(length).ok_or_else(bad)?;
             if sparse.pieces.len() >= limit {
-                return Err(refusal(format!(
-                    "a sparse file of more than {limit} pieces"
-                )));
+                return Err(refusal(format!("a sparse file of more than {limit} pieces")));
             }
             sparse.pieces.push((offset, length));
             Ok(())
@@ -302,12 +269,9 @@ impl<'a, R: Read> TarReader<'a, R> {
         }
         let said = number(&header.as_old().cksum, "checksum")?;
         let bytes = header.as_bytes();
-        let plain =
-            |range: std::ops::Range<usize>| bytes[range].iter().map(|b| u64::from(*b)).sum::<u64>();
+        let plain = |range: std::ops::Range<usize>| bytes[range].iter().map(|b| u64::from(*b)).sum::<u64>();
         if said != plain(0..148) + plain(156..512) + 8 * u64::from(b' ') {
-            return Err(refusal(
-                "not a tar header (wrong checksum): not a tar archive, or damaged",
-            ));
+            return Err(refusal("not a tar header (wrong checksum): not a tar archive, or damaged"));
         }
         Ok(Some(header))
     }
@@ -342,10 +306,7 @@ impl<'a, R: Read> TarReader<'a, R> {
     /// All data of a header entry; its size is checked before anything is read.
     fn all(&mut self, limit: u64, what: &str) -> io::Result<Vec<u8>> {
         if self.left > limit {
-            return Err(refusal(format!(
-                "a {what} of {} bytes; the limit is {limit}",
-                self.left
-            )));
+            return Err(refusal(format!("a {what} of {} bytes; the limit is {limit}", self.left)));
         }
         let mut data = vec![0; self.left as usize];
         self.read_exact(&mut data)?;
@@ -373,9 +334,7 @@ impl<'a, R: Read + Seek> TarReader<'a, R> {
 
 impl<R: Read> Read for TarReader<'_, R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let wanted = into
-            .len()
-            .min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let wanted = into.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         if wanted == 0 {
             return Ok(0);
         }

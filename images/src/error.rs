@@ -121,25 +121,15 @@ pub(crate) fn at<E: Into<io::Error>>(what: &'static str, path: &Path) -> impl Fn
         let source: io::Error = source.into();
         if no_space(&source) {
             let path = path.to_path_buf();
-            return Error::NoSpace {
-                what: "the image".into(),
-                path,
-            };
+            return Error::NoSpace { what: "the image".into(), path };
         }
-        Error::Io {
-            what,
-            path: path.to_path_buf(),
-            source,
-        }
+        Error::Io { what, path: path.to_path_buf(), source }
     }
 }
 
 /// ENOSPC or EDQUOT?
 pub(crate) fn no_space(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// The payload of an `io::Error` that means "the input is bad", raised inside a `Read`.
@@ -178,18 +168,11 @@ impl Failure {
     /// parser or a decoder and means that the data is bad.
     pub(crate) fn reading(error: io::Error, entry: Option<String>) -> Failure {
         match error.raw_os_error() {
-            Some(_) => Failure::Io {
-                entry,
-                source: error,
-            },
-            None if error.kind() == io::ErrorKind::UnexpectedEof => Failure::Refused {
-                entry,
-                why: "the data ends too early (truncated?)".into(),
-            },
-            None => Failure::Refused {
-                entry,
-                why: error.to_string(),
-            },
+            Some(_) => Failure::Io { entry, source: error },
+            None if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Failure::Refused { entry, why: "the data ends too early (truncated?)".into() }
+            }
+            None => Failure::Refused { entry, why: error.to_string() },
         }
     }
 
@@ -207,59 +190,34 @@ impl Failure {
             Some(Errno::FBIG) => "the file is larger than this file system allows",
             Some(Errno::MLINK) => "too many hard links to one file",
             _ => {
-                return Failure::Io {
-                    entry,
-                    source: error,
-                };
+                return Failure::Io { entry, source: error };
             }
         };
-        Failure::Refused {
-            entry,
-            why: why.into(),
-        }
+        Failure::Refused { entry, why: why.into() }
     }
 
     /// Adds the part of the archive that the entry is in.
     pub(crate) fn within(self, part: &str) -> Failure {
-        let join = |entry: Option<String>| {
-            Some(entry.map_or(part.to_owned(), |entry| format!("{part}: {entry}")))
-        };
+        let join = |entry: Option<String>| Some(entry.map_or(part.to_owned(), |entry| format!("{part}: {entry}")));
         match self {
-            Failure::Refused { entry, why } => Failure::Refused {
-                entry: join(entry),
-                why,
-            },
+            Failure::Refused { entry, why } => Failure::Refused { entry: join(entry), why },
             Failure::NoSpace => Failure::NoSpace,
-            Failure::Io { entry, source } => Failure::Io {
-                entry: join(entry),
-                source,
-            },
+            Failure::Io { entry, source } => Failure::Io { entry: join(entry), source },
         }
     }
 
     /// The user's error: adds the archive's name and, for lack of space, the store's folder.
     pub(crate) fn of(self, archive: &str, store: &Path) -> Error {
         match self {
-            Failure::Refused { entry, why } => Error::Refused {
-                archive: archive.into(),
-                entry,
-                why,
-            },
-            Failure::NoSpace => Error::NoSpace {
-                what: archive.into(),
-                path: store.into(),
-            },
+            Failure::Refused { entry, why } => Error::Refused { archive: archive.into(), entry, why },
+            Failure::NoSpace => Error::NoSpace { what: archive.into(), path: store.into() },
             Failure::Io { entry, source } => {
                 let mut path = archive.to_owned();
                 if let Some(entry) = entry {
                     path.push_str(": ");
                     path.push_str(&entry);
                 }
-                Error::Io {
-                    what: "unpack",
-                    path: path.into(),
-                    source,
-                }
+                Error::Io { what: "unpack", path: path.into(), source }
             }
         }
     }

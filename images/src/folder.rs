@@ -91,26 +91,19 @@ impl FolderTar {
                 }
                 None => {
                     size = stat.st_size as u64;
-                    self.file = Some((
-                        self.reopen(&path, &stat).map_err(named)?,
-                        size,
-                        path.clone(),
-                    ));
+                    self.file = Some((self.reopen(&path, &stat).map_err(named)?, size, path.clone()));
                     self.padding = (size.wrapping_neg() % 512) as usize;
                     b'0'
                 }
             },
             FileType::Directory => {
                 if stat.st_dev == self.device {
-                    self.list(&path)
-                        .map_err(|error| refusal(format!("{}: {error}", shown(&path))))?;
+                    self.list(&path).map_err(|error| refusal(format!("{}: {error}", shown(&path))))?;
                 }
                 b'5'
             }
             FileType::Symlink => {
-                link = fs::readlinkat(&object, "", Vec::new())
-                    .map_err(named)?
-                    .into_bytes();
+                link = fs::readlinkat(&object, "", Vec::new()).map_err(named)?.into_bytes();
                 b'2'
             }
             FileType::CharacterDevice => b'3',
@@ -120,30 +113,17 @@ impl FolderTar {
         };
         if kind != FileType::Directory && stat.st_nlink > 1 {
             self.names_bytes += path.len();
-            self.links
-                .entry(stat.st_ino)
-                .or_insert_with(|| path.clone());
+            self.links.entry(stat.st_ino).or_insert_with(|| path.clone());
         }
         let xattrs = xattrs(&object).map_err(named)?;
         self.header(tar_kind, &path, &link, size, &stat, &xattrs)
     }
 
     fn open(&self, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
-        let resolve =
-            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let path = if path.is_empty() {
-            b".".as_slice()
-        } else {
-            path
-        };
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let path = if path.is_empty() { b".".as_slice() } else { path };
         loop {
-            match fs::openat2(
-                &self.root,
-                path,
-                flags | OFlags::CLOEXEC,
-                Mode::empty(),
-                resolve,
-            ) {
+            match fs::openat2(&self.root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 result => return result,
             }
@@ -152,10 +132,7 @@ impl FolderTar {
 
     /// Opens a file's data, if it is still the same file.
     fn reopen(&self, path: &[u8], stat: &Stat) -> rustix::io::Result<File> {
-        let fd = self.open(
-            path,
-            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY,
-        )?;
+        let fd = self.open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY)?;
         let now = fs::fstat(&fd)?;
         match (now.st_dev, now.st_ino) == (stat.st_dev, stat.st_ino) {
             true => Ok(fd.into()),
@@ -196,11 +173,7 @@ impl FolderTar {
         stat: &Stat,
         xattrs: &[(Vec<u8>, Vec<u8>)],
     ) -> io::Result<()> {
-        let name = if path.is_empty() {
-            b"./".as_slice()
-        } else {
-            path
-        };
+        let name = if path.is_empty() { b"./".as_slice() } else { path };
         let mut pax = Vec::new();
         record(&mut pax, b"path", name);
         if !link.is_empty() {
@@ -209,17 +182,9 @@ impl FolderTar {
         record(&mut pax, b"size", size.to_string().as_bytes());
         record(&mut pax, b"uid", stat.st_uid.to_string().as_bytes());
         record(&mut pax, b"gid", stat.st_gid.to_string().as_bytes());
-        record(
-            &mut pax,
-            b"mtime",
-            seconds(stat.st_mtime, stat.st_mtime_nsec as i64).as_bytes(),
-        );
+        record(&mut pax, b"mtime", seconds(stat.st_mtime, stat.st_mtime_nsec as i64).as_bytes());
         for (name, value) in xattrs {
-            record(
-                &mut pax,
-                &[b"SCHILY.xattr.", name.as_slice()].concat(),
-                value,
-            );
+            record(&mut pax, &[b"SCHILY.xattr.", name.as_slice()].concat(), value);
         }
         let mut extra = Header::new_ustar();
         extra.set_entry_type(tar::EntryType::XHeader);
@@ -256,10 +221,7 @@ impl FolderTar {
         let wanted = into.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
         let count = file.read(&mut into[..wanted])?;
         if count == 0 {
-            return Err(refusal(format!(
-                "{}: it shrank while it was read",
-                shown(path)
-            )));
+            return Err(refusal(format!("{}: it shrank while it was read", shown(path))));
         }
         *left -= count as u64;
         Ok(count)
@@ -326,10 +288,7 @@ fn xattrs(object: &OwnedFd) -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
         Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
         count => count?,
     };
-    let mut names: Vec<&[u8]> = list[..count]
-        .split(|byte| *byte == 0)
-        .filter(|name| keeps(name))
-        .collect();
+    let mut names: Vec<&[u8]> = list[..count].split(|byte| *byte == 0).filter(|name| keeps(name)).collect();
     names.sort_unstable();
     let mut found = Vec::new();
     for name in names {

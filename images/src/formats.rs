@@ -56,9 +56,7 @@ pub(crate) fn read(archive: &Archive, limits: &Limits) -> Result<Vec<Found>> {
     } else if let Some(blob) = archive.get("repositories")? {
         reader.repositories(&blob)?
     } else {
-        return Err(crate::Error::NotAnImage {
-            archive: archive.name.clone(),
-        });
+        return Err(crate::Error::NotAnImage { archive: archive.name.clone() });
     };
     if found.is_empty() {
         return Err(crate::Error::Refused {
@@ -89,43 +87,27 @@ struct DockerImage {
 impl Reader<'_> {
     fn docker(&self, blob: &Blob) -> Result<Vec<Found>> {
         let entry = "manifest.json";
-        let images: Vec<DockerImage> =
-            self.parse(entry, &self.archive.json(entry, blob, None, self.limits)?)?;
+        let images: Vec<DockerImage> = self.parse(entry, &self.archive.json(entry, blob, None, self.limits)?)?;
         self.check_count(entry, images.len())?;
-        images
-            .into_iter()
-            .map(|image| self.docker_image(image))
-            .collect()
+        images.into_iter().map(|image| self.docker_image(image)).collect()
     }
 
     fn docker_image(&self, image: DockerImage) -> Result<Found> {
         let blob = self.archive.need(&image.config)?;
-        let raw = self.archive.json(
-            &image.config,
-            &blob,
-            named_digest(&image.config).as_ref(),
-            self.limits,
-        )?;
+        let raw = self.archive.json(&image.config, &blob, named_digest(&image.config).as_ref(), self.limits)?;
         let mut layers = Vec::new();
         for entry in image.layers.unwrap_or_default() {
             self.check_layers(&image.config, layers.len() + 1)?;
             let blob = self.archive.need(&entry)?;
             let digest = blob_digest(&entry);
-            layers.push(Layer {
-                entry,
-                blob,
-                digest,
-                diff_id: None,
-            });
+            layers.push(Layer { entry, blob, digest, diff_id: None });
         }
         let names = image.repo_tags.unwrap_or_default().into_iter().map(|name| {
-            let parsed = Reference::parse(&name)
-                .map_err(|error| self.archive.refused("manifest.json", error.to_string()))?;
+            let parsed =
+                Reference::parse(&name).map_err(|error| self.archive.refused("manifest.json", error.to_string()))?;
             match parsed.digest() {
                 None => Ok(parsed),
-                Some(_) => Err(self
-                    .archive
-                    .refused("manifest.json", format!("{name:?} is no tag"))),
+                Some(_) => Err(self.archive.refused("manifest.json", format!("{name:?} is no tag"))),
             }
         });
         let names = names.collect::<Result<_>>()?;
@@ -139,18 +121,11 @@ impl Reader<'_> {
         self.check_count(entry, index.manifests().len())?;
         // Manifests of one name are one image for several platforms.
         let mut groups: Vec<(Option<String>, Vec<&Descriptor>)> = Vec::new();
-        for descriptor in index
-            .manifests()
-            .iter()
-            .filter(|descriptor| !is_attestation(descriptor))
-        {
+        for descriptor in index.manifests().iter().filter(|descriptor| !is_attestation(descriptor)) {
             let name = name_of(descriptor);
             // Without name and platform it is an image of its own.
             let single = name.is_none() && descriptor.platform().is_none();
-            match groups
-                .iter_mut()
-                .find(|(known, _)| *known == name && !single)
-            {
+            match groups.iter_mut().find(|(known, _)| *known == name && !single) {
                 Some((_, group)) => group.push(descriptor),
                 None => groups.push((name, vec![descriptor])),
             }
@@ -161,10 +136,7 @@ impl Reader<'_> {
             let mut found = self.manifest(self.choose(entry, &group)?, 0)?;
             found.names.extend(names);
             // containerd lists one image once for each of its names.
-            match images
-                .iter_mut()
-                .find(|known| known.manifest == found.manifest)
-            {
+            match images.iter_mut().find(|known| known.manifest == found.manifest) {
                 Some(known) => known.names.extend(found.names),
                 None => images.push(found),
             }
@@ -181,8 +153,7 @@ impl Reader<'_> {
             (Some(stem), Ok(())) => return Ok(Reference::parse(&format!("{stem}:{name}")).ok()),
             (_, Err(_)) => name,
         };
-        let parsed = Reference::parse(full)
-            .map_err(|error| self.archive.refused("index.json", error.to_string()))?;
+        let parsed = Reference::parse(full).map_err(|error| self.archive.refused("index.json", error.to_string()))?;
         Ok(Some(parsed).filter(|name| name.digest().is_none()))
     }
 
@@ -194,8 +165,7 @@ impl Reader<'_> {
         }
         let fits = |descriptor: &&&Descriptor| match descriptor.platform() {
             Some(platform) => {
-                platform.os().to_string() == "linux"
-                    && platform.architecture().to_string() == host_architecture()
+                platform.os().to_string() == "linux" && platform.architecture().to_string() == host_architecture()
             }
             None => false,
         };
@@ -208,51 +178,34 @@ impl Reader<'_> {
             .filter_map(|descriptor| descriptor.platform().as_ref())
             .map(|platform| format!("{}/{}", platform.os(), platform.architecture()))
             .collect();
-        let has = if has.is_empty() {
-            "several images without a platform".into()
-        } else {
-            has.join(", ")
-        };
-        Err(self.archive.refused(
-            entry,
-            format!("no image for linux/{}; it has {has}", host_architecture()),
-        ))
+        let has = if has.is_empty() { "several images without a platform".into() } else { has.join(", ") };
+        Err(self.archive.refused(entry, format!("no image for linux/{}; it has {has}", host_architecture())))
     }
 
     /// Follows a descriptor to its image, through nested indexes.
     fn manifest(&self, descriptor: &Descriptor, depth: usize) -> Result<Found> {
         let (entry, blob, digest) = self.described(descriptor)?;
-        let raw = self
-            .archive
-            .json(&entry, &blob, Some(&digest), self.limits)?;
+        let raw = self.archive.json(&entry, &blob, Some(&digest), self.limits)?;
         let document: Value = self.parse(&entry, &raw)?;
         let has = |field: &str| document.get(field).is_some_and(|value| !value.is_null());
         match (has("manifests"), has("layers") || has("config")) {
             // Two readers could see two different images (CVE-2021-41190).
-            (true, true) => Err(self
-                .archive
-                .refused(&entry, "it is an index and a manifest at once")),
-            (true, false) if depth >= INDEX_DEPTH => {
-                Err(self.archive.refused(&entry, "indexes nested too deep"))
-            }
+            (true, true) => Err(self.archive.refused(&entry, "it is an index and a manifest at once")),
+            (true, false) if depth >= INDEX_DEPTH => Err(self.archive.refused(&entry, "indexes nested too deep")),
             (true, false) => {
                 let index = self.index(&entry, &raw)?;
                 self.check_count(&entry, index.manifests().len())?;
-                let group: Vec<&Descriptor> = index
-                    .manifests()
-                    .iter()
-                    .filter(|descriptor| !is_attestation(descriptor))
-                    .collect();
+                let group: Vec<&Descriptor> =
+                    index.manifests().iter().filter(|descriptor| !is_attestation(descriptor)).collect();
                 if group.is_empty() {
                     return Err(self.archive.refused(&entry, "an index without images"));
                 }
                 self.manifest(self.choose(&entry, &group)?, depth + 1)
             }
             (false, true) => self.oci_image(&entry, raw),
-            (false, false) => Err(self.archive.refused(
-                &entry,
-                "neither an index nor a manifest (docker's schema 1 is not supported)",
-            )),
+            (false, false) => Err(self
+                .archive
+                .refused(&entry, "neither an index nor a manifest (docker's schema 1 is not supported)")),
         }
     }
 
@@ -260,18 +213,11 @@ impl Reader<'_> {
         let manifest: ImageManifest = self.parse(entry, &raw)?;
         self.check_layers(entry, manifest.layers().len())?;
         let (config_entry, blob, digest) = self.described(manifest.config())?;
-        let config = self
-            .archive
-            .json(&config_entry, &blob, Some(&digest), self.limits)?;
+        let config = self.archive.json(&config_entry, &blob, Some(&digest), self.limits)?;
         let mut layers = Vec::new();
         for layer in manifest.layers() {
             let (entry, blob, digest) = self.described(layer)?;
-            layers.push(Layer {
-                entry,
-                blob,
-                digest: Some(digest),
-                diff_id: None,
-            });
+            layers.push(Layer { entry, blob, digest: Some(digest), diff_id: None });
         }
         self.found(&config_entry, config, layers, Vec::new(), Some(raw))
     }
@@ -279,17 +225,11 @@ impl Reader<'_> {
     /// The blob of a descriptor; its size must fit.
     fn described(&self, descriptor: &Descriptor) -> Result<(String, Blob, Digest)> {
         let text = descriptor.digest().to_string();
-        let digest: Digest = text
-            .parse()
-            .map_err(|why: String| self.archive.refused("index.json", why))?;
+        let digest: Digest = text.parse().map_err(|why: String| self.archive.refused("index.json", why))?;
         let entry = format!("blobs/sha256/{}", digest.hex());
         let blob = self.archive.blob(&digest)?;
         if blob.size != descriptor.size() {
-            let why = format!(
-                "it has {} bytes, not {}: damaged",
-                blob.size,
-                descriptor.size()
-            );
+            let why = format!("it has {} bytes, not {}: damaged", blob.size, descriptor.size());
             return Err(self.archive.refused(&entry, why));
         }
         Ok((entry, blob, digest))
@@ -306,29 +246,17 @@ impl Reader<'_> {
     ) -> Result<Found> {
         let config = Config::check(raw).map_err(|why| self.archive.refused(entry, why))?;
         if config.os() != "linux" {
-            return Err(self.archive.refused(
-                entry,
-                format!("an image for {}, not for linux", config.os()),
-            ));
+            return Err(self.archive.refused(entry, format!("an image for {}, not for linux", config.os())));
         }
         let diff_ids = config.diff_ids();
         if diff_ids.len() != layers.len() {
-            let why = format!(
-                "it describes {} layers, but the archive has {}",
-                diff_ids.len(),
-                layers.len()
-            );
+            let why = format!("it describes {} layers, but the archive has {}", diff_ids.len(), layers.len());
             return Err(self.archive.refused(entry, why));
         }
         for (layer, diff_id) in layers.iter_mut().zip(diff_ids) {
             layer.diff_id = Some(*diff_id);
         }
-        Ok(Found {
-            config: FoundConfig::Ready(config.raw().to_vec()),
-            layers,
-            names,
-            manifest,
-        })
+        Ok(Found { config: FoundConfig::Ready(config.raw().to_vec()), layers, names, manifest })
     }
 
     /// docker before 1.10: names lead to a layer's id, each layer's `json` to its parent, the top one's holds the
@@ -346,9 +274,7 @@ impl Reader<'_> {
             }
         }
         self.check_count(entry, tops.len())?;
-        tops.into_iter()
-            .map(|(id, names)| self.legacy(&id, names))
-            .collect()
+        tops.into_iter().map(|(id, names)| self.legacy(&id, names)).collect()
     }
 
     fn legacy(&self, top: &str, names: Vec<Reference>) -> Result<Found> {
@@ -357,67 +283,40 @@ impl Reader<'_> {
         while let Some(id) = next {
             self.check_layers("repositories", layers.len() + 1)?;
             let entry = format!("{id}/json");
-            let raw = self
-                .archive
-                .json(&entry, &self.archive.need(&entry)?, None, self.limits)?;
+            let raw = self.archive.json(&entry, &self.archive.need(&entry)?, None, self.limits)?;
             let document: Value = self.parse(&entry, &raw)?;
-            next = document
-                .get("parent")
-                .and_then(Value::as_str)
-                .filter(|id| !id.is_empty())
-                .map(str::to_owned);
+            next = document.get("parent").and_then(Value::as_str).filter(|id| !id.is_empty()).map(str::to_owned);
             let entry = format!("{id}/layer.tar");
-            layers.push(Layer {
-                blob: self.archive.need(&entry)?,
-                entry,
-                digest: None,
-                diff_id: None,
-            });
+            layers.push(Layer { blob: self.archive.need(&entry)?, entry, digest: None, diff_id: None });
             config.get_or_insert(document);
         }
         layers.reverse();
         let config = FoundConfig::Legacy(config.unwrap_or_default());
-        Ok(Found {
-            config,
-            layers,
-            names,
-            manifest: None,
-        })
+        Ok(Found { config, layers, names, manifest: None })
     }
 
     fn index(&self, entry: &str, raw: &[u8]) -> Result<ImageIndex> {
         let document: Value = self.parse(entry, raw)?;
-        if document
-            .get("layers")
-            .is_some_and(|layers| !layers.is_null())
-        {
-            return Err(self
-                .archive
-                .refused(entry, "it is an index and a manifest at once"));
+        if document.get("layers").is_some_and(|layers| !layers.is_null()) {
+            return Err(self.archive.refused(entry, "it is an index and a manifest at once"));
         }
         self.parse(entry, raw)
     }
 
     fn parse<T: for<'a> Deserialize<'a>>(&self, entry: &str, raw: &[u8]) -> Result<T> {
-        serde_json::from_slice(raw)
-            .map_err(|error| self.archive.refused(entry, format!("bad JSON: {error}")))
+        serde_json::from_slice(raw).map_err(|error| self.archive.refused(entry, format!("bad JSON: {error}")))
     }
 
     fn check_count(&self, entry: &str, count: usize) -> Result<()> {
         match count > self.limits.images {
-            true => Err(self.archive.refused(
-                entry,
-                format!("{count} images; the limit is {}", self.limits.images),
-            )),
+            true => Err(self.archive.refused(entry, format!("{count} images; the limit is {}", self.limits.images))),
             false => Ok(()),
         }
     }
 
     fn check_layers(&self, entry: &str, count: usize) -> Result<()> {
         match count > self.limits.layers {
-            true => Err(self
-                .archive
-                .refused(entry, format!("more than {} layers", self.limits.layers))),
+            true => Err(self.archive.refused(entry, format!("more than {} layers", self.limits.layers))),
             false => Ok(()),
         }
     }
@@ -426,24 +325,12 @@ impl Reader<'_> {
 /// Makes today's configuration of the oldest form's.
 pub(crate) fn modern(legacy: &Value, diff_ids: &[Digest]) -> Value {
     let mut config = serde_json::Map::new();
-    for field in [
-        "architecture",
-        "author",
-        "comment",
-        "config",
-        "created",
-        "docker_version",
-        "os",
-        "variant",
-    ] {
+    for field in ["architecture", "author", "comment", "config", "created", "docker_version", "os", "variant"] {
         if let Some(value) = legacy.get(field).filter(|value| !value.is_null()) {
             config.insert(field.into(), value.clone());
         }
     }
-    config.insert(
-        "rootfs".into(),
-        json!({"type": "layers", "diff_ids": diff_ids}),
-    );
+    config.insert("rootfs".into(), json!({"type": "layers", "diff_ids": diff_ids}));
     config.into()
 }
 
@@ -459,22 +346,13 @@ fn named_digest(entry: &str) -> Option<Digest> {
 
 /// buildkit's provenance documents stand beside the images with the platform unknown/unknown.
 fn is_attestation(descriptor: &Descriptor) -> bool {
-    let noted = descriptor
-        .annotations()
-        .as_ref()
-        .is_some_and(|notes| notes.contains_key("vnd.docker.reference.type"));
-    noted
-        || descriptor
-            .platform()
-            .as_ref()
-            .is_some_and(|platform| platform.os().to_string() == "unknown")
+    let noted = descriptor.annotations().as_ref().is_some_and(|notes| notes.contains_key("vnd.docker.reference.type"));
+    noted || descriptor.platform().as_ref().is_some_and(|platform| platform.os().to_string() == "unknown")
 }
 
 /// containerd's annotation has the full name, OCI's often only the tag.
 fn name_of(descriptor: &Descriptor) -> Option<String> {
     let notes = descriptor.annotations().as_ref()?;
-    let name = notes
-        .get("io.containerd.image.name")
-        .or_else(|| notes.get("org.opencontainers.image.ref.name"));
+    let name = notes.get("io.containerd.image.name").or_else(|| notes.get("org.opencontainers.image.ref.name"));
     name.filter(|name| !name.is_empty()).cloned()
 }

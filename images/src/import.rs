@@ -31,12 +31,7 @@ pub struct ImportOptions {
 
 impl Store {
     /// Makes an image of a root file system. The configuration is as empty as docker's: no command, no environment.
-    pub fn import(
-        &self,
-        input: Input,
-        name: Option<&Reference>,
-        options: &ImportOptions,
-    ) -> Result<Loaded> {
+    pub fn import(&self, input: Input, name: Option<&Reference>, options: &ImportOptions) -> Result<Loaded> {
         // What is wrong with the request is said before the long work.
         let config = change::apply(&options.changes)?;
         self.sweep()?;
@@ -55,21 +50,13 @@ impl Store {
             Opened::File(file) | Opened::Stream(file) => {
                 let total = file.metadata().map_or(0, |meta| meta.len());
                 let source = BufReader::with_capacity(128 << 10, file);
-                unpack_stream(
-                    &mut Stored::new(source, Some((&progress, total))),
-                    &folder,
-                    devices,
-                    &budget,
-                )
+                unpack_stream(&mut Stored::new(source, Some((&progress, total))), &folder, devices, &budget)
             }
         };
         let (record, ended) = result.map_err(|failure| failure.of(&archive, self.dir()))?;
         if !ended {
             let why = "it ends without tar's end marker: not a tar archive, or truncated";
-            let failure = Failure::Refused {
-                entry: None,
-                why: why.into(),
-            };
+            let failure = Failure::Refused { entry: None, why: why.into() };
             return Err(failure.of(&archive, self.dir()));
         }
         let diff_id = record.diff_id;
@@ -92,13 +79,8 @@ impl Store {
         let mut trees = BTreeMap::from([(diff_id, Tree { path, record })]);
         let raw = document.to_string().into_bytes();
         let names = name.cloned().into_iter().collect();
-        let lost = || Error::Refused {
-            archive: archive.clone(),
-            entry: None,
-            why: "its layer got lost".into(),
-        };
-        let image =
-            prepare(self, &workspace, &trees, raw, None, vec![diff_id], names)?.ok_or_else(lost)?;
+        let lost = || Error::Refused { archive: archive.clone(), entry: None, why: "its layer got lost".into() };
+        let image = prepare(self, &workspace, &trees, raw, None, vec![diff_id], names)?.ok_or_else(lost)?;
         let loaded = commit(self, &workspace, &mut trees, &[image], options.load.sync)?;
         loaded.and_then(|mut loaded| loaded.pop()).ok_or_else(lost)
     }
@@ -111,16 +93,11 @@ fn rfc3339(time: SystemTime) -> String {
     // Days to a date of the Gregorian calendar: count from 0000-03-01, so that leap days end a year.
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 {
-        shifted + 3
-    } else {
-        shifted - 9
-    };
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
     let nanoseconds = since.subsec_nanos();

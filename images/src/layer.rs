@@ -43,31 +43,18 @@ pub(crate) fn unpack(
     budget: &Budget<'_>,
 ) -> Result<Contents, Failure> {
     let mut tar = TarReader::new(source, budget.limits);
-    let mut layer = Layer {
-        root: folder,
-        parent: None,
-        devices,
-        budget,
-        buffer: vec![0; 128 << 10],
-    };
+    let mut layer = Layer { root: folder, parent: None, devices, budget, buffer: vec![0; 128 << 10] };
     let mut contents = Contents::default();
     while let Some(entry) = tar.next().map_err(|error| Failure::reading(error, None))? {
         contents.entries += 1;
         let name = || Some(shown(&entry.name));
-        budget
-            .take_entry()
-            .map_err(|error| Failure::reading(error, name()))?;
+        budget.take_entry().map_err(|error| Failure::reading(error, name()))?;
         layer.add(&entry, &mut tar)?;
         if entry.kind == Kind::File {
-            contents.size_bytes += entry
-                .sparse
-                .as_ref()
-                .map_or(entry.size, |sparse| sparse.real_bytes);
+            contents.size_bytes += entry.sparse.as_ref().map_or(entry.size, |sparse| sparse.real_bytes);
         }
     }
-    layer
-        .leave()
-        .map_err(|error| Failure::writing(error.into(), None))?;
+    layer.leave().map_err(|error| Failure::writing(error.into(), None))?;
     tar.drain().map_err(|error| Failure::reading(error, None))?;
     contents.ended = tar.ended;
     Ok(contents)
@@ -75,16 +62,8 @@ pub(crate) fn unpack(
 
 /// An entry's name for people: one line, not too long.
 pub(crate) fn shown(name: &[u8]) -> String {
-    let text: String = String::from_utf8_lossy(name)
-        .chars()
-        .flat_map(char::escape_debug)
-        .take(200)
-        .collect();
-    if text.is_empty() {
-        "(an entry without a name)".into()
-    } else {
-        text
-    }
+    let text: String = String::from_utf8_lossy(name).chars().flat_map(char::escape_debug).take(200).collect();
+    if text.is_empty() { "(an entry without a name)".into() } else { text }
 }
 
 struct Layer<'a> {
@@ -108,19 +87,11 @@ impl Layer<'_> {
     /// Adds one entry; errors carry its name.
     fn add(&mut self, entry: &Entry, data: &mut impl Read) -> Result<(), Failure> {
         let name = || Some(shown(&entry.name));
-        let refused = |why: &str| Failure::Refused {
-            entry: name(),
-            why: why.into(),
-        };
+        let refused = |why: &str| Failure::Refused { entry: name(), why: why.into() };
         let path = beneath::clean(&entry.name).map_err(refused)?;
         let (parent, base) = beneath::split(&path);
-        if parent
-            .split(|byte| *byte == b'/')
-            .any(|part| part.starts_with(b".wh."))
-        {
-            return Err(refused(
-                "names that begin with .wh. are whiteouts and have nothing below them",
-            ));
+        if parent.split(|byte| *byte == b'/').any(|part| part.starts_with(b".wh.")) {
+            return Err(refused("names that begin with .wh. are whiteouts and have nothing below them"));
         }
         let result = if base.is_empty() {
             self.top(entry)
@@ -149,12 +120,7 @@ impl Layer<'_> {
     fn whiteout(&mut self, parent: &[u8], hidden: &[u8]) -> Result<(), Trouble> {
         if hidden == b".wh..opq" {
             let parent = self.enter(parent)?;
-            return Ok(fs::fsetxattr(
-                &parent.fd,
-                OPAQUE,
-                b"y",
-                XattrFlags::empty(),
-            )?);
+            return Ok(fs::fsetxattr(&parent.fd, OPAQUE, b"y", XattrFlags::empty())?);
         }
         if hidden.starts_with(b".wh.") {
             // aufs's own files (.wh..wh.plnk, .wh..wh.aufs) in images of that time: no content.
@@ -164,13 +130,7 @@ impl Layer<'_> {
             return Err(refused("a whiteout without a name"));
         }
         let parent = self.enter(parent)?;
-        match fs::mknodat(
-            &parent.fd,
-            hidden,
-            FileType::CharacterDevice,
-            Mode::empty(),
-            0,
-        ) {
+        match fs::mknodat(&parent.fd, hidden, FileType::CharacterDevice, Mode::empty(), 0) {
             Err(Errno::EXIST) => {}
             result => return Ok(result?),
         }
@@ -182,13 +142,7 @@ impl Layer<'_> {
         }
     }
 
-    fn make(
-        &mut self,
-        entry: &Entry,
-        parent: &[u8],
-        base: &[u8],
-        data: &mut impl Read,
-    ) -> Result<(), Trouble> {
+    fn make(&mut self, entry: &Entry, parent: &[u8], base: &[u8], data: &mut impl Read) -> Result<(), Trouble> {
         if matches!(entry.kind, Kind::Char | Kind::Block) {
             match self.devices {
                 Devices::Create => {}
@@ -225,11 +179,7 @@ impl Layer<'_> {
                 }
             }
             Kind::File => {
-                let flags = OFlags::WRONLY
-                    | OFlags::CREATE
-                    | OFlags::EXCL
-                    | OFlags::NOFOLLOW
-                    | OFlags::CLOEXEC;
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let file = File::from(fs::openat(dir, base, flags, Mode::RUSR | Mode::WUSR)?);
                 fill(&file, entry, data, self.budget, &mut self.buffer)?;
                 set_all(file, entry)?;
@@ -251,14 +201,8 @@ impl Layer<'_> {
             }
             Kind::Char | Kind::Block | Kind::Fifo => {
                 let (kind, device) = match entry.kind {
-                    Kind::Char => (
-                        FileType::CharacterDevice,
-                        fs::makedev(entry.device.0, entry.device.1),
-                    ),
-                    Kind::Block => (
-                        FileType::BlockDevice,
-                        fs::makedev(entry.device.0, entry.device.1),
-                    ),
+                    Kind::Char => (FileType::CharacterDevice, fs::makedev(entry.device.0, entry.device.1)),
+                    Kind::Block => (FileType::BlockDevice, fs::makedev(entry.device.0, entry.device.1)),
                     _ => (FileType::Fifo, 0),
                 };
                 fs::mknodat(dir, base, kind, Mode::RUSR | Mode::WUSR, device)?;
@@ -270,8 +214,7 @@ impl Layer<'_> {
 
     /// Folder and name of a hard link's target. An absolute one counts from the layer's top (docker writes such).
     fn target(&self, entry: &Entry) -> Result<(OwnedFd, Vec<u8>), Trouble> {
-        let path = beneath::clean(&entry.link)
-            .map_err(|why| refused(&format!("a bad link target: {why}")))?;
+        let path = beneath::clean(&entry.link).map_err(|why| refused(&format!("a bad link target: {why}")))?;
         let (folder, name) = beneath::split(&path);
         if name.is_empty() {
             return Err(refused("a hard link to the layer's top"));
@@ -285,33 +228,17 @@ impl Layer<'_> {
 
     /// Makes `path` the current folder.
     fn enter(&mut self, path: &[u8]) -> Result<&Parent, Trouble> {
-        if self
-            .parent
-            .as_ref()
-            .is_none_or(|parent| parent.path != path)
-        {
+        if self.parent.as_ref().is_none_or(|parent| parent.path != path) {
             self.leave()?;
             let fd = beneath::make_dirs(self.root, path)?;
             let stat = fs::fstat(&fd)?;
             let times = Timestamps {
-                last_access: Timespec {
-                    tv_sec: stat.st_atime as i64,
-                    tv_nsec: stat.st_atime_nsec as i64,
-                },
-                last_modification: Timespec {
-                    tv_sec: stat.st_mtime as i64,
-                    tv_nsec: stat.st_mtime_nsec as i64,
-                },
+                last_access: Timespec { tv_sec: stat.st_atime as i64, tv_nsec: stat.st_atime_nsec as i64 },
+                last_modification: Timespec { tv_sec: stat.st_mtime as i64, tv_nsec: stat.st_mtime_nsec as i64 },
             };
-            self.parent = Some(Parent {
-                path: path.to_vec(),
-                fd,
-                times,
-            });
+            self.parent = Some(Parent { path: path.to_vec(), fd, times });
         }
-        self.parent
-            .as_ref()
-            .ok_or_else(|| Trouble::Writing(io::ErrorKind::NotFound.into()))
+        self.parent.as_ref().ok_or_else(|| Trouble::Writing(io::ErrorKind::NotFound.into()))
     }
 
     /// Leaves the current folder and gives it its times back.
@@ -340,10 +267,7 @@ pub(crate) fn refused(why: &str) -> Trouble {
 }
 
 fn missing(link: &[u8]) -> String {
-    format!(
-        "a hard link to {}, which the layer doesn't have (before it)",
-        shown(link)
-    )
+    format!("a hard link to {}, which the layer doesn't have (before it)", shown(link))
 }
 
 /// Removes what an earlier entry has put here, as docker does: a folder over a folder is merged, everything else
@@ -370,19 +294,13 @@ fn fill(
     buffer: &mut [u8],
 ) -> Result<(), Trouble> {
     let Some(Sparse { real_bytes, pieces }) = &entry.sparse else {
-        return copy(data, entry.size, buffer, |bytes, _| {
-            (&mut &*file).write_all(bytes)
-        });
+        return copy(data, entry.size, buffer, |bytes, _| (&mut &*file).write_all(bytes));
     };
     // Holes cost no disk here, but whoever copies the file later pays for them.
-    budget
-        .take_bytes(real_bytes.saturating_sub(entry.size))
-        .map_err(Trouble::Reading)?;
+    budget.take_bytes(real_bytes.saturating_sub(entry.size)).map_err(Trouble::Reading)?;
     fs::ftruncate(file, *real_bytes)?;
     for (offset, length) in pieces {
-        copy(data, *length, buffer, |bytes, done| {
-            file.write_all_at(bytes, offset + done)
-        })?;
+        copy(data, *length, buffer, |bytes, done| file.write_all_at(bytes, offset + done))?;
     }
     Ok(())
 }
@@ -396,9 +314,7 @@ fn copy(
 ) -> Result<(), Trouble> {
     let mut done = 0;
     while done < count {
-        let want = buffer
-            .len()
-            .min(usize::try_from(count - done).unwrap_or(usize::MAX));
+        let want = buffer.len().min(usize::try_from(count - done).unwrap_or(usize::MAX));
         let got = match data.read(&mut buffer[..want]) {
             Ok(0) => return Err(Trouble::Reading(io::ErrorKind::UnexpectedEof.into())),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,

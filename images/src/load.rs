@@ -42,14 +42,7 @@ pub struct LoadOptions {
 impl Default for LoadOptions {
     fn default() -> LoadOptions {
         let (limits, devices) = (Limits::default(), Devices::default());
-        LoadOptions {
-            limits,
-            devices,
-            progress: None,
-            sync: true,
-            threads: 0,
-            names: true,
-        }
+        LoadOptions { limits, devices, progress: None, sync: true, threads: 0, names: true }
     }
 }
 
@@ -115,10 +108,7 @@ impl<'a> Job<'a> {
         for image in found {
             let numbers = image.layers.iter().map(|layer| {
                 // Layers of the oldest form don't say their diff id; the place in the archive distinguishes them.
-                let key = (
-                    layer.diff_id,
-                    layer.diff_id.is_none().then(|| layer.blob.place()),
-                );
+                let key = (layer.diff_id, layer.diff_id.is_none().then(|| layer.blob.place()));
                 *known.entry(key).or_insert_with(|| {
                     layers.push(layer);
                     layers.len() - 1
@@ -129,19 +119,7 @@ impl<'a> Job<'a> {
         let diff_ids = layers.iter().map(|layer| layer.diff_id).collect();
         let budget = Budget::new(&options.limits);
         let trees = BTreeMap::new();
-        Job {
-            store,
-            workspace,
-            archive,
-            options,
-            progress,
-            found,
-            layers,
-            images,
-            diff_ids,
-            trees,
-            budget,
-        }
+        Job { store, workspace, archive, options, progress, found, layers, images, diff_ids, trees, budget }
     }
 
     /// Unpacks what neither the store nor the workspace has.
@@ -149,36 +127,22 @@ impl<'a> Job<'a> {
         let mut todo = Vec::new();
         for (number, diff_id) in self.diff_ids.iter().enumerate() {
             match diff_id {
-                Some(diff_id)
-                    if self.trees.contains_key(diff_id) || self.store.layer(diff_id)?.is_some() => {
-                }
+                Some(diff_id) if self.trees.contains_key(diff_id) || self.store.layer(diff_id)?.is_some() => {}
                 _ => {
                     let name = format!("layer-{}-{number}", self.trees.len());
                     let (path, folder) = self.workspace.folder(&name, 0o755)?;
-                    todo.push(Todo {
-                        number,
-                        layer: self.layers[number],
-                        path,
-                        folder,
-                    });
+                    todo.push(Todo { number, layer: self.layers[number], path, folder });
                 }
             }
         }
         let total = todo.iter().map(|todo| todo.layer.blob.size).sum();
-        let unpack =
-            |todo: &Todo<'_>| unpack_one(todo, self.options, &self.budget, self.progress, total);
+        let unpack = |todo: &Todo<'_>| unpack_one(todo, self.options, &self.budget, self.progress, total);
         let results = side_by_side(&todo, self.options.threads, &self.budget, unpack)
             .map_err(|failure| failure.of(&self.archive.name, self.store.dir()))?;
         for (todo, record) in todo.into_iter().zip(results) {
             write_json(&todo.path.with_extension("json"), &record)?;
             self.diff_ids[todo.number] = Some(record.diff_id);
-            self.trees.insert(
-                record.diff_id,
-                Tree {
-                    path: todo.path,
-                    record,
-                },
-            );
+            self.trees.insert(record.diff_id, Tree { path: todo.path, record });
         }
         Ok(())
     }
@@ -187,40 +151,22 @@ impl<'a> Job<'a> {
     fn commit(&mut self) -> Result<Option<Vec<Loaded>>> {
         let mut prepared: Vec<Prepared> = Vec::new();
         for (found, numbers) in self.found.iter().zip(&self.images) {
-            let Some(layers) = numbers
-                .iter()
-                .map(|number| self.diff_ids[*number])
-                .collect::<Option<Vec<_>>>()
-            else {
+            let Some(layers) = numbers.iter().map(|number| self.diff_ids[*number]).collect::<Option<Vec<_>>>() else {
                 return Ok(None);
             };
             let raw = match &found.config {
                 FoundConfig::Ready(raw) => raw.clone(),
-                FoundConfig::Legacy(legacy) => {
-                    formats::modern(legacy, &layers).to_string().into_bytes()
-                }
+                FoundConfig::Legacy(legacy) => formats::modern(legacy, &layers).to_string().into_bytes(),
             };
-            let names = if self.options.names {
-                found.names.clone()
-            } else {
-                Vec::new()
-            };
+            let names = if self.options.names { found.names.clone() } else { Vec::new() };
             let manifest = found.manifest.as_deref();
             let id = ImageId(Digest::of(&raw));
             // One image twice in an archive: all names go to it.
             match prepared.iter_mut().find(|image| image.id == id) {
                 Some(known) => known.names.extend(names),
                 None => {
-                    let Some(image) = prepare(
-                        self.store,
-                        self.workspace,
-                        &self.trees,
-                        raw,
-                        manifest,
-                        layers,
-                        names,
-                    )
-                    .map_err(|error| self.name_it(error))?
+                    let Some(image) = prepare(self.store, self.workspace, &self.trees, raw, manifest, layers, names)
+                        .map_err(|error| self.name_it(error))?
                     else {
                         return Ok(None);
                     };
@@ -229,22 +175,12 @@ impl<'a> Job<'a> {
             }
         }
         self.progress.at(Phase::Committing, 0, None);
-        commit(
-            self.store,
-            self.workspace,
-            &mut self.trees,
-            &prepared,
-            self.options.sync,
-        )
+        commit(self.store, self.workspace, &mut self.trees, &prepared, self.options.sync)
     }
 
     fn name_it(&self, error: Error) -> Error {
         match error {
-            Error::Refused { entry, why, .. } => Error::Refused {
-                archive: self.archive.name.clone(),
-                entry,
-                why,
-            },
+            Error::Refused { entry, why, .. } => Error::Refused { archive: self.archive.name.clone(), entry, why },
             error => error,
         }
     }
@@ -266,21 +202,11 @@ fn unpack_one(
     progress: &Progress<'_>,
     total: u64,
 ) -> Result<LayerRecord, Failure> {
-    let Layer {
-        entry,
-        blob,
-        digest,
-        diff_id,
-    } = todo.layer;
+    let Layer { entry, blob, digest, diff_id } = todo.layer;
     let mut stored = Stored::new(blob.reader(), Some((progress, total)));
     let result = unpack_stream(&mut stored, &todo.folder, options.devices, budget);
     let (record, _) = result.map_err(|failure| failure.within(entry))?;
-    let refused = |why| {
-        Err(Failure::Refused {
-            entry: Some(entry.clone()),
-            why,
-        })
-    };
+    let refused = |why| Err(Failure::Refused { entry: Some(entry.clone()), why });
     let is = stored.digest();
     if let Some(said) = digest
         && is != *said
@@ -313,14 +239,7 @@ pub(crate) fn unpack_stream(
     let (diff_id, _) = unpacked.finish();
     // What a decoder leaves unread belongs to the blob's digest, too.
     std::io::copy(stored, &mut std::io::sink()).map_err(reading)?;
-    Ok((
-        LayerRecord {
-            version: VERSION,
-            diff_id,
-            size_bytes: contents.size_bytes,
-        },
-        contents.ended,
-    ))
+    Ok((LayerRecord { version: VERSION, diff_id, size_bytes: contents.size_bytes }, contents.ended))
 }
 
 /// Runs `work` for all items, several at a time. The first failure stops the others and is the result.
@@ -337,10 +256,7 @@ fn side_by_side<T: Sync, U: Send>(
     }
     let next = AtomicUsize::new(0);
     let results = Mutex::new((BTreeMap::new(), None));
-    let lost = || Failure::Refused {
-        entry: None,
-        why: "the unpacker failed on it".into(),
-    };
+    let lost = || Failure::Refused { entry: None, why: "the unpacker failed on it".into() };
     let worker = || {
         while let Some((number, item)) =
             Some(next.fetch_add(1, Relaxed)).and_then(|number| Some((number, items.get(number)?)))

@@ -24,12 +24,7 @@ pub(crate) struct Budget<'a> {
 impl<'a> Budget<'a> {
     pub fn new(limits: &'a Limits) -> Budget<'a> {
         let (unpacked, entries) = (AtomicU64::new(0), AtomicU64::new(0));
-        Budget {
-            limits,
-            unpacked,
-            entries,
-            stop: AtomicBool::new(false),
-        }
+        Budget { limits, unpacked, entries, stop: AtomicBool::new(false) }
     }
 
     /// Takes uncompressed bytes from the budget.
@@ -37,9 +32,7 @@ impl<'a> Budget<'a> {
         let limit = self.limits.unpacked_bytes;
         match self.unpacked.fetch_add(count, Relaxed).checked_add(count) {
             Some(sum) if sum <= limit => Ok(()),
-            _ => Err(refusal(format!(
-                "more than {limit} bytes when unpacked (a bomb?)"
-            ))),
+            _ => Err(refusal(format!("more than {limit} bytes when unpacked (a bomb?)"))),
         }
     }
 
@@ -73,12 +66,7 @@ pub(crate) struct Unpacked<'b, R> {
 
 impl<'p, R: Read> Stored<'p, R> {
     pub fn new(inner: R, progress: Option<(&'p Progress<'p>, u64)>) -> Stored<'p, R> {
-        Stored {
-            inner,
-            hash: Sha256::new(),
-            count: Rc::new(Cell::new(0)),
-            progress,
-        }
+        Stored { inner, hash: Sha256::new(), count: Rc::new(Cell::new(0)), progress }
     }
 
     /// The number of bytes so far, for [`Unpacked`]'s ratio.
@@ -106,13 +94,7 @@ impl<R: Read> Read for Stored<'_, R> {
 
 impl<'b, R: Read> Unpacked<'b, R> {
     pub fn new(inner: R, stored: Rc<Cell<u64>>, budget: &'b Budget<'b>) -> Unpacked<'b, R> {
-        Unpacked {
-            inner,
-            hash: Sha256::new(),
-            count: 0,
-            stored,
-            budget,
-        }
+        Unpacked { inner, hash: Sha256::new(), count: 0, stored, budget }
     }
 
     /// The digest of the whole stream, and its length.
@@ -130,15 +112,9 @@ impl<R: Read> Read for Unpacked<'_, R> {
         self.hash.update(&into[..count]);
         self.count += count as u64;
         self.budget.take_bytes(count as u64)?;
-        let Limits {
-            ratio,
-            ratio_from_bytes,
-            ..
-        } = *self.budget.limits;
+        let Limits { ratio, ratio_from_bytes, .. } = *self.budget.limits;
         if self.count > ratio_from_bytes && self.count / ratio > self.stored.get() {
-            return Err(refusal(format!(
-                "it unpacks to more than {ratio} times its size (a bomb?)"
-            )));
+            return Err(refusal(format!("it unpacks to more than {ratio} times its size (a bomb?)")));
         }
         Ok(count)
     }

@@ -6,10 +6,7 @@ pub(crate) fn nearest(name: &str, known: &[String]) -> Option<String> {
     if name.len() > 100 {
         return None;
     }
-    let repository = |name: &str| {
-        name.rsplit_once(':')
-            .map_or(name.to_owned(), |(name, _)| name.to_owned())
-    };
+    let repository = |name: &str| name.rsplit_once(':').map_or(name.to_owned(), |(name, _)| name.to_owned());
     let distance = |other: &String| {
         if repository(name) == repository(other) {
             return 1; // The same repository with another tag.
@@ -43,17 +40,10 @@ mod tests {
 
     #[test]
     fn a_typing_error_or_another_tag_is_near_and_a_stranger_is_not() {
-        let known = [
-            "busybox:latest".to_owned(),
-            "nginx:1.27".to_owned(),
-            "me/app:v2".to_owned(),
-        ];
+        let known = ["busybox:latest".to_owned(), "nginx:1.27".to_owned(), "me/app:v2".to_owned()];
         let nearest = |name| nearest(name, &known);
         assert_eq!(nearest("bsuybox").as_deref(), Some("busybox:latest"));
-        assert_eq!(
-            nearest("busyboxx:latest").as_deref(),
-            Some("busybox:latest")
-        );
+        assert_eq!(nearest("busyboxx:latest").as_deref(), Some("busybox:latest"));
         assert_eq!(nearest("nginx").as_deref(), Some("nginx:1.27"));
         assert_eq!(nearest("me/app:v1").as_deref(), Some("me/app:v2"));
         assert_eq!(nearest("postgres"), None);

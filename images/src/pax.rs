@@ -27,28 +27,17 @@ impl Extra {
     pub(crate) fn read_pax(&mut self, mut records: &[u8]) -> io::Result<()> {
         let bad = || refusal("a damaged PAX header");
         while !records.is_empty() {
-            let space = records
-                .iter()
-                .take(20)
-                .position(|byte| *byte == b' ')
-                .ok_or_else(bad)?;
+            let space = records.iter().take(20).position(|byte| *byte == b' ').ok_or_else(bad)?;
             let length: usize = decimal(&records[..space]).ok_or_else(bad)?;
             if length <= space + 1 || length > records.len() || records[length - 1] != b'\n' {
                 return Err(bad());
             }
             let record = &records[space + 1..length - 1];
             records = &records[length..];
-            let equals = record
-                .iter()
-                .position(|byte| *byte == b'=')
-                .ok_or_else(bad)?;
+            let equals = record.iter().position(|byte| *byte == b'=').ok_or_else(bad)?;
             let (key, value) = (&record[..equals], &record[equals + 1..]);
-            self.read_record(key, value).ok_or_else(|| {
-                refusal(format!(
-                    "a PAX header with a bad {}",
-                    String::from_utf8_lossy(key)
-                ))
-            })??;
+            self.read_record(key, value)
+                .ok_or_else(|| refusal(format!("a PAX header with a bad {}", String::from_utf8_lossy(key))))??;
         }
         Ok(())
     }
@@ -86,19 +75,11 @@ impl Extra {
 
 /// A tar number: octal text, or base 256 when the first bit is set. An empty field is 0 (v7 archives).
 pub(crate) fn number(field: &[u8], what: &str) -> io::Result<u64> {
-    let bad = || {
-        refusal(format!(
-            "a header with a bad {what}: damaged, or not a tar archive"
-        ))
-    };
+    let bad = || refusal(format!("a header with a bad {what}: damaged, or not a tar archive"));
     if let Some((first, rest)) = field.split_first().filter(|(first, _)| **first & 0x80 != 0) {
         // The second bit is the sign; a negative number (a time before 1970) is its two's complement.
         let negative = first & 0x40 != 0;
-        let mut value: i128 = if negative {
-            -1
-        } else {
-            i128::from(first & 0x3f)
-        };
+        let mut value: i128 = if negative { -1 } else { i128::from(first & 0x3f) };
         if negative {
             value = (value << 6) | i128::from(first & 0x3f);
         }
@@ -106,17 +87,11 @@ pub(crate) fn number(field: &[u8], what: &str) -> io::Result<u64> {
             value = value.checked_mul(256).ok_or_else(bad)? | i128::from(*byte);
         }
         return match what {
-            "mtime" => i64::try_from(value)
-                .map(|value| value as u64)
-                .map_err(|_| bad()),
+            "mtime" => i64::try_from(value).map(|value| value as u64).map_err(|_| bad()),
             _ => u64::try_from(value).map_err(|_| bad()),
         };
     }
-    let digits = field
-        .split(|byte| *byte == 0)
-        .next()
-        .unwrap_or_default()
-        .trim_ascii();
+    let digits = field.split(|byte| *byte == 0).next().unwrap_or_default().trim_ascii();
     if digits.is_empty() {
         return Ok(0);
     }
@@ -128,8 +103,7 @@ pub(crate) fn number(field: &[u8], what: &str) -> io::Result<u64> {
 }
 
 pub(crate) fn small(field: &[u8; 8], what: &str) -> io::Result<u32> {
-    u32::try_from(number(field, what)?)
-        .map_err(|_| refusal(format!("a device with an absurd {what}")))
+    u32::try_from(number(field, what)?).map_err(|_| refusal(format!("a device with an absurd {what}")))
 }
 
 /// Up to the first NUL.
@@ -140,10 +114,7 @@ pub(crate) fn text(field: &[u8]) -> &[u8] {
 /// Digits only: no sign, no space.
 fn decimal<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
     let digits = std::str::from_utf8(digits).ok()?;
-    digits
-        .bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then(|| digits.parse().ok())?
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
 /// `[-]seconds[.fraction]`
@@ -160,18 +131,9 @@ fn pax_time(value: &[u8]) -> Option<Time> {
     }
     let nanoseconds: u32 = format!("{:0<9.9}", fraction).parse().ok()?;
     Some(match (negative, nanoseconds) {
-        (false, _) => Time {
-            seconds,
-            nanoseconds,
-        },
-        (true, 0) => Time {
-            seconds: -seconds,
-            nanoseconds,
-        },
-        (true, _) => Time {
-            seconds: -seconds - 1,
-            nanoseconds: 1_000_000_000 - nanoseconds,
-        },
+        (false, _) => Time { seconds, nanoseconds },
+        (true, 0) => Time { seconds: -seconds, nanoseconds },
+        (true, _) => Time { seconds: -seconds - 1, nanoseconds: 1_000_000_000 - nanoseconds },
     })
 }
 
@@ -187,15 +149,7 @@ mod tests {
         assert_eq!(number(b"\x80\0\0\0\0\0\x01\0", "uid").unwrap(), 256);
         assert_eq!(number(&[0xff; 12], "mtime").unwrap() as i64, -1);
         assert!(number(&[0xff; 12], "size").is_err());
-        assert!(
-            number(
-                &[
-                    0x80, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff
-                ],
-                "size"
-            )
-            .is_err()
-        );
+        assert!(number(&[0x80, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], "size").is_err());
         for bad in [&b"9"[..], b"-1", b"+1", b"1 1", b"\xc3\x28"] {
             assert!(number(bad, "mode").is_err(), "{bad:?}");
         }
@@ -222,18 +176,8 @@ mod tests {
         let record = [record.len().to_string().as_bytes(), &record[2..]].concat();
         extra.read_pax(&record).unwrap();
         assert_eq!(extra.xattrs, [(b"security.x".to_vec(), value.to_vec())]);
-        for bad in [
-            &b"8 path=a\n"[..],
-            b"4 a\n",
-            b"-9 path=a\n",
-            b"99999999999999999999999 p=a\n",
-            b"8 path=\0x",
-        ] {
-            assert!(
-                Extra::default().read_pax(bad).is_err(),
-                "{}",
-                String::from_utf8_lossy(bad)
-            );
+        for bad in [&b"8 path=a\n"[..], b"4 a\n", b"-9 path=a\n", b"99999999999999999999999 p=a\n", b"8 path=\0x"] {
+            assert!(Extra::default().read_pax(bad).is_err(), "{}", String::from_utf8_lossy(bad));
         }
     }
 }

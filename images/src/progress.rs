@@ -29,11 +29,7 @@ pub(crate) struct Progress<'a> {
 
 impl<'a> Progress<'a> {
     pub fn new(callback: Option<&'a Callback>) -> Progress<'a> {
-        Progress {
-            callback,
-            unpacked: AtomicU64::new(0),
-            told: AtomicU64::new(0),
-        }
+        Progress { callback, unpacked: AtomicU64::new(0), told: AtomicU64::new(0) }
     }
 
     /// Says where a phase is, at most once a `STEP`.

@@ -61,10 +61,7 @@ impl Reference {
         if self.domain != DEFAULT_DOMAIN {
             return format!("{}/{}", self.domain, self.path);
         }
-        let short = self
-            .path
-            .strip_prefix(OFFICIAL)
-            .filter(|rest| !rest.contains('/'));
+        let short = self.path.strip_prefix(OFFICIAL).filter(|rest| !rest.contains('/'));
         short.unwrap_or(&self.path).to_owned()
     }
 }
@@ -125,12 +122,7 @@ fn parse(text: &str) -> Result<Reference, String> {
         (None, None) => Some("latest".to_owned()),
         (tag, _) => tag.map(str::to_owned),
     };
-    Ok(Reference {
-        domain: domain.to_owned(),
-        path,
-        tag,
-        digest,
-    })
+    Ok(Reference { domain: domain.to_owned(), path, tag, digest })
 }
 
 /// The first part is a registry if it looks like a host: has a dot, a port or a capital, or is localhost.
@@ -172,17 +164,10 @@ fn check_domain(domain: &str) -> Result<(), String> {
         let bytes = label.as_bytes();
         alphanumeric(bytes.first())
             && alphanumeric(bytes.last())
-            && bytes
-                .iter()
-                .all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
+            && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
     };
-    let port_fits =
-        port.is_none_or(|port| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()));
-    if host.split('.').all(label) && port_fits {
-        Ok(())
-    } else {
-        Err(bad())
-    }
+    let port_fits = port.is_none_or(|port| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()));
+    if host.split('.').all(label) && port_fits { Ok(()) } else { Err(bad()) }
 }
 
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`
@@ -193,19 +178,14 @@ fn check_component(component: &str) -> Result<(), String> {
         && bytes.last().is_some_and(|b| word(*b))
         && component
             .split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-            .all(|separator| {
-                matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-')
-            });
+            .all(|separator| matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-'));
     if fits {
         return Ok(());
     }
     if bytes.iter().any(u8::is_ascii_uppercase) {
         return Err("the repository must be in lower case".into());
     }
-    Err(
-        "parts of a name are a-z and 0-9, joined by single dots, one or two underscores, or dashes"
-            .into(),
-    )
+    Err("parts of a name are a-z and 0-9, joined by single dots, one or two underscores, or dashes".into())
 }
 
 /// `[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}`
@@ -217,9 +197,7 @@ pub(crate) fn check_tag(tag: &str) -> Result<(), String> {
         && bytes.len() <= TAG_MAX;
     match fits {
         true => Ok(()),
-        false => Err(format!(
-            "a tag has 1 to {TAG_MAX} letters, digits, _ . - and begins with none of . -"
-        )),
+        false => Err(format!("a tag has 1 to {TAG_MAX} letters, digits, _ . - and begins with none of . -")),
     }
 }
 
@@ -232,55 +210,19 @@ mod tests {
     #[test]
     fn names_mean_and_show_what_docker_means_and_shows() {
         for (text, full, familiar) in [
-            (
-                "busybox",
-                "docker.io/library/busybox:latest",
-                "busybox:latest",
-            ),
-            (
-                "busybox:1.36",
-                "docker.io/library/busybox:1.36",
-                "busybox:1.36",
-            ),
-            (
-                "docker.io/busybox",
-                "docker.io/library/busybox:latest",
-                "busybox:latest",
-            ),
-            (
-                "index.docker.io/library/busybox",
-                "docker.io/library/busybox:latest",
-                "busybox:latest",
-            ),
+            ("busybox", "docker.io/library/busybox:latest", "busybox:latest"),
+            ("busybox:1.36", "docker.io/library/busybox:1.36", "busybox:1.36"),
+            ("docker.io/busybox", "docker.io/library/busybox:latest", "busybox:latest"),
+            ("index.docker.io/library/busybox", "docker.io/library/busybox:latest", "busybox:latest"),
             ("user/app:v1", "docker.io/user/app:v1", "user/app:v1"),
-            (
-                "library/a/b",
-                "docker.io/library/a/b:latest",
-                "library/a/b:latest",
-            ),
-            (
-                "ghcr.io/a/b/c:T_1.x-",
-                "ghcr.io/a/b/c:T_1.x-",
-                "ghcr.io/a/b/c:T_1.x-",
-            ),
+            ("library/a/b", "docker.io/library/a/b:latest", "library/a/b:latest"),
+            ("ghcr.io/a/b/c:T_1.x-", "ghcr.io/a/b/c:T_1.x-", "ghcr.io/a/b/c:T_1.x-"),
             ("localhost/x", "localhost/x:latest", "localhost/x:latest"),
-            (
-                "localhost:5000/x:1",
-                "localhost:5000/x:1",
-                "localhost:5000/x:1",
-            ),
+            ("localhost:5000/x:1", "localhost:5000/x:1", "localhost:5000/x:1"),
             ("Host/x", "Host/x:latest", "Host/x:latest"),
-            (
-                "[fd00::1]:5000/x",
-                "[fd00::1]:5000/x:latest",
-                "[fd00::1]:5000/x:latest",
-            ),
+            ("[fd00::1]:5000/x", "[fd00::1]:5000/x:latest", "[fd00::1]:5000/x:latest"),
             ("a.b__c-d---e/f0", "a.b__c-d---e/f0", ""),
-            (
-                "xn--7o8h.com/myimage:9.6",
-                "xn--7o8h.com/myimage:9.6",
-                "xn--7o8h.com/myimage:9.6",
-            ),
+            ("xn--7o8h.com/myimage:9.6", "xn--7o8h.com/myimage:9.6", "xn--7o8h.com/myimage:9.6"),
         ] {
             let Ok(name) = Reference::parse(text) else {
                 assert_eq!(familiar, "", "{text} must be a name");
@@ -289,17 +231,10 @@ mod tests {
             let tag = name.tag().unwrap();
             assert_eq!(format!("{}/{}:{tag}", name.domain(), name.path()), full);
             assert_eq!(name.to_string(), familiar);
-            assert_eq!(
-                Reference::parse(familiar).unwrap(),
-                name,
-                "the familiar form means the same"
-            );
+            assert_eq!(Reference::parse(familiar).unwrap(), name, "the familiar form means the same");
         }
         let pinned = Reference::parse(&format!("busybox@sha256:{HEX}")).unwrap();
-        assert_eq!(
-            (pinned.tag(), pinned.to_string()),
-            (None, format!("busybox@sha256:{HEX}"))
-        );
+        assert_eq!((pinned.tag(), pinned.to_string()), (None, format!("busybox@sha256:{HEX}")));
     }
 
     #[test]

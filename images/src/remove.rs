@@ -38,10 +38,7 @@ impl Store {
         let trash = self.workspace()?;
         let _lock = self.lock_exclusive()?;
         for name in self.orphans()? {
-            rename(
-                &self.dir.join("layers").join(&name),
-                &trash.path().join(&name),
-            )?;
+            rename(&self.dir.join("layers").join(&name), &trash.path().join(&name))?;
         }
         Ok(())
     }
@@ -81,16 +78,9 @@ impl Store {
         let _lock = self.lock_exclusive()?;
         let id = self.resolve(name_or_id)?;
         let names = self.names_of(id)?;
-        let asked = Reference::parse(name_or_id)
-            .ok()
-            .filter(|name| names.contains(name));
+        let asked = Reference::parse(name_or_id).ok().filter(|name| names.contains(name));
         let users = in_use(&id);
-        let refuse = |users| {
-            Err(Error::InUse {
-                image: name_or_id.to_owned(),
-                users,
-            })
-        };
+        let refuse = |users| Err(Error::InUse { image: name_or_id.to_owned(), users });
         let untag = match &asked {
             Some(name) if names.len() > 1 => return self.untag(&trash, std::slice::from_ref(name)),
             Some(name) if !users.is_empty() && force => {
@@ -99,10 +89,7 @@ impl Store {
             _ if !users.is_empty() => return refuse(users),
             None if names.len() > 1 && !force => {
                 let names = names.iter().map(Reference::to_string).collect();
-                return Err(Error::SeveralNames {
-                    id: id.short(),
-                    names,
-                });
+                return Err(Error::SeveralNames { id: id.short(), names });
             }
             _ => names,
         };
@@ -114,10 +101,7 @@ impl Store {
     fn untag(&self, trash: &Workspace, names: &[Reference]) -> Result<Vec<Removed>> {
         let mut removed = Vec::new();
         for (count, name) in names.iter().enumerate() {
-            rename(
-                &self.name_path(name)?,
-                &trash.path().join(format!("name-{count}")),
-            )?;
+            rename(&self.name_path(name)?, &trash.path().join(format!("name-{count}")))?;
             removed.push(Removed::Untagged(name.clone()));
         }
         Ok(removed)
@@ -126,10 +110,7 @@ impl Store {
     /// The image first, then each layer's record before its tree: a crash leaves only what sweep knows.
     fn delete(&self, trash: &Workspace, id: ImageId, removed: &mut Vec<Removed>) -> Result<()> {
         let layers = self.record(id)?.layers;
-        rename(
-            &self.dir.join("by-id").join(id.0.hex()),
-            &trash.path().join("image"),
-        )?;
+        rename(&self.dir.join("by-id").join(id.0.hex()), &trash.path().join("image"))?;
         removed.push(Removed::Deleted(id));
         let used = self.used_layers()?;
         let mut done = BTreeSet::new();
@@ -139,10 +120,7 @@ impl Store {
             }
             let tree = self.layer_path(layer);
             let name = layer_name(layer);
-            rename(
-                &tree.with_extension("json"),
-                &trash.path().join(format!("{name}.json")),
-            )?;
+            rename(&tree.with_extension("json"), &trash.path().join(format!("{name}.json")))?;
             rename(&tree, &trash.path().join(name))?;
             removed.push(Removed::DeletedLayer(*layer));
         }

@@ -102,9 +102,7 @@ struct Versioned {
 impl Store {
     /// Opens the store of a root, `ROOT/images`; makes it if it isn't there.
     pub fn open(root: &Path) -> Result<Store> {
-        let store = Store {
-            dir: root.join("images"),
-        };
+        let store = Store { dir: root.join("images") };
         let path = store.dir.join("version");
         let text = match fs::read(&path) {
             Ok(text) => text,
@@ -113,11 +111,7 @@ impl Store {
         };
         let Versioned { version } = parse(&path, &text)?;
         if version > VERSION {
-            return Err(Error::Version {
-                path,
-                found: version,
-                known: VERSION,
-            });
+            return Err(Error::Version { path, found: version, known: VERSION });
         }
         Ok(store)
     }
@@ -133,8 +127,7 @@ impl Store {
         }
         // The top of a container's root folder for an image without layers: everybody may look.
         let empty = self.dir.join("layers/empty");
-        rustix::fs::chmod(&empty, Mode::from_raw_mode(0o755))
-            .map_err(at("set the mode of", &empty))?;
+        rustix::fs::chmod(&empty, Mode::from_raw_mode(0o755)).map_err(at("set the mode of", &empty))?;
         let lock = self.dir.join("lock");
         fs::File::create(&lock).map_err(at("create", &lock))?;
         let workspace = self.workspace()?;
@@ -180,9 +173,7 @@ impl Store {
     /// The id alone.
     pub(crate) fn resolve(&self, name_or_id: &str) -> Result<ImageId> {
         if let Some(prefix) = name_or_id.strip_prefix("sha256:") {
-            return self
-                .by_prefix(prefix)?
-                .ok_or_else(|| self.no_such(name_or_id));
+            return self.by_prefix(prefix)?.ok_or_else(|| self.no_such(name_or_id));
         }
         let name = Reference::parse(name_or_id);
         if let Ok(name) = &name
@@ -199,16 +190,8 @@ impl Store {
     }
 
     fn no_such(&self, name: &str) -> Error {
-        let known: Vec<String> = self
-            .names()
-            .unwrap_or_default()
-            .iter()
-            .map(|(name, _)| name.to_string())
-            .collect();
-        Error::NoSuchImage {
-            name: name.to_owned(),
-            near: near::nearest(name, &known),
-        }
+        let known: Vec<String> = self.names().unwrap_or_default().iter().map(|(name, _)| name.to_string()).collect();
+        Error::NoSuchImage { name: name.to_owned(), near: near::nearest(name, &known) }
     }
 
     fn by_name(&self, name: &Reference) -> Result<Option<ImageId>> {
@@ -245,18 +228,11 @@ impl Store {
             let there = self.dir.join("by-id").join(prefix).exists();
             return Ok(there.then_some(ImageId(digest)));
         }
-        let fits: Vec<ImageId> = self
-            .ids()?
-            .into_iter()
-            .filter(|id| id.0.hex().starts_with(prefix))
-            .collect();
+        let fits: Vec<ImageId> = self.ids()?.into_iter().filter(|id| id.0.hex().starts_with(prefix)).collect();
         match fits[..] {
             [] => Ok(None),
             [id] => Ok(Some(id)),
-            _ => Err(Error::Ambiguous {
-                prefix: prefix.to_owned(),
-                ids: fits.iter().map(ImageId::short).collect(),
-            }),
+            _ => Err(Error::Ambiguous { prefix: prefix.to_owned(), ids: fits.iter().map(ImageId::short).collect() }),
         }
     }
 
@@ -268,13 +244,8 @@ impl Store {
         let record = self.record(id)?;
         // Of a layer that comes twice only the upper one counts: it hides the lower one wholly.
         let mut seen = BTreeSet::new();
-        let mut layers: Vec<PathBuf> = record
-            .layers
-            .iter()
-            .rev()
-            .filter(|id| seen.insert(**id))
-            .map(|id| self.layer_path(id))
-            .collect();
+        let mut layers: Vec<PathBuf> =
+            record.layers.iter().rev().filter(|id| seen.insert(**id)).map(|id| self.layer_path(id)).collect();
         layers.reverse();
         if layers.is_empty() {
             layers.push(self.dir.join("layers/empty"));
@@ -294,11 +265,7 @@ impl Store {
         let text = fs::read(&path).map_err(at("read", &path))?;
         let record: Record = parse(&path, &text)?;
         if record.version > VERSION {
-            return Err(Error::Version {
-                path,
-                found: record.version,
-                known: VERSION,
-            });
+            return Err(Error::Version { path, found: record.version, known: VERSION });
         }
         Ok(record)
     }
@@ -332,12 +299,7 @@ impl Store {
     }
 
     /// Points a name to an image and gives the id that had it before. Needs the exclusive lock.
-    pub(crate) fn set_name(
-        &self,
-        workspace: &Workspace,
-        name: &Reference,
-        id: ImageId,
-    ) -> Result<Option<ImageId>> {
+    pub(crate) fn set_name(&self, workspace: &Workspace, name: &Reference, id: ImageId) -> Result<Option<ImageId>> {
         let path = self.name_path(name)?;
         let before = self.by_name(name)?;
         let link = workspace.path().join("name");
@@ -368,12 +330,7 @@ impl Store {
 
     /// All ids, sorted.
     pub(crate) fn ids(&self) -> Result<Vec<ImageId>> {
-        Ok(self
-            .list("by-id")?
-            .iter()
-            .filter_map(|name| Digest::from_hex(name))
-            .map(ImageId)
-            .collect())
+        Ok(self.list("by-id")?.iter().filter_map(|name| Digest::from_hex(name)).map(ImageId).collect())
     }
 
     /// All names with their images, sorted.
@@ -385,10 +342,7 @@ impl Store {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 target => target.map_err(at("read", &path))?,
             };
-            names.push((
-                Reference::parse(&file.replace('%', "/"))?,
-                target_id(&path, &target)?,
-            ));
+            names.push((Reference::parse(&file.replace('%', "/"))?, target_id(&path, &target)?));
         }
         names.sort();
         Ok(names)
@@ -396,19 +350,11 @@ impl Store {
 
     /// The names of one image, sorted.
     pub fn names_of(&self, id: ImageId) -> Result<Vec<Reference>> {
-        Ok(self
-            .names()?
-            .into_iter()
-            .filter(|(_, its)| *its == id)
-            .map(|(name, _)| name)
-            .collect())
+        Ok(self.names()?.into_iter().filter(|(_, its)| *its == id).map(|(name, _)| name).collect())
     }
 
     pub(crate) fn name_path(&self, name: &Reference) -> Result<PathBuf> {
-        let bad = |why: &str| Error::BadName {
-            name: name.to_string(),
-            why: why.to_owned(),
-        };
+        let bad = |why: &str| Error::BadName { name: name.to_string(), why: why.to_owned() };
         if name.digest().is_some() {
             return Err(bad("an image can't be named by a digest; use name:tag"));
         }
@@ -423,15 +369,7 @@ impl Store {
     pub(crate) fn list(&self, folder: &str) -> Result<BTreeSet<String>> {
         let path = self.dir.join(folder);
         let entries = fs::read_dir(&path).map_err(at("read", &path))?;
-        entries
-            .map(|entry| {
-                Ok(entry
-                    .map_err(at("read", &path))?
-                    .file_name()
-                    .to_string_lossy()
-                    .into_owned())
-            })
-            .collect()
+        entries.map(|entry| Ok(entry.map_err(at("read", &path))?.file_name().to_string_lossy().into_owned())).collect()
     }
 }
 
@@ -443,31 +381,22 @@ pub(crate) fn layer_name(diff_id: &Digest) -> String {
 }
 
 fn is_hex(text: &str) -> bool {
-    !text.is_empty()
-        && text.len() <= 64
-        && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    !text.is_empty() && text.len() <= 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn target_id(path: &Path, target: &Path) -> Result<ImageId> {
     let hex = target.strip_prefix("../by-id").ok().and_then(Path::to_str);
     hex.and_then(Digest::from_hex)
         .map(ImageId)
-        .ok_or_else(|| Error::Damaged {
-            path: path.to_owned(),
-            why: format!("it points to {}", target.display()),
-        })
+        .ok_or_else(|| Error::Damaged { path: path.to_owned(), why: format!("it points to {}", target.display()) })
 }
 
 fn parse<T: for<'a> Deserialize<'a>>(path: &Path, text: &[u8]) -> Result<T> {
-    serde_json::from_slice(text).map_err(|error| Error::Damaged {
-        path: path.to_owned(),
-        why: error.to_string(),
-    })
+    serde_json::from_slice(text).map_err(|error| Error::Damaged { path: path.to_owned(), why: error.to_string() })
 }
 
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let mut text =
-        serde_json::to_vec(value).map_err(|error| at("write", path)(io::Error::other(error)))?;
+    let mut text = serde_json::to_vec(value).map_err(|error| at("write", path)(io::Error::other(error)))?;
     text.push(b'\n');
     fs::write(path, text).map_err(at("write", path))
 }

@@ -42,12 +42,7 @@ impl Workspace {
                 continue;
             }
             if fs::fstat(&dir).map_err(at("look at", &path))?.st_nlink > 0 {
-                return Ok(Workspace {
-                    path,
-                    name,
-                    parent,
-                    dir,
-                });
+                return Ok(Workspace { path, name, parent, dir });
             }
         }
     }

@@ -71,10 +71,7 @@ fn whiteouts_become_overlayfs_ones() {
         assert_eq!(fs::read_to_string(layer.join(path)).unwrap(), "new");
     }
     assert!(!is_opaque(&layer.join("etc")) && !layer.join(".wh..wh.plnk").exists());
-    assert_eq!(
-        fs::metadata(layer.join("implied")).unwrap().mode() & 0o7777,
-        0o755
-    );
+    assert_eq!(fs::metadata(layer.join("implied")).unwrap().mode() & 0o7777, 0o755);
 }
 
 #[test]
@@ -82,17 +79,7 @@ fn overlayfs_sees_the_whiteouts_as_the_image_means_them() {
     let temp = Temp::new();
     let place = |name: &str| temp.0.join(name);
     for (name, archive) in [
-        (
-            "low",
-            tar(&[
-                file("gone", ""),
-                dir("d"),
-                file("d/old", ""),
-                dir("o"),
-                file("o/old", ""),
-                file("stays", ""),
-            ]),
-        ),
+        ("low", tar(&[file("gone", ""), dir("d"), file("d/old", ""), dir("o"), file("o/old", ""), file("stays", "")])),
         (
             "up",
             tar(&[
@@ -118,68 +105,24 @@ fn overlayfs_sees_the_whiteouts_as_the_image_means_them() {
         place("merged").display(),
         place("merged").display()
     );
-    let output = std::process::Command::new("unshare")
-        .args(["-m", "sh", "-c", &script])
-        .output()
-        .unwrap();
+    let output = std::process::Command::new("unshare").args(["-m", "sh", "-c", &script]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    assert_eq!(
-        text.lines().collect::<Vec<_>>(),
-        [
-            ".", "./d", "./d/new", "./d/old", "./o", "./o/new", "./stays"
-        ]
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(text.lines().collect::<Vec<_>>(), [".", "./d", "./d/new", "./d/old", "./o", "./o/new", "./stays"]);
 }
 
 #[test]
 fn owners_modes_and_times_are_kept() {
     let temp = Temp::new();
     let entries = [
-        E {
-            mode: 0o1777,
-            owner: (5, 6),
-            ..dir("./")
-        },
-        E {
-            mode: 0o2750,
-            mtime: 86_400,
-            ..dir("d")
-        },
-        E {
-            mode: 0o4755,
-            owner: (1000, 2000),
-            mtime: 1,
-            ..file("d/suid", "x")
-        },
-        E {
-            mode: 0o000,
-            pax: vec![(b"mtime", b"12.000000345"), (b"atime", b"13.5")],
-            ..file("d/ns", "x")
-        },
-        E {
-            owner: (3_000_000_000, 7),
-            ..file("big", "")
-        },
-        E {
-            pax: vec![(b"mtime", b"-1.5")],
-            ..file("old", "")
-        },
-        E {
-            owner: (1, 2),
-            mtime: 5,
-            ..symlink("link", "nowhere")
-        },
-        E {
-            mode: 0o620,
-            owner: (0, 5),
-            mtime: 5,
-            ..e(b'6', "fifo")
-        },
+        E { mode: 0o1777, owner: (5, 6), ..dir("./") },
+        E { mode: 0o2750, mtime: 86_400, ..dir("d") },
+        E { mode: 0o4755, owner: (1000, 2000), mtime: 1, ..file("d/suid", "x") },
+        E { mode: 0o000, pax: vec![(b"mtime", b"12.000000345"), (b"atime", b"13.5")], ..file("d/ns", "x") },
+        E { owner: (3_000_000_000, 7), ..file("big", "") },
+        E { pax: vec![(b"mtime", b"-1.5")], ..file("old", "") },
+        E { owner: (1, 2), mtime: 5, ..symlink("link", "nowhere") },
+        E { mode: 0o620, owner: (0, 5), mtime: 5, ..e(b'6', "fifo") },
         // A folder's entry again, after its contents.
         file("d/later", ""),
         hardlink("d/second", "d/suid"),
@@ -187,57 +130,16 @@ fn owners_modes_and_times_are_kept() {
     let layer = unpack(&temp, &entries);
     let meta = |name: &str| fs::symlink_metadata(layer.join(name)).unwrap();
     let mode = |name: &str| meta(name).mode() & 0o7777;
-    assert_eq!(
-        (
-            mode("."),
-            meta(".").uid(),
-            meta(".").gid(),
-            meta(".").mtime()
-        ),
-        (0o1777, 5, 6, 1_000_000_000)
-    );
-    assert_eq!(
-        (mode("d"), meta("d").mtime()),
-        (0o2750, 86_400),
-        "a folder's time comes after its contents"
-    );
-    assert_eq!(
-        (mode("d/suid"), meta("d/suid").uid(), meta("d/suid").mtime()),
-        (0o4755, 1000, 1)
-    );
-    assert_eq!(
-        (
-            mode("d/ns"),
-            meta("d/ns").mtime(),
-            meta("d/ns").mtime_nsec()
-        ),
-        (0, 12, 345)
-    );
-    assert_eq!(
-        (meta("d/ns").atime(), meta("d/ns").atime_nsec()),
-        (13, 500_000_000)
-    );
+    assert_eq!((mode("."), meta(".").uid(), meta(".").gid(), meta(".").mtime()), (0o1777, 5, 6, 1_000_000_000));
+    assert_eq!((mode("d"), meta("d").mtime()), (0o2750, 86_400), "a folder's time comes after its contents");
+    assert_eq!((mode("d/suid"), meta("d/suid").uid(), meta("d/suid").mtime()), (0o4755, 1000, 1));
+    assert_eq!((mode("d/ns"), meta("d/ns").mtime(), meta("d/ns").mtime_nsec()), (0, 12, 345));
+    assert_eq!((meta("d/ns").atime(), meta("d/ns").atime_nsec()), (13, 500_000_000));
     assert_eq!(meta("big").uid(), 3_000_000_000);
-    assert_eq!(
-        (meta("old").mtime(), meta("old").mtime_nsec()),
-        (-2, 500_000_000)
-    );
-    assert_eq!(
-        (meta("link").uid(), meta("link").gid(), meta("link").mtime()),
-        (1, 2, 5)
-    );
-    assert_eq!(
-        (
-            mode("fifo"),
-            meta("fifo").gid(),
-            meta("fifo").file_type().is_fifo()
-        ),
-        (0o620, 5, true)
-    );
-    assert_eq!(
-        (meta("d/second").ino(), meta("d/suid").nlink()),
-        (meta("d/suid").ino(), 2)
-    );
+    assert_eq!((meta("old").mtime(), meta("old").mtime_nsec()), (-2, 500_000_000));
+    assert_eq!((meta("link").uid(), meta("link").gid(), meta("link").mtime()), (1, 2, 5));
+    assert_eq!((mode("fifo"), meta("fifo").gid(), meta("fifo").file_type().is_fifo()), (0o620, 5, true));
+    assert_eq!((meta("d/second").ino(), meta("d/suid").nlink()), (meta("d/suid").ino(), 2));
 }
 
 #[test]
@@ -245,10 +147,7 @@ fn the_umask_does_not_show_in_an_image() {
     // Implied folders, files and devices; umask is the process's, so this runs in a process of its own.
     if std::env::var_os("IMAGES_TEST_UMASK").is_none() {
         let status = std::process::Command::new("sh")
-            .args([
-                "-c",
-                "umask 077 && exec \"$0\" --exact the_umask_does_not_show_in_an_image",
-            ])
+            .args(["-c", "umask 077 && exec \"$0\" --exact the_umask_does_not_show_in_an_image"])
             .arg(std::env::current_exe().unwrap())
             .env("IMAGES_TEST_UMASK", "1")
             .status();
@@ -256,32 +155,10 @@ fn the_umask_does_not_show_in_an_image() {
         return;
     }
     let temp = Temp::new();
-    let null = E {
-        mode: 0o666,
-        device: (1, 3),
-        ..e(b'3', "null")
-    };
-    let layer = unpack(
-        &temp,
-        &[
-            file("implied/file", ""),
-            E {
-                mode: 0o777,
-                ..dir("d")
-            },
-            null,
-        ],
-    );
+    let null = E { mode: 0o666, device: (1, 3), ..e(b'3', "null") };
+    let layer = unpack(&temp, &[file("implied/file", ""), E { mode: 0o777, ..dir("d") }, null]);
     let mode = |name: &str| fs::symlink_metadata(layer.join(name)).unwrap().mode() & 0o7777;
-    assert_eq!(
-        [
-            mode("implied"),
-            mode("implied/file"),
-            mode("d"),
-            mode("null")
-        ],
-        [0o755, 0o644, 0o777, 0o666]
-    );
+    assert_eq!([mode("implied"), mode("implied/file"), mode("d"), mode("null")], [0o755, 0o644, 0o777, 0o666]);
 }
 
 #[test]
@@ -292,21 +169,10 @@ fn file_capabilities_are_kept_and_forged_overlay_marks_dropped() {
     let newline = b"\x01\0\0\x02\x0a\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
     let capability: &[u8] = b"SCHILY.xattr.security.capability";
     let entries = [
+        E { mode: 0o4755, owner: (7, 7), pax: vec![(capability, ping)], ..file("ping", "x") },
+        E { pax: vec![(capability, newline)], ..file("newline", "x") },
         E {
-            mode: 0o4755,
-            owner: (7, 7),
-            pax: vec![(capability, ping)],
-            ..file("ping", "x")
-        },
-        E {
-            pax: vec![(capability, newline)],
-            ..file("newline", "x")
-        },
-        E {
-            pax: vec![
-                (b"SCHILY.xattr.user.note", b"a\nb"),
-                (b"SCHILY.xattr.user.overlay.redirect", b"/x"),
-            ],
+            pax: vec![(b"SCHILY.xattr.user.note", b"a\nb"), (b"SCHILY.xattr.user.overlay.redirect", b"/x")],
             ..file("user", "x")
         },
         E {
@@ -319,35 +185,18 @@ fn file_capabilities_are_kept_and_forged_overlay_marks_dropped() {
             ..dir("forged")
         },
         // user.* isn't possible on a link; that is no reason to fail.
-        E {
-            pax: vec![(b"SCHILY.xattr.user.note", b"1")],
-            ..symlink("link", "x")
-        },
+        E { pax: vec![(b"SCHILY.xattr.user.note", b"1")], ..symlink("link", "x") },
     ];
     let layer = unpack(&temp, &entries);
     let get = |file: &str, name: &str| xattr(&layer.join(file), name);
-    assert_eq!(
-        get("ping", "security.capability").as_deref(),
-        Some(&ping[..])
-    );
-    assert_eq!(
-        fs::metadata(layer.join("ping")).unwrap().mode() & 0o7777,
-        0o4755
-    );
-    assert_eq!(
-        get("newline", "security.capability").as_deref(),
-        Some(&newline[..])
-    );
+    assert_eq!(get("ping", "security.capability").as_deref(), Some(&ping[..]));
+    assert_eq!(fs::metadata(layer.join("ping")).unwrap().mode() & 0o7777, 0o4755);
+    assert_eq!(get("newline", "security.capability").as_deref(), Some(&newline[..]));
     if user_xattrs(&temp.0) {
         assert_eq!(get("user", "user.note").as_deref(), Some(&b"a\nb"[..]));
     }
     assert_eq!(get("user", "user.overlay.redirect"), None);
-    for name in [
-        "trusted.overlay.opaque",
-        "trusted.overlay.redirect",
-        "trusted.other",
-        "security.selinux",
-    ] {
+    for name in ["trusted.overlay.opaque", "trusted.overlay.redirect", "trusted.other", "security.selinux"] {
         assert_eq!(get("forged", name), None, "{name}");
     }
 }
@@ -361,46 +210,27 @@ fn long_and_non_utf8_names_are_kept() {
     let mut archive: Vec<u8> = [
         entry(&file(&long, "long")),
         entry(&symlink("link", &link)),
-        entry(&E {
-            name: b"latin-\xe9\xff",
-            ..file("", "raw")
-        }),
-        entry(&E {
-            name: b"back\\slash",
-            ..file("", "x")
-        }),
-        entry(&E {
-            name: b" space and\nnewline ",
-            ..file("", "x")
-        }),
+        entry(&E { name: b"latin-\xe9\xff", ..file("", "raw") }),
+        entry(&E { name: b"back\\slash", ..file("", "x") }),
+        entry(&E { name: b" space and\nnewline ", ..file("", "x") }),
         // GNU's long name and long link.
-        header(&e(b'L', "././@LongLink"), gnu.len() as u64 + 1)
-            .as_bytes()
-            .to_vec(),
+        header(&e(b'L', "././@LongLink"), gnu.len() as u64 + 1).as_bytes().to_vec(),
         padded([gnu.as_bytes(), b"\0"].concat()),
         entry(&file("short", "gnu")),
-        header(&e(b'K', "././@LongLink"), link.len() as u64)
-            .as_bytes()
-            .to_vec(),
+        header(&e(b'K', "././@LongLink"), link.len() as u64).as_bytes().to_vec(),
         padded(link.clone().into_bytes()),
         entry(&symlink("gnulink", "short")),
         // A global header is about no file.
-        header(&e(b'g', "pax_global_header"), 20)
-            .as_bytes()
-            .to_vec(),
+        header(&e(b'g', "pax_global_header"), 20).as_bytes().to_vec(),
         padded(b"20 path=everything\n\n".to_vec()),
         entry(&file("after", "global")),
         // v7: a folder is a name with a slash.
-        entry(&E {
-            kind: 0,
-            ..e(0, "v7dir/")
-        }),
+        entry(&E { kind: 0, ..e(0, "v7dir/") }),
     ]
     .concat();
     archive.extend([0; 1024]);
     let (layer, contents) = unpack_bytes(&temp, &archive, Devices::Create);
-    let read =
-        |name: &[u8]| fs::read_to_string(layer.join(std::ffi::OsStr::from_bytes(name))).unwrap();
+    let read = |name: &[u8]| fs::read_to_string(layer.join(std::ffi::OsStr::from_bytes(name))).unwrap();
     assert_eq!(read(long.as_bytes()), "long");
     assert_eq!(read(b"latin-\xe9\xff"), "raw");
     assert_eq!(read(b"back\\slash"), "x");
@@ -408,10 +238,7 @@ fn long_and_non_utf8_names_are_kept() {
     assert_eq!(read(gnu.as_bytes()), "gnu");
     assert_eq!(read(b"after"), "global");
     assert_eq!(fs::read_link(layer.join("link")).unwrap(), Path::new(&link));
-    assert_eq!(
-        fs::read_link(layer.join("gnulink")).unwrap(),
-        Path::new(&link)
-    );
+    assert_eq!(fs::read_link(layer.join("gnulink")).unwrap(), Path::new(&link));
     assert!(layer.join("v7dir").is_dir());
     assert!(contents.ended && contents.entries == 9, "{contents:?}");
     assert_eq!(contents.size_bytes, 4 + 3 + 1 + 1 + 3 + 6);
@@ -444,26 +271,14 @@ fn what_a_too_careful_unpacker_breaks_works() {
         file("dot/../sideways", "6"),
         // Device nodes with their modes.
         dir("dev"),
-        E {
-            mode: 0o666,
-            device: (1, 3),
-            ..e(b'3', "dev/null")
-        },
-        E {
-            mode: 0o660,
-            device: (8, 1),
-            owner: (0, 6),
-            ..e(b'4', "dev/sda1")
-        },
+        E { mode: 0o666, device: (1, 3), ..e(b'3', "dev/null") },
+        E { mode: 0o660, device: (8, 1), owner: (0, 6), ..e(b'4', "dev/sda1") },
         // A folder merges, a file is replaced, a folder gives way to a file.
         file("twice", "old"),
         file("twice", "new"),
         file("tree/deep/file", ""),
         file("tree", "now a file"),
-        E {
-            mode: 0o700,
-            ..dir("bin")
-        },
+        E { mode: 0o700, ..dir("bin") },
     ];
     let layer = unpack(&temp, &entries);
     let read = |name: &str| fs::read_to_string(layer.join(name)).unwrap();
@@ -472,54 +287,26 @@ fn what_a_too_careful_unpacker_breaks_works() {
         assert_eq!(inode(name), inode("bin/busybox"), "{name}");
     }
     assert_eq!(inode("sbin2"), inode("sbin"));
-    assert_eq!(
-        (
-            read("run/a.pid"),
-            read("run/lock/b"),
-            read("usr/lib/x86/c.so")
-        ),
-        ("1".into(), "2".into(), "3".into())
-    );
-    assert_eq!(
-        (read("absolute"), read("dot/twice/x"), read("sideways")),
-        ("4".into(), "5".into(), "6".into())
-    );
+    assert_eq!((read("run/a.pid"), read("run/lock/b"), read("usr/lib/x86/c.so")), ("1".into(), "2".into(), "3".into()));
+    assert_eq!((read("absolute"), read("dot/twice/x"), read("sideways")), ("4".into(), "5".into(), "6".into()));
     let device = |name: &str| {
         let meta = fs::symlink_metadata(layer.join(name)).unwrap();
         (meta.rdev(), meta.mode() & 0o7777, meta.gid())
     };
     assert_eq!(device("dev/null"), (rustix::fs::makedev(1, 3), 0o666, 0));
     assert_eq!(device("dev/sda1"), (rustix::fs::makedev(8, 1), 0o660, 6));
-    assert_eq!(
-        (read("twice"), read("tree")),
-        ("new".into(), "now a file".into())
-    );
-    assert_eq!(
-        fs::metadata(layer.join("bin")).unwrap().mode() & 0o7777,
-        0o700
-    );
+    assert_eq!((read("twice"), read("tree")), ("new".into(), "now a file".into()));
+    assert_eq!(fs::metadata(layer.join("bin")).unwrap().mode() & 0o7777, 0o700);
 }
 
 #[test]
 fn devices_are_skipped_or_refused_by_policy() {
     let temp = Temp::new();
-    let archive = tar(&[
-        E {
-            device: (1, 3),
-            ..e(b'3', "null")
-        },
-        e(b'6', "fifo"),
-        file(".wh.gone", ""),
-    ]);
+    let archive = tar(&[E { device: (1, 3), ..e(b'3', "null") }, e(b'6', "fifo"), file(".wh.gone", "")]);
     let (layer, _) = unpack_bytes(&temp, &archive, Devices::Skip);
-    assert!(
-        !layer.join("null").exists()
-            && layer.join("fifo").exists()
-            && is_whiteout(&layer.join("gone"))
-    );
+    assert!(!layer.join("null").exists() && layer.join("fifo").exists() && is_whiteout(&layer.join("gone")));
     let folder: OwnedFd = File::open(&layer).unwrap().into();
-    let error =
-        images::unpack_tar(&archive[..], &folder, Devices::Refuse, &Limits::default()).unwrap_err();
+    let error = images::unpack_tar(&archive[..], &folder, Devices::Refuse, &Limits::default()).unwrap_err();
     assert!(format!("{error:?}").contains("null"), "{error:?}");
 }
 
@@ -536,16 +323,11 @@ fn archives_of_gnu_tar_are_read_in_all_of_its_formats() {
     for n in 0..40u64 {
         std::os::unix::fs::FileExt::write_all_at(&sparse, b"piece", n << 16).unwrap();
     }
-    for options in [
-        &["--format=gnu", "--sparse"][..],
-        &["--format=gnu"],
-        &["--format=posix"],
-        &["--format=oldgnu", "--sparse"],
-    ] {
-        let output = std::process::Command::new("tar")
-            .args(options)
-            .args(["-C", source.to_str().unwrap(), "-c", "."])
-            .output();
+    for options in
+        [&["--format=gnu", "--sparse"][..], &["--format=gnu"], &["--format=posix"], &["--format=oldgnu", "--sparse"]]
+    {
+        let output =
+            std::process::Command::new("tar").args(options).args(["-C", source.to_str().unwrap(), "-c", "."]).output();
         let temp = Temp::new();
         let (layer, _) = unpack_bytes(&temp, &output.unwrap().stdout, Devices::Create);
         assert_eq!(listing(&layer), listing(&source), "{options:?}");

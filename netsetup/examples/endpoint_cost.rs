@@ -7,25 +7,14 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use netsetup::{
-    Backend, Endpoint, Facts, Host, Links, Live, Network, NewNetns, Op, PortMapping, Protocol,
-    PublishMode, apply, lease, plan_endpoint, plan_network, undo_with,
+    Backend, Endpoint, Facts, Host, Links, Live, Network, NewNetns, Op, PortMapping, Protocol, PublishMode, apply,
+    lease, plan_endpoint, plan_network, undo_with,
 };
 
-const STEPS: [&str; 8] = [
-    "facts",
-    "lease",
-    "plan",
-    "namespace",
-    "links",
-    "name",
-    "port",
-    "undo",
-];
+const STEPS: [&str; 8] = ["facts", "lease", "plan", "namespace", "links", "name", "port", "undo"];
 
 fn main() {
-    let count: usize = std::env::args()
-        .nth(1)
-        .map_or(200, |text| text.parse().unwrap());
+    let count: usize = std::env::args().nth(1).map_or(200, |text| text.parse().unwrap());
     // A network and /run of our own: nothing of the real host is touched.
     let flags = nix::sched::CloneFlags::CLONE_NEWNET | nix::sched::CloneFlags::CLONE_NEWNS;
     nix::sched::unshare(flags).unwrap();
@@ -47,11 +36,7 @@ fn main() {
     let mut host = Host::open().unwrap();
     let facts = Facts::read(&mut host, &network).unwrap();
     let ops = plan_network(&network, &facts).unwrap();
-    let mut live = Live {
-        host: &mut host,
-        netns: None,
-        init_pid: None,
-    };
+    let mut live = Live { host: &mut host, netns: None, init_pid: None };
     apply(&ops, &mut live).unwrap();
 
     let mut rows: Vec<Vec<Duration>> = Vec::new();
@@ -66,27 +51,16 @@ fn main() {
     let start = [0, 1, 2, 4, 5, 6];
     print_row(
         "facts + lease + plan + apply",
-        rows.iter()
-            .map(|row| start.iter().map(|index| row[*index]).sum())
-            .collect(),
+        rows.iter().map(|row| start.iter().map(|index| row[*index]).sum()).collect(),
     );
     let applied = [2, 4, 5, 6];
-    print_row(
-        "plan + apply",
-        rows.iter()
-            .map(|row| applied.iter().map(|index| row[*index]).sum())
-            .collect(),
-    );
+    print_row("plan + apply", rows.iter().map(|row| applied.iter().map(|index| row[*index]).sum()).collect());
 }
 
 fn print_row(name: &str, mut times: Vec<Duration>) {
     times.sort();
     let micros = |time: Duration| time.as_secs_f64() * 1e6;
-    println!(
-        "{name:>30} {:8.0} / {:8.0}",
-        micros(times[0]),
-        micros(times[times.len() / 2])
-    );
+    println!("{name:>30} {:8.0} / {:8.0}", micros(times[0]), micros(times[times.len() / 2]));
 }
 
 fn one(number: usize, network: &Network) -> Vec<Duration> {
@@ -100,14 +74,7 @@ fn one(number: usize, network: &Network) -> Vec<Duration> {
     let facts = Facts::read(&mut host, network).unwrap();
     lap();
     let id = format!("{number:064x}");
-    let address = lease::take(
-        "/run/leases".as_ref(),
-        &id,
-        network,
-        &Default::default(),
-        None,
-    )
-    .unwrap();
+    let address = lease::take("/run/leases".as_ref(), &id, network, &Default::default(), None).unwrap();
     lap();
     let [_, _, c, d] = address.octets();
     let endpoint = Endpoint {
@@ -134,17 +101,8 @@ fn one(number: usize, network: &Network) -> Vec<Duration> {
     lap();
     let mut netns = NewNetns::create().unwrap();
     lap();
-    let family = |wanted: fn(&Op) -> bool| {
-        ops.iter()
-            .filter(|op| wanted(op))
-            .cloned()
-            .collect::<Vec<_>>()
-    };
-    let mut live = Live {
-        host: &mut host,
-        netns: Some(&mut netns),
-        init_pid: Some(std::process::id()),
-    };
+    let family = |wanted: fn(&Op) -> bool| ops.iter().filter(|op| wanted(op)).cloned().collect::<Vec<_>>();
+    let mut live = Live { host: &mut host, netns: Some(&mut netns), init_pid: Some(std::process::id()) };
     for stage in [
         family(|op| matches!(op, Op::Link(_))),
         family(|op| matches!(op, Op::Netns(_))),
@@ -155,11 +113,7 @@ fn one(number: usize, network: &Network) -> Vec<Duration> {
     }
     drop(netns);
     clock = Instant::now();
-    let journal: Vec<_> = ops
-        .iter()
-        .rev()
-        .filter_map(|op| op.residue(Some(std::process::id())))
-        .collect();
+    let journal: Vec<_> = ops.iter().rev().filter_map(|op| op.residue(Some(std::process::id()))).collect();
     for result in undo_with(&journal, &mut host, Links::Leave) {
         result.unwrap();
     }

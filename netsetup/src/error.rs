@@ -12,9 +12,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Another rule or map element already leads this host port somewhere.
-    #[error(
-        "cannot publish {mapping}: {holder} already leads this port elsewhere; choose another host port"
-    )]
+    #[error("cannot publish {mapping}: {holder} already leads this port elsewhere; choose another host port")]
     PortTaken {
         /// The mapping that was refused.
         mapping: PortMapping,
@@ -30,9 +28,7 @@ pub enum Error {
         why: String,
     },
     /// Every address of the subnet is in use.
-    #[error(
-        "no free address in {subnet}/{prefix_len}: remove containers, or use a network with a larger subnet"
-    )]
+    #[error("no free address in {subnet}/{prefix_len}: remove containers, or use a network with a larger subnet")]
     NoAddress {
         /// The subnet's first address.
         subnet: Ipv4Addr,
@@ -57,11 +53,7 @@ pub enum Error {
 impl Error {
     /// A system error without further words.
     pub(crate) fn system(what: impl Into<String>, source: impl Into<io::Error>) -> Error {
-        Error::System {
-            what: what.into(),
-            source: source.into(),
-            detail: None,
-        }
+        Error::System { what: what.into(), source: source.into(), detail: None }
     }
 
     /// The errno behind the error, when there is one.
@@ -93,10 +85,7 @@ mod tests {
             source: io::Error::from_raw_os_error(libc::EEXIST),
             detail: Some("name in use".into()),
         };
-        assert_eq!(
-            error.to_string(),
-            "cannot create the bridge docker0: File exists (name in use)"
-        );
+        assert_eq!(error.to_string(), "cannot create the bridge docker0: File exists (name in use)");
         assert_eq!(error.errno(), Some(libc::EEXIST));
     }
 }

@@ -109,11 +109,7 @@ fn adopt(bridge: Option<&Bridge>, network: &Network) -> Network {
     };
     let same = |(address, _): &&(Ipv4Addr, u8)| *address == network.gateway;
     let usable = |(_, prefix_len): &&(Ipv4Addr, u8)| *prefix_len <= 30;
-    let kept = bridge
-        .addresses
-        .iter()
-        .find(same)
-        .or_else(|| bridge.addresses.iter().find(usable));
+    let kept = bridge.addresses.iter().find(same).or_else(|| bridge.addresses.iter().find(usable));
     if let Some((address, prefix_len)) = kept {
         (network.gateway, network.prefix_len) = (*address, *prefix_len);
     }
@@ -132,15 +128,11 @@ pub fn egress_mtu(host: &mut Host) -> u32 {
         let mut message = RouteMessage::default();
         message.header.address_family = AddressFamily::Inet;
         message.header.destination_prefix_length = 32;
-        message.attributes = vec![RouteAttribute::Destination(RouteAddress::Inet(
-            Ipv4Addr::new(8, 8, 8, 8),
-        ))];
+        message.attributes = vec![RouteAttribute::Destination(RouteAddress::Inet(Ipv4Addr::new(8, 8, 8, 8)))];
         let mut batch = Batch::default();
         batch.push_route(RouteNetlinkMessage::GetRoute(message), 0);
         let (answers, _) = netlink.exchange(&batch).ok()?;
-        let answer = answers
-            .iter()
-            .find(|answer| answer.kind == libc::RTM_NEWROUTE)?;
+        let answer = answers.iter().find(|answer| answer.kind == libc::RTM_NEWROUTE)?;
         attribute(answer.payload.get(12..)?, libc::RTA_OIF).map(|value| u32_at(value, 0))
     };
     let mtu = |host: &mut Host| -> Option<u32> {
@@ -149,9 +141,7 @@ pub fn egress_mtu(host: &mut Host) -> u32 {
         Some(query::get_index(netlink, index).ok()??.mtu)
     };
     // lo's 65536 would be the answer of a host that routes everything to itself.
-    mtu(host)
-        .filter(|mtu| (68..=65535).contains(mtu))
-        .unwrap_or(DEFAULT_MTU)
+    mtu(host).filter(|mtu| (68..=65535).contains(mtu)).unwrap_or(DEFAULT_MTU)
 }
 
 /// Addresses of containers (or machines) on the bridge that the kernel has seen there: its neighbours, as far as their
@@ -166,20 +156,13 @@ pub fn bridge_addresses_in_use(host: &mut Host, bridge: &str) -> Result<BTreeSet
         return Ok(BTreeSet::new());
     }
     let behind_ports: BTreeSet<Vec<u8>> =
-        self::neighbours(netlink, AddressFamily::Bridge, found.index)?
-            .into_iter()
-            .map(|one| one.mac)
-            .collect();
+        self::neighbours(netlink, AddressFamily::Bridge, found.index)?.into_iter().map(|one| one.mac).collect();
     let alive = |one: &Neighbour| match one.state {
         NUD_PERMANENT | NUD_REACHABLE | NUD_DELAY | NUD_PROBE => true,
         NUD_STALE => behind_ports.contains(&one.mac),
         _ => false,
     };
-    Ok(neighbours
-        .iter()
-        .filter(|one| alive(one))
-        .filter_map(|one| one.address)
-        .collect())
+    Ok(neighbours.iter().filter(|one| alive(one)).filter_map(|one| one.address).collect())
 }
 
 /// include/uapi/linux/neighbour.h
@@ -203,16 +186,9 @@ fn neighbours(netlink: &mut Netlink, family: AddressFamily, index: u32) -> Resul
     let mut message = NeighbourMessage::default();
     message.header.family = family;
     let bridge = family == AddressFamily::Bridge;
-    message.attributes = vec![if bridge {
-        NeighbourAttribute::Controller(index)
-    } else {
-        NeighbourAttribute::IfIndex(index)
-    }];
-    let answers = dump(
-        netlink,
-        RouteNetlinkMessage::GetNeighbour(message),
-        "list the bridge's neighbours",
-    )?;
+    message.attributes =
+        vec![if bridge { NeighbourAttribute::Controller(index) } else { NeighbourAttribute::IfIndex(index) }];
+    let answers = dump(netlink, RouteNetlinkMessage::GetNeighbour(message), "list the bridge's neighbours")?;
     let ours = |answer: &&Answer| {
         let body = answer.payload.get(12..).unwrap_or_default();
         if bridge {
@@ -229,22 +205,13 @@ fn neighbours(netlink: &mut Netlink, family: AddressFamily, index: u32) -> Resul
             mac: attribute(body, NDA_LLADDR).unwrap_or_default().to_vec(),
         }
     };
-    Ok(answers
-        .iter()
-        .filter(|answer| answer.kind == libc::RTM_NEWNEIGH)
-        .filter(ours)
-        .map(read)
-        .collect())
+    Ok(answers.iter().filter(|answer| answer.kind == libc::RTM_NEWNEIGH).filter(ours).map(read).collect())
 }
 
 fn addresses(netlink: &mut Netlink) -> Result<Vec<Address>> {
     let mut message = AddressMessage::default();
     message.header.family = AddressFamily::Inet;
-    let answers = dump(
-        netlink,
-        RouteNetlinkMessage::GetAddress(message),
-        "list the host's addresses",
-    )?;
+    let answers = dump(netlink, RouteNetlinkMessage::GetAddress(message), "list the host's addresses")?;
     let read = |answer: &Answer| {
         let mut found = Address {
             index: u32_at(&answer.payload, 4),
@@ -261,19 +228,13 @@ fn addresses(netlink: &mut Netlink) -> Result<Vec<Address>> {
         }
         Some(found)
     };
-    Ok(answers
-        .iter()
-        .filter(|answer| answer.kind == libc::RTM_NEWADDR)
-        .filter_map(read)
-        .collect())
+    Ok(answers.iter().filter(|answer| answer.kind == libc::RTM_NEWADDR).filter_map(read).collect())
 }
 
 fn dump(netlink: &mut Netlink, message: RouteNetlinkMessage, what: &str) -> Result<Vec<Answer>> {
     let mut batch = Batch::default();
     batch.push_route(message, DUMP);
-    let (answers, failures) = netlink
-        .exchange(&batch)
-        .map_err(|failure| failure.into_error(what))?;
+    let (answers, failures) = netlink.exchange(&batch).map_err(|failure| failure.into_error(what))?;
     match failures.into_iter().next() {
         None => Ok(answers),
         Some(failure) => Err(failure.into_error(what)),

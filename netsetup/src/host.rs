@@ -14,11 +14,7 @@ pub struct Host {
 impl Host {
     /// Costs nothing: each socket is opened when first used, in the network namespace of that moment.
     pub fn open() -> Result<Host> {
-        Ok(Host {
-            route: None,
-            netfilter: None,
-            bridge: None,
-        })
+        Ok(Host { route: None, netfilter: None, bridge: None })
     }
 
     pub(crate) fn route(&mut self) -> Result<&mut Netlink> {
@@ -41,9 +37,7 @@ impl Host {
             Some((known, index)) if known == name => Ok(*index),
             _ => {
                 let Some(found) = query::get(self.route()?, name)? else {
-                    return Err(Error::Refused(format!(
-                        "the bridge {name} is gone: was it removed by hand?"
-                    )));
+                    return Err(Error::Refused(format!("the bridge {name} is gone: was it removed by hand?")));
                 };
                 self.remember_bridge(name, found.index);
                 Ok(found.index)

@@ -53,15 +53,10 @@ fn take_wanted(
     let (subnet, prefix_len) = network.subnet();
     let refused = |why: String| Err(Error::AddressTaken { address, why });
     if !network.contains(address) {
-        return refused(format!(
-            "it is not in the subnet {subnet}/{prefix_len} of the network {}",
-            network.name
-        ));
+        return refused(format!("it is not in the subnet {subnet}/{prefix_len} of the network {}", network.name));
     }
     if address == subnet || address == network.broadcast() {
-        return refused(format!(
-            "it names the subnet {subnet}/{prefix_len} itself or everybody in it"
-        ));
+        return refused(format!("it names the subnet {subnet}/{prefix_len} itself or everybody in it"));
     }
     if address == network.gateway {
         return refused(format!("it is the host's own in {}", network.bridge));
@@ -70,10 +65,10 @@ fn take_wanted(
         return refused(format!("somebody on {} uses it", network.bridge));
     }
     if !claim(dir, claimant, address)? {
-        return refused(owner(dir, address).map_or_else(
-            || "it was just taken".to_owned(),
-            |owner| format!("the container {owner} has it"),
-        ));
+        return refused(
+            owner(dir, address)
+                .map_or_else(|| "it was just taken".to_owned(), |owner| format!("the container {owner} has it")),
+        );
     }
     Ok(address)
 }
@@ -88,16 +83,11 @@ pub fn candidates<'a>(
     // Never the subnet's first and last address.
     let first = network.subnet().0.to_bits().saturating_add(1);
     let count = network.broadcast().to_bits().saturating_sub(first);
-    let last = read_cursor(dir)
-        .filter(|last| network.contains(*last))
-        .map_or(0, Ipv4Addr::to_bits);
+    let last = read_cursor(dir).filter(|last| network.contains(*last)).map_or(0, Ipv4Addr::to_bits);
     let start = last.saturating_add(1).saturating_sub(first);
     let gateway = network.gateway;
-    let round = (0..count).map(move |step| {
-        Ipv4Addr::from_bits(
-            first + ((u64::from(start) + u64::from(step)) % u64::from(count)) as u32,
-        )
-    });
+    let round = (0..count)
+        .map(move |step| Ipv4Addr::from_bits(first + ((u64::from(start) + u64::from(step)) % u64::from(count)) as u32));
     round.filter(move |address| *address != gateway && !in_use.contains(address))
 }
 
@@ -105,19 +95,12 @@ pub fn candidates<'a>(
 pub fn claim(dir: &Path, owner: &str, address: Ipv4Addr) -> Result<bool> {
     let what = || format!("lease the address {address} in {}", dir.display());
     if owner.is_empty() || owner.contains('\0') {
-        return Err(Error::Refused(format!(
-            "cannot {}: the owner has no name",
-            what()
-        )));
+        return Err(Error::Refused(format!("cannot {}: the owner has no name", what())));
     }
     let path = dir.join(address.to_string());
     let mut made = symlink(owner, &path);
-    if made
-        .as_ref()
-        .is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
-    {
-        fs::create_dir_all(dir)
-            .map_err(|error| Error::system(format!("create {}", dir.display()), error))?;
+    if made.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        fs::create_dir_all(dir).map_err(|error| Error::system(format!("create {}", dir.display()), error))?;
         made = symlink(owner, &path);
     }
     match made {
@@ -135,57 +118,32 @@ pub fn release(dir: &Path, owner: &str, address: Ipv4Addr) -> Result<Undone> {
     match self::owner(dir, address) {
         None => return Ok(Undone::NotThere),
         Some(other) if other != owner => {
-            return Ok(Undone::NotOurs(format!(
-                "the address {address} belongs to the container {other}"
-            )));
+            return Ok(Undone::NotOurs(format!("the address {address} belongs to the container {other}")));
         }
         Some(_) => {}
     }
     match fs::remove_file(dir.join(address.to_string())) {
         Ok(()) => Ok(Undone::Removed),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Undone::NotThere),
-        Err(error) => Err(Error::system(
-            format!("give back the address {address} in {}", dir.display()),
-            error,
-        )),
+        Err(error) => Err(Error::system(format!("give back the address {address} in {}", dir.display()), error)),
     }
 }
 
 /// Who has the address.
 pub fn owner(dir: &Path, address: Ipv4Addr) -> Option<String> {
-    fs::read_link(dir.join(address.to_string()))
-        .ok()?
-        .into_os_string()
-        .into_string()
-        .ok()
+    fs::read_link(dir.join(address.to_string())).ok()?.into_os_string().into_string().ok()
 }
 
 fn read_cursor(dir: &Path) -> Option<Ipv4Addr> {
     let mut bytes = [0; CURSOR_WIDTH];
-    let length = fs::File::open(dir.join(CURSOR))
-        .ok()?
-        .read_at(&mut bytes, 0)
-        .ok()?;
-    std::str::from_utf8(&bytes[..length])
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
+    let length = fs::File::open(dir.join(CURSOR)).ok()?.read_at(&mut bytes, 0).ok()?;
+    std::str::from_utf8(&bytes[..length]).ok()?.trim().parse().ok()
 }
 
 /// One pwrite of a fixed width: readers see the old or the new address. A failure only costs a longer search.
 fn write_cursor(dir: &Path, address: Ipv4Addr) {
-    let text = format!(
-        "{address:<width$}\n",
-        address = address.to_string(),
-        width = CURSOR_WIDTH - 1
-    );
-    if let Ok(file) = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(dir.join(CURSOR))
-    {
+    let text = format!("{address:<width$}\n", address = address.to_string(), width = CURSOR_WIDTH - 1);
+    if let Ok(file) = fs::OpenOptions::new().write(true).create(true).truncate(false).open(dir.join(CURSOR)) {
         let _ = file.write_at(text.as_bytes(), 0);
     }
 }
@@ -200,8 +158,7 @@ mod tests {
 
     impl Folder {
         fn new(name: &str) -> Folder {
-            let path =
-                std::env::temp_dir().join(format!("netsetup-lease-{name}-{}", std::process::id()));
+            let path = std::env::temp_dir().join(format!("netsetup-lease-{name}-{}", std::process::id()));
             let _ = fs::remove_dir_all(&path);
             Folder(path)
         }
@@ -231,17 +188,10 @@ mod tests {
 
     #[test]
     fn addresses_go_round_and_end_with_an_error() {
-        let (folder, none, net) = (
-            Folder::new("round"),
-            BTreeSet::new(),
-            network("10.0.0.1", 29),
-        );
+        let (folder, none, net) = (Folder::new("round"), BTreeSet::new(), network("10.0.0.1", 29));
         let take_next = || text(take(&folder.0, "c", &net, &none, None));
         assert_eq!(take_next(), "10.0.0.2");
-        assert_eq!(
-            release(&folder.0, "c", Ipv4Addr::new(10, 0, 0, 2)).unwrap(),
-            Undone::Removed
-        );
+        assert_eq!(release(&folder.0, "c", Ipv4Addr::new(10, 0, 0, 2)).unwrap(), Undone::Removed);
         for address in ["10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.0.2"] {
             assert_eq!(take_next(), address);
         }
@@ -253,19 +203,11 @@ mod tests {
 
     #[test]
     fn a_damaged_cursor_costs_nothing_but_time() {
-        let (folder, none, net) = (
-            Folder::new("cursor"),
-            BTreeSet::new(),
-            network("10.0.0.6", 29),
-        );
+        let (folder, none, net) = (Folder::new("cursor"), BTreeSet::new(), network("10.0.0.6", 29));
         for damage in ["", "rubbish", "192.168.1.1", "10.0.0.255999999999999999999"] {
             fs::create_dir_all(&folder.0).unwrap();
             fs::write(folder.0.join(CURSOR), damage).unwrap();
-            assert_eq!(
-                text(take(&folder.0, "c", &net, &none, None)),
-                "10.0.0.1",
-                "{damage:?}"
-            );
+            assert_eq!(text(take(&folder.0, "c", &net, &none, None)), "10.0.0.1", "{damage:?}");
             release(&folder.0, "c", Ipv4Addr::new(10, 0, 0, 1)).unwrap();
         }
     }
@@ -274,72 +216,33 @@ mod tests {
     fn addresses_in_use_are_left_out() {
         let folder = Folder::new("in-use");
         let in_use = [Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 0, 0, 3)].into();
-        assert_eq!(
-            text(take(
-                &folder.0,
-                "c",
-                &network("10.0.0.1", 24),
-                &in_use,
-                None
-            )),
-            "10.0.0.4"
-        );
+        assert_eq!(text(take(&folder.0, "c", &network("10.0.0.1", 24), &in_use, None)), "10.0.0.4");
     }
 
     #[test]
     fn a_wanted_address_is_given_or_refused_with_a_reason() {
         let (folder, net) = (Folder::new("wanted"), network("10.0.0.1", 24));
         let in_use = [Ipv4Addr::new(10, 0, 0, 9)].into();
-        let want = |address: &str| {
-            text(take(
-                &folder.0,
-                "c1",
-                &net,
-                &in_use,
-                Some(address.parse().unwrap()),
-            ))
-        };
+        let want = |address: &str| text(take(&folder.0, "c1", &net, &in_use, Some(address.parse().unwrap())));
         assert_eq!(want("10.0.0.7"), "10.0.0.7");
         for (address, why) in [
             ("10.0.0.7", "the container c1 has it"),
             ("10.0.0.9", "somebody on br0 uses it"),
             ("10.0.0.1", "it is the host's own in br0"),
-            (
-                "10.0.0.0",
-                "it names the subnet 10.0.0.0/24 itself or everybody in it",
-            ),
-            (
-                "10.0.0.255",
-                "it names the subnet 10.0.0.0/24 itself or everybody in it",
-            ),
-            (
-                "10.0.1.7",
-                "it is not in the subnet 10.0.0.0/24 of the network test",
-            ),
+            ("10.0.0.0", "it names the subnet 10.0.0.0/24 itself or everybody in it"),
+            ("10.0.0.255", "it names the subnet 10.0.0.0/24 itself or everybody in it"),
+            ("10.0.1.7", "it is not in the subnet 10.0.0.0/24 of the network test"),
         ] {
-            assert_eq!(
-                want(address),
-                format!("cannot give the address {address}: {why}; choose another one")
-            );
+            assert_eq!(want(address), format!("cannot give the address {address}: {why}; choose another one"));
         }
     }
 
     #[test]
     fn only_the_owner_gives_back() {
         let folder = Folder::new("owner");
-        let address = take(
-            &folder.0,
-            "c1",
-            &network("10.0.0.1", 24),
-            &BTreeSet::new(),
-            None,
-        )
-        .unwrap();
+        let address = take(&folder.0, "c1", &network("10.0.0.1", 24), &BTreeSet::new(), None).unwrap();
         assert_eq!(owner(&folder.0, address).as_deref(), Some("c1"));
-        assert!(matches!(
-            release(&folder.0, "c2", address).unwrap(),
-            Undone::NotOurs(_)
-        ));
+        assert!(matches!(release(&folder.0, "c2", address).unwrap(), Undone::NotOurs(_)));
         assert_eq!(release(&folder.0, "c1", address).unwrap(), Undone::Removed);
         assert_eq!(release(&folder.0, "c1", address).unwrap(), Undone::NotThere);
     }
@@ -355,22 +258,15 @@ mod tests {
                     scope.spawn(move || {
                         start.wait();
                         let mine: Vec<_> = (0..4)
-                            .map(|_| {
-                                take(&folder.0, &format!("c{index}"), net, &BTreeSet::new(), None)
-                                    .unwrap()
-                            })
+                            .map(|_| take(&folder.0, &format!("c{index}"), net, &BTreeSet::new(), None).unwrap())
                             .collect();
-                        mine.iter().for_each(|address| {
-                            assert_eq!(owner(&folder.0, *address), Some(format!("c{index}")))
-                        });
+                        mine.iter()
+                            .for_each(|address| assert_eq!(owner(&folder.0, *address), Some(format!("c{index}"))));
                         mine
                     })
                 })
                 .collect();
-            threads
-                .into_iter()
-                .flat_map(|thread| thread.join().unwrap())
-                .collect()
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
         });
         assert_eq!(given.len(), 200);
         assert_eq!(given.iter().collect::<BTreeSet<_>>().len(), 200);

@@ -8,8 +8,8 @@ use std::os::fd::AsRawFd;
 
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute,
-    LinkFlags, LinkInfo, LinkMessage,
+    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
+    LinkMessage,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -94,20 +94,10 @@ impl Op {
     pub(crate) fn residue(&self) -> Option<Residue> {
         match self {
             Op::Bridge { name, .. } => Some(Residue::Bridge { name: name.clone() }),
-            Op::BridgeAddress {
-                bridge,
-                address,
-                prefix_len,
-                with_bridge: false,
-            } => Some(Residue::BridgeAddress {
-                bridge: bridge.clone(),
-                address: *address,
-                prefix_len: *prefix_len,
-            }),
-            Op::Veth { host, alias, .. } => Some(Residue::Link {
-                name: host.clone(),
-                alias: alias.clone(),
-            }),
+            Op::BridgeAddress { bridge, address, prefix_len, with_bridge: false } => {
+                Some(Residue::BridgeAddress { bridge: bridge.clone(), address: *address, prefix_len: *prefix_len })
+            }
+            Op::Veth { host, alias, .. } => Some(Residue::Link { name: host.clone(), alias: alias.clone() }),
             // The bridge's or the namespace's death removes them; a found bridge stays up.
             Op::BridgeAddress { .. }
             | Op::BridgeUp { .. }
@@ -121,36 +111,17 @@ impl Op {
         let line = |command: String, why: &str| (command, why.to_owned());
         match self {
             Op::Bridge { name, mac, mtu } => vec![line(
-                format!(
-                    "ip link add {name} address {} mtu {mtu} type bridge",
-                    mac_text(mac)
-                ),
+                format!("ip link add {name} address {} mtu {mtu} type bridge", mac_text(mac)),
                 "a switch in the kernel that the containers plug into",
             )],
-            Op::BridgeAddress {
-                bridge,
-                address,
-                prefix_len,
-                ..
-            } => {
+            Op::BridgeAddress { bridge, address, prefix_len, .. } => {
                 vec![line(
                     format!("ip addr add {address}/{prefix_len} dev {bridge}"),
                     "the host's address in the network: the containers' gateway",
                 )]
             }
-            Op::BridgeUp { name } => vec![line(
-                format!("ip link set {name} up"),
-                "switch the bridge on",
-            )],
-            Op::Veth {
-                host,
-                inside,
-                bridge,
-                mac,
-                mtu,
-                alias,
-                hairpin,
-            } => {
+            Op::BridgeUp { name } => vec![line(format!("ip link set {name} up"), "switch the bridge on")],
+            Op::Veth { host, inside, bridge, mac, mtu, alias, hairpin } => {
                 let mut commands = vec![
                     line(
                         format!(
@@ -159,19 +130,10 @@ impl Op {
                         ),
                         "a virtual cable: one end on the host, the other in the container",
                     ),
-                    line(
-                        format!("ip link set {host} alias {}", quoted(alias)),
-                        "note whose cable it is",
-                    ),
-                    line(
-                        format!("ip link set {host} master {bridge}"),
-                        "plug the host's end into the bridge",
-                    ),
+                    line(format!("ip link set {host} alias {}", quoted(alias)), "note whose cable it is"),
+                    line(format!("ip link set {host} master {bridge}"), "plug the host's end into the bridge"),
                     line(format!("ip link set {host} up"), "switch the host's end on"),
-                    line(
-                        format!("nsenter -t $pid -n ip link set {inside} up"),
-                        "switch the container's end on",
-                    ),
+                    line(format!("nsenter -t $pid -n ip link set {inside} up"), "switch the container's end on"),
                 ];
                 if *hairpin {
                     commands.push(line(
@@ -181,11 +143,7 @@ impl Op {
                 }
                 commands
             }
-            Op::Address {
-                link,
-                address,
-                prefix_len,
-            } => {
+            Op::Address { link, address, prefix_len } => {
                 vec![line(
                     format!("nsenter -t $pid -n ip addr add {address}/{prefix_len} dev {link}"),
                     "the container's address",
@@ -197,42 +155,30 @@ impl Op {
                     "what is not in the subnet goes through the host",
                 )]
             }
-            Op::LoopbackUp => vec![line(
-                "nsenter -t $pid -n ip link set lo up".to_owned(),
-                "localhost inside the container",
-            )],
+            Op::LoopbackUp => {
+                vec![line("nsenter -t $pid -n ip link set lo up".to_owned(), "localhost inside the container")]
+            }
         }
     }
 
     fn inside(&self) -> bool {
-        matches!(
-            self,
-            Op::Veth { .. } | Op::Address { .. } | Op::DefaultRoute { .. } | Op::LoopbackUp
-        )
+        matches!(self, Op::Veth { .. } | Op::Address { .. } | Op::DefaultRoute { .. } | Op::LoopbackUp)
     }
 
     /// What the op does, for `cannot …: …`.
     fn what(&self) -> String {
         match self {
             Op::Bridge { name, .. } => format!("create the bridge {name}"),
-            Op::BridgeAddress {
-                bridge,
-                address,
-                prefix_len,
-                ..
-            } => format!("give {address}/{prefix_len} to the bridge {bridge}"),
+            Op::BridgeAddress { bridge, address, prefix_len, .. } => {
+                format!("give {address}/{prefix_len} to the bridge {bridge}")
+            }
             Op::BridgeUp { name } => format!("switch on the bridge {name}"),
-            Op::Veth {
-                host,
-                inside,
-                bridge,
-                ..
-            } => format!("create the link {inside} in the container with {host} in {bridge}"),
-            Op::Address {
-                link,
-                address,
-                prefix_len,
-            } => format!("give {address}/{prefix_len} to {link} in the container"),
+            Op::Veth { host, inside, bridge, .. } => {
+                format!("create the link {inside} in the container with {host} in {bridge}")
+            }
+            Op::Address { link, address, prefix_len } => {
+                format!("give {address}/{prefix_len} to {link} in the container")
+            }
             Op::DefaultRoute { gateway } => format!("route the container's traffic by {gateway}"),
             Op::LoopbackUp => "switch on lo in the container".to_owned(),
         }
@@ -244,9 +190,7 @@ impl Op {
         if let (Op::Veth { bridge, .. }, Error::System { source, detail, .. }) = (self, &mut error)
             && source.raw_os_error() == Some(libc::EXFULL)
         {
-            *detail = Some(format!(
-                "{bridge} has 1023 links, all that a bridge can have"
-            ));
+            *detail = Some(format!("{bridge} has 1023 links, all that a bridge can have"));
         }
         error
     }
@@ -259,9 +203,7 @@ pub(crate) fn apply(ops: &[Op], live: &mut Live) -> Result<()> {
             [op] if !op.inside() => apply_on_host(op, live.host)?,
             ops => {
                 let Some(netns) = live.netns.as_deref_mut() else {
-                    return Err(Error::Refused(
-                        "the container has no network namespace of its own".to_owned(),
-                    ));
+                    return Err(Error::Refused("the container has no network namespace of its own".to_owned()));
                 };
                 apply_inside(ops, live.host, netns)?;
             }
@@ -284,16 +226,8 @@ fn apply_on_host(op: &Op, host: &mut Host) -> Result<()> {
             batch.push_route(RouteNetlinkMessage::NewLink(message), NEW);
             host.forget_bridge();
         }
-        Op::BridgeAddress {
-            bridge,
-            address,
-            prefix_len,
-            ..
-        } => {
-            batch.push_route(
-                address_message(host.bridge_index(bridge)?, *address, *prefix_len),
-                NEW,
-            );
+        Op::BridgeAddress { bridge, address, prefix_len, .. } => {
+            batch.push_route(address_message(host.bridge_index(bridge)?, *address, *prefix_len), NEW);
         }
         Op::BridgeUp { name } => {
             let mut message = up_message();
@@ -302,9 +236,7 @@ fn apply_on_host(op: &Op, host: &mut Host) -> Result<()> {
         }
         _ => {}
     }
-    host.route()?
-        .send(&batch)
-        .map_err(|failure| op.error(failure))
+    host.route()?.send(&batch).map_err(|failure| op.error(failure))
 }
 
 fn apply_inside(ops: &[Op], host: &mut Host, netns: &mut NewNetns) -> Result<()> {
@@ -313,15 +245,7 @@ fn apply_inside(ops: &[Op], host: &mut Host, netns: &mut NewNetns) -> Result<()>
     let (mut inside_ops, mut outside_ops) = (Vec::new(), Vec::new());
     for op in ops {
         match op {
-            Op::Veth {
-                host: name,
-                inside: link,
-                bridge,
-                mac,
-                mtu,
-                alias,
-                hairpin,
-            } => {
+            Op::Veth { host: name, inside: link, bridge, mac, mtu, alias, hairpin } => {
                 let index = netns.free_index;
                 netns.free_index += 1;
                 netns.links.push((link.clone(), index));
@@ -349,21 +273,10 @@ fn apply_inside(ops: &[Op], host: &mut Host, netns: &mut NewNetns) -> Result<()>
                 up.header.index = index;
                 inside.push_route(RouteNetlinkMessage::SetLink(up), ACK);
                 // Neither can be said when the link is made (rtnl_create_link ignores IFLA_IFALIAS).
-                outside.push_route(
-                    RouteNetlinkMessage::NewLink(dressing(name, alias, *hairpin)),
-                    ACK,
-                );
+                outside.push_route(RouteNetlinkMessage::NewLink(dressing(name, alias, *hairpin)), ACK);
             }
-            Op::Address {
-                link,
-                address,
-                prefix_len,
-            } => {
-                let index = netns
-                    .links
-                    .iter()
-                    .find(|(name, _)| name == link)
-                    .map_or(0, |(_, index)| *index);
+            Op::Address { link, address, prefix_len } => {
+                let index = netns.links.iter().find(|(name, _)| name == link).map_or(0, |(_, index)| *index);
                 inside.push_route(address_message(index, *address, *prefix_len), NEW);
             }
             Op::DefaultRoute { gateway } => {
@@ -378,14 +291,9 @@ fn apply_inside(ops: &[Op], host: &mut Host, netns: &mut NewNetns) -> Result<()>
         inside_ops.resize(inside.len(), op);
         outside_ops.resize(outside.len(), op);
     }
-    netns
-        .route
-        .send(&inside)
-        .map_err(|failure| failed(&inside_ops, failure))?;
+    netns.route.send(&inside).map_err(|failure| failed(&inside_ops, failure))?;
     if outside.len() > 0 {
-        host.route()?
-            .send(&outside)
-            .map_err(|failure| failed(&outside_ops, failure))?;
+        host.route()?.send(&outside).map_err(|failure| failed(&outside_ops, failure))?;
     }
     Ok(())
 }
@@ -408,16 +316,11 @@ fn up_message() -> LinkMessage {
 /// RTM_NEWLINK without NLM_F_CREATE changes the link of that name.
 fn dressing(name: &str, alias: &str, hairpin: bool) -> LinkMessage {
     let mut message = LinkMessage::default();
-    message.attributes = vec![
-        LinkAttribute::IfName(name.to_owned()),
-        LinkAttribute::IfAlias(alias.to_owned()),
-    ];
+    message.attributes = vec![LinkAttribute::IfName(name.to_owned()), LinkAttribute::IfAlias(alias.to_owned())];
     if hairpin {
         message.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::PortKind(InfoPortKind::Bridge),
-            LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(
-                true,
-            )])),
+            LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)])),
         ]));
     }
     message
@@ -428,10 +331,8 @@ fn address_message(index: u32, address: Ipv4Addr, prefix_len: u8) -> RouteNetlin
     message.header.family = AddressFamily::Inet;
     message.header.prefix_len = prefix_len;
     message.header.index = index;
-    message.attributes = vec![
-        AddressAttribute::Local(IpAddr::V4(address)),
-        AddressAttribute::Address(IpAddr::V4(address)),
-    ];
+    message.attributes =
+        vec![AddressAttribute::Local(IpAddr::V4(address)), AddressAttribute::Address(IpAddr::V4(address))];
     RouteNetlinkMessage::NewAddress(message)
 }
 

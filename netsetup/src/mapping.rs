@@ -86,11 +86,7 @@ pub struct PortMapping {
 impl fmt::Display for PortMapping {
     /// `0.0.0.0:10080->80/tcp`, the way `docker ps` prints it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}:{}->{}/{}",
-            self.host_address, self.host_port, self.container_port, self.protocol
-        )
+        write!(f, "{}:{}->{}/{}", self.host_address, self.host_port, self.container_port, self.protocol)
     }
 }
 

@@ -41,21 +41,13 @@ pub(crate) struct Failure {
 impl Failure {
     /// The failure as an error about `what`.
     pub fn into_error(self, what: impl Into<String>) -> Error {
-        Error::System {
-            what: what.into(),
-            source: io::Error::from_raw_os_error(self.errno),
-            detail: self.text,
-        }
+        Error::System { what: what.into(), source: io::Error::from_raw_os_error(self.errno), detail: self.text }
     }
 }
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
-        Failure {
-            index: None,
-            errno: error.raw_os_error().unwrap_or(libc::EIO),
-            text: None,
-        }
+        Failure { index: None, errno: error.raw_os_error().unwrap_or(libc::EIO), text: None }
     }
 }
 
@@ -92,11 +84,7 @@ impl Netlink {
             Ok(socket)
         };
         let socket = connect().map_err(|error| Error::system("open a netlink socket", error))?;
-        Ok(Netlink {
-            socket,
-            sequence: 0,
-            buffer: Vec::with_capacity(RECEIVE_BYTES),
-        })
+        Ok(Netlink { socket, sequence: 0, buffer: Vec::with_capacity(RECEIVE_BYTES) })
     }
 
     /// Sends the batch; fails with the first message that the kernel refused. (In rtnetlink the messages before and
@@ -110,19 +98,12 @@ impl Netlink {
     }
 
     /// Sends the batch; gives back every answer with data, and every refusal.
-    pub fn exchange(
-        &mut self,
-        batch: &Batch,
-    ) -> std::result::Result<(Vec<Answer>, Vec<Failure>), Failure> {
+    pub fn exchange(&mut self, batch: &Batch) -> std::result::Result<(Vec<Answer>, Vec<Failure>), Failure> {
         let first = self.sequence.wrapping_add(1);
         self.sequence = self.sequence.wrapping_add(batch.count as u32);
         let bytes = batch.numbered(first);
         if bytes.len() > SEND_BYTES {
-            let _ = nix::sys::socket::setsockopt(
-                self,
-                nix::sys::socket::sockopt::SndBufForce,
-                &(bytes.len() * 2),
-            );
+            let _ = nix::sys::socket::setsockopt(self, nix::sys::socket::sockopt::SndBufForce, &(bytes.len() * 2));
         }
         self.socket.send(&bytes, 0)?;
 
@@ -131,13 +112,7 @@ impl Netlink {
             self.buffer.clear();
             match self.socket.recv(&mut self.buffer, libc::MSG_DONTWAIT) {
                 Ok(0) => break,
-                Ok(_) => read_datagram(
-                    &self.buffer,
-                    first,
-                    batch.count,
-                    &mut answers,
-                    &mut failures,
-                ),
+                Ok(_) => read_datagram(&self.buffer, first, batch.count, &mut answers, &mut failures),
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EAGAIN) => break,
                     Some(libc::EINTR) => continue,
@@ -148,11 +123,7 @@ impl Netlink {
             }
         }
         if overflow && failures.is_empty() {
-            return Err(Failure {
-                index: None,
-                errno: libc::ENOBUFS,
-                text: None,
-            });
+            return Err(Failure { index: None, errno: libc::ENOBUFS, text: None });
         }
         Ok((answers, failures))
     }
@@ -187,8 +158,7 @@ impl Batch {
         let length = (self.bytes.len() - start) as u32;
         self.bytes[start..start + 4].copy_from_slice(&length.to_ne_bytes());
         self.bytes[start + 4..start + 6].copy_from_slice(&kind.to_ne_bytes());
-        self.bytes[start + 6..start + 8]
-            .copy_from_slice(&(flags | libc::NLM_F_REQUEST as u16).to_ne_bytes());
+        self.bytes[start + 6..start + 8].copy_from_slice(&(flags | libc::NLM_F_REQUEST as u16).to_ne_bytes());
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
         self.starts.push(start);
         self.count += 1;
@@ -212,21 +182,14 @@ impl Batch {
     fn numbered(&self, first: u32) -> Vec<u8> {
         let mut bytes = self.bytes.clone();
         for (index, start) in self.starts.iter().enumerate() {
-            bytes[start + 8..start + 12]
-                .copy_from_slice(&first.wrapping_add(index as u32).to_ne_bytes());
+            bytes[start + 8..start + 12].copy_from_slice(&first.wrapping_add(index as u32).to_ne_bytes());
         }
         bytes
     }
 }
 
 /// Sorts the messages of one received datagram into answers and failures.
-fn read_datagram(
-    bytes: &[u8],
-    first: u32,
-    count: usize,
-    answers: &mut Vec<Answer>,
-    failures: &mut Vec<Failure>,
-) {
+fn read_datagram(bytes: &[u8], first: u32, count: usize, answers: &mut Vec<Answer>, failures: &mut Vec<Failure>) {
     let mut rest = bytes;
     while rest.len() >= HEADER {
         let length = u32_at(rest, 0) as usize;
@@ -244,27 +207,15 @@ fn read_datagram(
             libc::NLMSG_ERROR if payload.len() >= 4 => {
                 let errno = -(u32_at(payload, 0) as i32);
                 if errno != 0 {
-                    failures.push(Failure {
-                        index: Some(index),
-                        errno,
-                        text: extended_ack(message),
-                    });
+                    failures.push(Failure { index: Some(index), errno, text: extended_ack(message) });
                 }
             }
             libc::NLMSG_DONE if payload.len() >= 4 && (u32_at(payload, 0) as i32) < 0 => {
                 let errno = -(u32_at(payload, 0) as i32);
-                failures.push(Failure {
-                    index: Some(index),
-                    errno,
-                    text: None,
-                });
+                failures.push(Failure { index: Some(index), errno, text: None });
             }
             libc::NLMSG_NOOP | libc::NLMSG_ERROR | libc::NLMSG_DONE => {}
-            _ => answers.push(Answer {
-                index,
-                kind,
-                payload: payload.to_vec(),
-            }),
+            _ => answers.push(Answer { index, kind, payload: payload.to_vec() }),
         }
     }
 }
@@ -277,14 +228,9 @@ fn extended_ack(message: &[u8]) -> Option<String> {
     if flags & NLM_F_ACK_TLVS == 0 || message.len() < HEADER + 4 + HEADER {
         return None;
     }
-    let original = if flags & NLM_F_CAPPED != 0 {
-        HEADER
-    } else {
-        u32_at(message, HEADER + 4) as usize
-    };
+    let original = if flags & NLM_F_CAPPED != 0 { HEADER } else { u32_at(message, HEADER + 4) as usize };
     let start = (HEADER + 4).checked_add(original.checked_next_multiple_of(4)?)?;
-    let (_, text) =
-        attributes(message.get(start..)?).find(|(kind, _)| *kind == NLMSGERR_ATTR_MSG)?;
+    let (_, text) = attributes(message.get(start..)?).find(|(kind, _)| *kind == NLMSGERR_ATTR_MSG)?;
     Some(text_of(text))
 }
 
@@ -307,34 +253,23 @@ pub(crate) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 
 /// The first attribute of this type.
 pub(crate) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
-    attributes(bytes)
-        .find(|(found, _)| *found == kind)
-        .map(|(_, value)| value)
+    attributes(bytes).find(|(found, _)| *found == kind).map(|(_, value)| value)
 }
 
 /// A string attribute, without its NUL.
 pub(crate) fn text_of(bytes: &[u8]) -> String {
-    let end = bytes
-        .iter()
-        .position(|byte| *byte == 0)
-        .unwrap_or(bytes.len());
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
 /// A u32 in host byte order; 0 where the bytes end too early.
 pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    bytes
-        .get(at..at + 4)
-        .and_then(|four| four.try_into().ok())
-        .map_or(0, u32::from_ne_bytes)
+    bytes.get(at..at + 4).and_then(|four| four.try_into().ok()).map_or(0, u32::from_ne_bytes)
 }
 
 /// A u16 in host byte order; 0 where the bytes end too early.
 pub(crate) fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    bytes
-        .get(at..at + 2)
-        .and_then(|two| two.try_into().ok())
-        .map_or(0, u16::from_ne_bytes)
+    bytes.get(at..at + 2).and_then(|two| two.try_into().ok()).map_or(0, u16::from_ne_bytes)
 }
 
 #[cfg(test)]
@@ -373,10 +308,7 @@ mod tests {
         let (answers, failures) = netlink.exchange(&batch).unwrap();
         assert!(answers.is_empty());
         assert_eq!(
-            failures
-                .iter()
-                .map(|failure| (failure.index, failure.errno))
-                .collect::<Vec<_>>(),
+            failures.iter().map(|failure| (failure.index, failure.errno)).collect::<Vec<_>>(),
             [(Some(0), libc::ENODEV), (Some(1), libc::ENODEV)]
         );
     }

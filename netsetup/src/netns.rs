@@ -39,10 +39,8 @@ impl NewNetns {
                 rustix::fs::Mode::empty(),
             )
         };
-        let outside =
-            own().map_err(|error| Error::system("open /proc/thread-self/ns/net", error))?;
-        unshare(CloneFlags::CLONE_NEWNET)
-            .map_err(|error| Error::system("make a network namespace", error))?;
+        let outside = own().map_err(|error| Error::system("open /proc/thread-self/ns/net", error))?;
+        unshare(CloneFlags::CLONE_NEWNET).map_err(|error| Error::system("make a network namespace", error))?;
         let inside = own()
             .map_err(|error| Error::system("open /proc/thread-self/ns/net", error))
             .and_then(|fd| Ok((fd, Netlink::route()?)));
@@ -51,13 +49,7 @@ impl NewNetns {
         let (fd, mut route) = inside?;
         // Some hosts put tunnel devices into each new namespace, so the first index after lo may be taken.
         let free_index = query::highest_index(&mut route)? + 1;
-        Ok(NewNetns {
-            fd,
-            outside,
-            route,
-            links: Vec::new(),
-            free_index,
-        })
+        Ok(NewNetns { fd, outside, route, links: Vec::new(), free_index })
     }
 
     /// The namespace, for setns(2).
@@ -83,19 +75,13 @@ pub enum Op {
 impl Op {
     pub(crate) fn residue(&self, init_pid: Option<u32>) -> Option<Residue> {
         let Op::Name { name } = self;
-        Some(Residue::NetnsName {
-            name: name.clone(),
-            pid: init_pid?,
-        })
+        Some(Residue::NetnsName { name: name.clone(), pid: init_pid? })
     }
 
     pub(crate) fn explain(&self) -> Vec<Command> {
         let Op::Name { name } = self;
         vec![
-            (
-                "mkdir -p /var/run/netns".to_owned(),
-                "where ip netns looks for names".to_owned(),
-            ),
+            ("mkdir -p /var/run/netns".to_owned(), "where ip netns looks for names".to_owned()),
             (
                 format!("ln -s /proc/$pid/ns/net /var/run/netns/{name}"),
                 format!("ip netns exec {name} … finds the container's network namespace"),
@@ -107,17 +93,13 @@ impl Op {
         let Op::Name { name } = self;
         let what = || format!("name the network namespace in {NAMES}/{name}");
         let Some(pid) = init_pid else {
-            return Err(Error::system(
-                what(),
-                io::Error::other("the container has no process yet"),
-            ));
+            return Err(Error::system(what(), io::Error::other("the container has no process yet")));
         };
         let (path, target) = (path_of(name)?, target_of(pid));
         let link = || std::os::unix::fs::symlink(&target, &path);
         match link() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                fs::create_dir_all(NAMES)
-                    .map_err(|error| Error::system(format!("create {NAMES}"), error))?;
+                fs::create_dir_all(NAMES).map_err(|error| Error::system(format!("create {NAMES}"), error))?;
                 link().map_err(|error| Error::system(what(), error))
             }
             result => result.map_err(|error| Error::system(what(), error)),
@@ -131,19 +113,12 @@ pub(crate) fn undo(name: &str, pid: u32) -> Result<Undone> {
     match fs::read_link(&path) {
         Ok(target) if target == Path::new(&target_of(pid)) => {}
         Ok(target) => {
-            return Ok(Undone::NotOurs(format!(
-                "{} leads to {}",
-                path.display(),
-                target.display()
-            )));
+            return Ok(Undone::NotOurs(format!("{} leads to {}", path.display(), target.display())));
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Undone::NotThere),
         // EINVAL: not a symbolic link but a bind mount, which is what `ip netns add` makes.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            return Ok(Undone::NotOurs(format!(
-                "{} was made by `ip netns add`",
-                path.display()
-            )));
+            return Ok(Undone::NotOurs(format!("{} was made by `ip netns add`", path.display())));
         }
         Err(error) => return Err(Error::system(format!("read {}", path.display()), error)),
     }
@@ -161,9 +136,7 @@ fn target_of(pid: u32) -> String {
 /// Names come from a journal too, so each is checked here: one plain file name.
 fn path_of(name: &str) -> Result<PathBuf> {
     if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) || name.len() > 255 {
-        return Err(Error::Refused(format!(
-            "{name:?} can't be the name of a network namespace"
-        )));
+        return Err(Error::Refused(format!("{name:?} can't be the name of a network namespace")));
     }
     Ok(Path::new(NAMES).join(name))
 }

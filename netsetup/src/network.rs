@@ -36,9 +36,7 @@ impl FromStr for Backend {
         match text {
             "nftables" | "nft" => Ok(Backend::Nftables),
             "iptables" => Ok(Backend::Iptables),
-            _ => Err(format!(
-                "unknown firewall {text:?}: use nftables or iptables"
-            )),
+            _ => Err(format!("unknown firewall {text:?}: use nftables or iptables")),
         }
     }
 }
@@ -65,10 +63,7 @@ pub struct Network {
 impl Network {
     /// The subnet: its first address and its length in bits.
     pub fn subnet(&self) -> (Ipv4Addr, u8) {
-        (
-            first_address(self.gateway, self.prefix_len),
-            self.prefix_len,
-        )
+        (first_address(self.gateway, self.prefix_len), self.prefix_len)
     }
 
     /// Whether the address lies in the subnet.
@@ -120,9 +115,7 @@ pub struct Endpoint {
 }
 
 pub(crate) fn mask(prefix_len: u8) -> u32 {
-    u32::MAX
-        .checked_shl(32 - u32::from(prefix_len.min(32)))
-        .unwrap_or(0)
+    u32::MAX.checked_shl(32 - u32::from(prefix_len.min(32))).unwrap_or(0)
 }
 
 pub(crate) fn first_address(address: Ipv4Addr, prefix_len: u8) -> Ipv4Addr {
@@ -151,16 +144,8 @@ mod tests {
                 table: "t".into(),
                 backend: Backend::Nftables,
             };
-            assert_eq!(
-                network.subnet(),
-                (first.parse().unwrap(), prefix_len),
-                "{gateway}/{prefix_len}"
-            );
-            assert_eq!(
-                network.broadcast(),
-                last.parse::<Ipv4Addr>().unwrap(),
-                "{gateway}/{prefix_len}"
-            );
+            assert_eq!(network.subnet(), (first.parse().unwrap(), prefix_len), "{gateway}/{prefix_len}");
+            assert_eq!(network.broadcast(), last.parse::<Ipv4Addr>().unwrap(), "{gateway}/{prefix_len}");
         }
     }
 }

@@ -3,10 +3,7 @@
 use crate::facts::{Facts, route_localnet_key};
 use crate::firewall::{self, conntrack, iptables, nftables};
 use crate::network::first_address;
-use crate::{
-    Backend, Endpoint, Error, Network, Op, PortMapping, Protocol, PublishMode, Result, link, netns,
-    sysctl,
-};
+use crate::{Backend, Endpoint, Error, Network, Op, PortMapping, Protocol, PublishMode, Result, link, netns, sysctl};
 
 /// What the network still lacks on this host; empty when all is there.
 ///
@@ -53,21 +50,14 @@ pub fn plan_network(network: &Network, facts: &Facts) -> Result<Vec<Op>> {
 fn plan_bridge(network: &Network, facts: &Facts) -> Result<Vec<link::Op>> {
     let name = &network.bridge;
     if let Some(found) = facts.bridge.as_ref().filter(|found| found.kind != "bridge") {
-        let kind = if found.kind.is_empty() {
-            "another kind of link"
-        } else {
-            &found.kind
-        };
+        let kind = if found.kind.is_empty() { "another kind of link" } else { &found.kind };
         return Err(Error::Refused(format!(
             "cannot use {name} as a bridge: it is there and is {kind}; rename or remove it"
         )));
     }
     if let Some(found) = &facts.bridge
         && let [(address, prefix_len), ..] = found.addresses[..]
-        && !found
-            .addresses
-            .iter()
-            .any(|(one, _)| *one == network.gateway)
+        && !found.addresses.iter().any(|(one, _)| *one == network.gateway)
     {
         return Err(Error::Refused(format!(
             "the bridge {name} has the address {address}/{prefix_len}, not {}/{}: take its address for the network, \
@@ -75,30 +65,20 @@ fn plan_bridge(network: &Network, facts: &Facts) -> Result<Vec<link::Op>> {
             network.gateway, network.prefix_len
         )));
     }
-    let addressed = facts.bridge.as_ref().is_some_and(|found| {
-        found
-            .addresses
-            .iter()
-            .any(|(address, _)| *address == network.gateway)
-    });
+    let addressed = facts
+        .bridge
+        .as_ref()
+        .is_some_and(|found| found.addresses.iter().any(|(address, _)| *address == network.gateway));
     let mut ops = Vec::new();
     if facts.bridge.is_none() {
-        ops.push(link::Op::Bridge {
-            name: name.clone(),
-            mac: network.bridge_mac(),
-            mtu: network.mtu,
-        });
+        ops.push(link::Op::Bridge { name: name.clone(), mac: network.bridge_mac(), mtu: network.mtu });
     }
     if !addressed {
         if let Some(other) = facts.addresses.iter().find(|other| overlap(network, other)) {
             let (subnet, prefix_len) = network.subnet();
             return Err(Error::Refused(format!(
                 "cannot use the subnet {subnet}/{prefix_len} for {name}: {} has {}/{} in it; choose another subnet",
-                if other.link.is_empty() {
-                    "another link"
-                } else {
-                    &other.link
-                },
+                if other.link.is_empty() { "another link" } else { &other.link },
                 other.address,
                 other.prefix_len
             )));
@@ -145,38 +125,18 @@ pub fn plan_endpoint(network: &Network, endpoint: &Endpoint) -> Vec<Op> {
             address: endpoint.address,
             prefix_len: endpoint.prefix_len,
         },
-        link::Op::DefaultRoute {
-            gateway: endpoint.gateway,
-        },
+        link::Op::DefaultRoute { gateway: endpoint.gateway },
         link::Op::LoopbackUp,
     ];
-    let name = Op::Netns(netns::Op::Name {
-        name: endpoint.name.clone(),
-    });
-    let ports: Vec<PortMapping> = endpoint
-        .ports
-        .iter()
-        .filter(|mapping| mapping.mode == PublishMode::Dnat)
-        .copied()
-        .collect();
+    let name = Op::Netns(netns::Op::Name { name: endpoint.name.clone() });
+    let ports: Vec<PortMapping> =
+        endpoint.ports.iter().filter(|mapping| mapping.mode == PublishMode::Dnat).copied().collect();
     let forget = ports
         .iter()
         .filter(|mapping| mapping.protocol == Protocol::Udp)
-        .map(|mapping| {
-            firewall::Op::Conntrack(conntrack::Op::Forget {
-                mapping: *mapping,
-                address: endpoint.address,
-            })
-        });
-    let rules = plan_ports(network, endpoint, &ports)
-        .into_iter()
-        .chain(forget);
-    links
-        .into_iter()
-        .map(Op::Link)
-        .chain([name])
-        .chain(rules.map(Op::Firewall))
-        .collect()
+        .map(|mapping| firewall::Op::Conntrack(conntrack::Op::Forget { mapping: *mapping, address: endpoint.address }));
+    let rules = plan_ports(network, endpoint, &ports).into_iter().chain(forget);
+    links.into_iter().map(Op::Link).chain([name]).chain(rules.map(Op::Firewall)).collect()
 }
 
 fn plan_ports(network: &Network, endpoint: &Endpoint, ports: &[PortMapping]) -> Vec<firewall::Op> {
@@ -185,10 +145,7 @@ fn plan_ports(network: &Network, endpoint: &Endpoint, ports: &[PortMapping]) -> 
     }
     let short_id: String = endpoint.owner.chars().take(12).collect();
     let publish = |mapping: &PortMapping| {
-        firewall::Op::Iptables(iptables::Op::Publish {
-            mapping: *mapping,
-            address: endpoint.address,
-        })
+        firewall::Op::Iptables(iptables::Op::Publish { mapping: *mapping, address: endpoint.address })
     };
     match network.backend {
         Backend::Nftables => vec![firewall::Op::Nftables(nftables::Op::Publish {
@@ -241,14 +198,13 @@ mod tests {
     }
 
     fn endpoint() -> Endpoint {
-        let port =
-            |host_address: Ipv4Addr, host_port, container_port, protocol, mode| PortMapping {
-                protocol,
-                host_address,
-                host_port,
-                container_port,
-                mode,
-            };
+        let port = |host_address: Ipv4Addr, host_port, container_port, protocol, mode| PortMapping {
+            protocol,
+            host_address,
+            host_port,
+            container_port,
+            mode,
+        };
         let any = Ipv4Addr::UNSPECIFIED;
         Endpoint {
             owner: "3f2a9c11d0b2e4f5".repeat(4),
@@ -264,23 +220,14 @@ mod tests {
             hairpin: false,
             ports: vec![
                 port(any, 10080, 80, Protocol::Tcp, PublishMode::Dnat),
-                port(
-                    Ipv4Addr::LOCALHOST,
-                    10053,
-                    53,
-                    Protocol::Udp,
-                    PublishMode::Dnat,
-                ),
+                port(Ipv4Addr::LOCALHOST, 10053, 53, Protocol::Udp, PublishMode::Dnat),
                 port(any, 9000, 9000, Protocol::Tcp, PublishMode::Proxy),
             ],
         }
     }
 
     fn script(ops: &[Op]) -> String {
-        let commands = ops
-            .iter()
-            .flat_map(Op::explain)
-            .map(|(command, _)| command + "\n");
+        let commands = ops.iter().flat_map(Op::explain).map(|(command, _)| command + "\n");
         commands.collect()
     }
 
@@ -386,24 +333,9 @@ mod tests {
 
     #[test]
     fn names_that_are_no_link_names_are_refused() {
-        for bridge in [
-            "",
-            "a-bridge-too-long",
-            "a b",
-            "a/b",
-            "a\"b",
-            "..",
-            "-x",
-            "br;reboot",
-        ] {
-            let network = Network {
-                bridge: bridge.into(),
-                ..network(Backend::Nftables)
-            };
-            assert!(
-                plan_network(&network, &nothing(&network)).is_err(),
-                "{bridge:?}"
-            );
+        for bridge in ["", "a-bridge-too-long", "a b", "a/b", "a\"b", "..", "-x", "br;reboot"] {
+            let network = Network { bridge: bridge.into(), ..network(Backend::Nftables) };
+            assert!(plan_network(&network, &nothing(&network)).is_err(), "{bridge:?}");
         }
     }
 
@@ -415,9 +347,7 @@ mod tests {
         ops.extend(plan_endpoint(&network, &endpoint()));
         let lines = |ops: &[Op]| {
             let residues = ops.iter().filter_map(|op| op.residue(Some(42)));
-            residues
-                .map(|residue| serde_json::to_string(&residue).unwrap() + "\n")
-                .collect::<String>()
+            residues.map(|residue| serde_json::to_string(&residue).unwrap() + "\n").collect::<String>()
         };
         assert_eq!(
             lines(&ops),
@@ -432,10 +362,7 @@ mod tests {
         );
         let publish = plan_endpoint(&self::network(Backend::Iptables), &endpoint());
         let text = lines(&publish);
-        assert!(
-            text.contains(r#"{"IptablesRule":{"table":"nat","chain":"DOCKER","rule":["-p","tcp","#),
-            "{text}"
-        );
+        assert!(text.contains(r#"{"IptablesRule":{"table":"nat","chain":"DOCKER","rule":["-p","tcp","#), "{text}");
         for line in text.lines() {
             let residue: crate::Residue = serde_json::from_str(line).unwrap();
             assert_eq!(serde_json::to_string(&residue).unwrap(), line);

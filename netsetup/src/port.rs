@@ -36,9 +36,7 @@ pub enum PortError {
         holder: Option<Holder>,
     },
     /// The address is no address of this host.
-    #[error(
-        "cannot publish port {port} on {address}: this host has no such address; see them with `ip addr`"
-    )]
+    #[error("cannot publish port {port} on {address}: this host has no such address; see them with `ip addr`")]
     NoSuchAddress {
         /// The host address wanted.
         address: Ipv4Addr,
@@ -72,23 +70,13 @@ pub enum PortError {
 }
 
 fn of(protocol: Protocol, address: Ipv4Addr) -> String {
-    let protocol = if protocol == Protocol::Tcp {
-        String::new()
-    } else {
-        format!("/{protocol}")
-    };
-    let address = if address.is_unspecified() {
-        String::new()
-    } else {
-        format!(" on {address}")
-    };
+    let protocol = if protocol == Protocol::Tcp { String::new() } else { format!("/{protocol}") };
+    let address = if address.is_unspecified() { String::new() } else { format!(" on {address}") };
     protocol + &address
 }
 
 fn who(holder: &Option<Holder>) -> String {
-    holder
-        .as_ref()
-        .map_or_else(|| "another program".to_string(), Holder::to_string)
+    holder.as_ref().map_or_else(|| "another program".to_string(), Holder::to_string)
 }
 
 /// A host port that is ours while this value lives (or a copy of its socket in another process).
@@ -135,38 +123,20 @@ impl ReservedPort {
 ///
 /// # Errors
 /// [`PortError`]: in use (with the holder), no such address, no such protocol.
-pub fn reserve(
-    protocol: Protocol,
-    host_address: Ipv4Addr,
-    host_port: u16,
-) -> Result<ReservedPort, PortError> {
+pub fn reserve(protocol: Protocol, host_address: Ipv4Addr, host_port: u16) -> Result<ReservedPort, PortError> {
     let wanted = SocketAddrV4::new(host_address, host_port);
     let failed = |errno| match errno {
         Errno::ADDRINUSE => PortError::InUse {
             protocol,
             address: host_address,
             port: host_port,
-            holder: (host_port != 0)
-                .then(|| holder::find(protocol, host_address, host_port))
-                .flatten(),
+            holder: (host_port != 0).then(|| holder::find(protocol, host_address, host_port)).flatten(),
         },
-        Errno::ADDRNOTAVAIL => PortError::NoSuchAddress {
-            address: host_address,
-            port: host_port,
-        },
-        errno => PortError::Other {
-            protocol,
-            address: host_address,
-            port: host_port,
-            errno,
-        },
+        Errno::ADDRNOTAVAIL => PortError::NoSuchAddress { address: host_address, port: host_port },
+        errno => PortError::Other { protocol, address: host_address, port: host_port, errno },
     };
     let socket = socket(protocol).map_err(|errno| match errno {
-        Errno::PROTONOSUPPORT | Errno::SOCKTNOSUPPORT => PortError::NoProtocol {
-            protocol,
-            port: host_port,
-            errno,
-        },
+        Errno::PROTONOSUPPORT | Errno::SOCKTNOSUPPORT => PortError::NoProtocol { protocol, port: host_port, errno },
         errno => failed(errno),
     })?;
     let lock = match net::bind(&socket, &wanted) {
@@ -180,15 +150,8 @@ pub fn reserve(
         // Where DNAT serves, a stray datagram to this socket would lie in it for ever: let it hold next to nothing.
         sockopt::set_socket_recv_buffer_size(&socket, 0).map_err(failed)?;
     }
-    let bound = net::getsockname(&socket)
-        .and_then(SocketAddrV4::try_from)
-        .map_err(failed)?;
-    Ok(ReservedPort {
-        protocol,
-        address: bound,
-        socket,
-        _lock: lock,
-    })
+    let bound = net::getsockname(&socket).and_then(SocketAddrV4::try_from).map_err(failed)?;
+    Ok(ReservedPort { protocol, address: bound, socket, _lock: lock })
 }
 
 fn socket(protocol: Protocol) -> Result<OwnedFd, Errno> {
@@ -197,22 +160,12 @@ fn socket(protocol: Protocol) -> Result<OwnedFd, Errno> {
         Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
         Protocol::Sctp => (SocketType::STREAM, ipproto::SCTP),
     };
-    net::socket_with(
-        AddressFamily::INET,
-        kind,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        Some(number),
-    )
+    net::socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, Some(number))
 }
 
 /// Step 2 of the module's comment. Returns the lock, which must live as long as the socket.
 fn bind_over_time_wait(socket: &OwnedFd, wanted: SocketAddrV4) -> Result<OwnedFd, Errno> {
-    let lock = net::socket_with(
-        AddressFamily::UNIX,
-        SocketType::DGRAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
+    let lock = net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     // By port alone, whatever the address: "any" and a specific address exclude each other too.
     let name = format!("minidock/port/tcp/{}", wanted.port());
     net::bind(&lock, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
@@ -279,12 +232,8 @@ mod tests {
         let client = socket(Protocol::Tcp).unwrap();
         sockopt::set_socket_reuseaddr(&client, true).unwrap();
         net::bind(&client, &SocketAddrV4::new(LOCAL, 0)).unwrap();
-        let port = SocketAddrV4::try_from(net::getsockname(&client).unwrap())
-            .unwrap()
-            .port();
-        let SocketAddr::V4(server) = listener.local_addr().unwrap() else {
-            panic!()
-        };
+        let port = SocketAddrV4::try_from(net::getsockname(&client).unwrap()).unwrap().port();
+        let SocketAddr::V4(server) = listener.local_addr().unwrap() else { panic!() };
         assert_eq!(net::connect(&client, &server), Err(Errno::INPROGRESS));
         let (mut accepted, _) = listener.accept().unwrap();
         drop(client);
@@ -308,10 +257,7 @@ mod tests {
         let first = reserve(Protocol::Tcp, ANY, port).unwrap();
         for address in [ANY, LOCAL] {
             assert!(
-                matches!(
-                    reserve(Protocol::Tcp, address, port),
-                    Err(PortError::InUse { .. })
-                ),
+                matches!(reserve(Protocol::Tcp, address, port), Err(PortError::InUse { .. })),
                 "second engine on {address}"
             );
         }
@@ -341,13 +287,7 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let error = reserve(Protocol::Tcp, ANY, port).unwrap_err();
         let text = error.to_string();
-        let PortError::InUse {
-            holder: Some(holder),
-            ..
-        } = error
-        else {
-            panic!("{text}")
-        };
+        let PortError::InUse { holder: Some(holder), .. } = error else { panic!("{text}") };
         assert_eq!(holder.pid, own_pid());
         assert!(
             text.starts_with(&format!("cannot publish port {port}: in use by "))
@@ -369,17 +309,9 @@ mod tests {
     fn a_reserving_engine_is_named_where_the_kernel_shows_idle_sockets() {
         let first = reserve(Protocol::Tcp, LOCAL, 0).unwrap();
         let query = sock_diag::open().unwrap();
-        let shown = sock_diag::sockets_at(
-            &query,
-            Protocol::Tcp,
-            first.port(),
-            1 << sock_diag::state::BOUND_INACTIVE,
-        )
-        .unwrap();
-        let Err(PortError::InUse { holder, .. }) = reserve(Protocol::Tcp, LOCAL, first.port())
-        else {
-            panic!()
-        };
+        let shown =
+            sock_diag::sockets_at(&query, Protocol::Tcp, first.port(), 1 << sock_diag::state::BOUND_INACTIVE).unwrap();
+        let Err(PortError::InUse { holder, .. }) = reserve(Protocol::Tcp, LOCAL, first.port()) else { panic!() };
         assert_eq!(holder.map(|h| h.pid), (!shown.is_empty()).then(own_pid));
     }
 
@@ -389,10 +321,7 @@ mod tests {
         assert!(matches!(error, PortError::NoSuchAddress { .. }), "{error}");
         match reserve(Protocol::Sctp, LOCAL, 0) {
             Ok(reserved) => assert_ne!(reserved.port(), 0),
-            Err(error) => assert!(
-                error.to_string().contains("this kernel has no sctp"),
-                "{error}"
-            ),
+            Err(error) => assert!(error.to_string().contains("this kernel has no sctp"), "{error}"),
         }
     }
 }

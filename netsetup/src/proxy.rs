@@ -70,9 +70,7 @@ impl Proxy {
             Protocol::Udp => udp::UdpProxy::new(target, reserved).map(Kind::Udp),
             Protocol::Sctp => return Err(ProxyError::Protocol(Protocol::Sctp)),
         };
-        Ok(Proxy {
-            kind: kind.map_err(|errno| ProxyError::System { port, errno })?,
-        })
+        Ok(Proxy { kind: kind.map_err(|errno| ProxyError::System { port, errno })? })
     }
 
     /// An epoll descriptor: readable when [`Proxy::ready`] has something to do.

@@ -25,22 +25,15 @@ const IFLA_INFO_KIND: u16 = 1;
 
 impl Found {
     fn read(payload: &[u8]) -> Found {
-        let mut found = Found {
-            index: u32_at(payload, 4),
-            up: u32_at(payload, 8) & libc::IFF_UP as u32 != 0,
-            ..Found::default()
-        };
+        let mut found =
+            Found { index: u32_at(payload, 4), up: u32_at(payload, 8) & libc::IFF_UP as u32 != 0, ..Found::default() };
         for (kind, value) in attributes(payload.get(16..).unwrap_or_default()) {
             match kind {
                 libc::IFLA_IFNAME => found.name = text_of(value),
                 libc::IFLA_IFALIAS => found.alias = text_of(value),
                 libc::IFLA_MTU => found.mtu = u32_at(value, 0),
                 libc::IFLA_MASTER => found.master = u32_at(value, 0),
-                libc::IFLA_LINKINFO => {
-                    found.kind = attribute(value, IFLA_INFO_KIND)
-                        .map(text_of)
-                        .unwrap_or_default()
-                }
+                libc::IFLA_LINKINFO => found.kind = attribute(value, IFLA_INFO_KIND).map(text_of).unwrap_or_default(),
                 _ => {}
             }
         }
@@ -58,28 +51,17 @@ pub(crate) fn get_index(netlink: &mut Netlink, index: u32) -> Result<Option<Foun
     get_by(netlink, index, None, &format!("link {index}"))
 }
 
-fn get_by(
-    netlink: &mut Netlink,
-    index: u32,
-    name: Option<&str>,
-    what: &str,
-) -> Result<Option<Found>> {
+fn get_by(netlink: &mut Netlink, index: u32, name: Option<&str>, what: &str) -> Result<Option<Found>> {
     let mut batch = Batch::default();
     let mut message = LinkMessage::default();
     message.header.index = index;
     message.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
-    message
-        .attributes
-        .extend(name.map(|name| LinkAttribute::IfName(name.to_owned())));
+    message.attributes.extend(name.map(|name| LinkAttribute::IfName(name.to_owned())));
     batch.push_route(RouteNetlinkMessage::GetLink(message), 0);
-    let (answers, failures) = netlink
-        .exchange(&batch)
-        .map_err(|failure| failure.into_error(format!("look for {what}")))?;
+    let (answers, failures) =
+        netlink.exchange(&batch).map_err(|failure| failure.into_error(format!("look for {what}")))?;
     match failures.into_iter().next() {
-        None => Ok(answers
-            .iter()
-            .find(|answer| answer.kind == RTM_NEWLINK)
-            .map(|answer| Found::read(&answer.payload))),
+        None => Ok(answers.iter().find(|answer| answer.kind == RTM_NEWLINK).map(|answer| Found::read(&answer.payload))),
         Some(failure) if failure.errno == libc::ENODEV => Ok(None),
         Some(failure) => Err(failure.into_error(format!("look for {what}"))),
     }
@@ -93,30 +75,16 @@ pub(crate) fn list(netlink: &mut Netlink, master: u32) -> Result<Vec<Found>> {
     if master != 0 {
         message.attributes.push(LinkAttribute::Controller(master));
     }
-    batch.push_route(
-        RouteNetlinkMessage::GetLink(message),
-        libc::NLM_F_DUMP as u16,
-    );
-    let (answers, failures) = netlink
-        .exchange(&batch)
-        .map_err(|failure| failure.into_error("list the links"))?;
+    batch.push_route(RouteNetlinkMessage::GetLink(message), libc::NLM_F_DUMP as u16);
+    let (answers, failures) = netlink.exchange(&batch).map_err(|failure| failure.into_error("list the links"))?;
     if let Some(failure) = failures.into_iter().next() {
         return Err(failure.into_error("list the links"));
     }
-    let found = answers
-        .iter()
-        .filter(|answer| answer.kind == RTM_NEWLINK)
-        .map(|answer| Found::read(&answer.payload));
-    Ok(found
-        .filter(|found| master == 0 || found.master == master)
-        .collect())
+    let found = answers.iter().filter(|answer| answer.kind == RTM_NEWLINK).map(|answer| Found::read(&answer.payload));
+    Ok(found.filter(|found| master == 0 || found.master == master).collect())
 }
 
 /// The highest index of a link in this namespace.
 pub(crate) fn highest_index(netlink: &mut Netlink) -> Result<u32> {
-    Ok(list(netlink, 0)?
-        .iter()
-        .map(|found| found.index)
-        .max()
-        .unwrap_or(0))
+    Ok(list(netlink, 0)?.iter().map(|found| found.index).max().unwrap_or(0))
 }

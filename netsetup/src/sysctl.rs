@@ -27,11 +27,7 @@ pub enum Op {
 impl Op {
     pub(crate) fn residue(&self) -> Option<Residue> {
         let Op::Write { key, old, new, .. } = self;
-        Some(Residue::Sysctl {
-            key: key.clone(),
-            old: old.clone()?,
-            new: new.clone(),
-        })
+        Some(Residue::Sysctl { key: key.clone(), old: old.clone()?, new: new.clone() })
     }
 
     pub(crate) fn explain(&self) -> Vec<Command> {
@@ -51,9 +47,7 @@ pub(crate) fn undo(key: &str, old: &str, new: &str) -> Result<Undone> {
         None => Ok(Undone::NotThere),
         Some(value) if value == new => write(key, old).map(|()| Undone::Removed),
         Some(value) if value == old => Ok(Undone::NotThere),
-        Some(value) => Ok(Undone::NotOurs(format!(
-            "/proc/sys/{key} was set to {value}"
-        ))),
+        Some(value) => Ok(Undone::NotOurs(format!("/proc/sys/{key} was set to {value}"))),
     }
 }
 
@@ -67,17 +61,12 @@ pub(crate) fn read(key: &str) -> Result<Option<String>> {
 }
 
 fn write(key: &str, value: &str) -> Result<()> {
-    fs::write(path_of(key)?, value)
-        .map_err(|error| Error::system(format!("write {value} to /proc/sys/{key}"), error))
+    fs::write(path_of(key)?, value).map_err(|error| Error::system(format!("write {value} to /proc/sys/{key}"), error))
 }
 
 /// Keys come from a journal too, so each is checked here.
 fn path_of(key: &str) -> Result<String> {
-    if key.starts_with('/')
-        || key
-            .split('/')
-            .any(|part| part.is_empty() || part == "." || part == "..")
-    {
+    if key.starts_with('/') || key.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
         return Err(Error::Refused(format!("{key:?} is no kernel setting")));
     }
     Ok(format!("/proc/sys/{key}"))
@@ -89,13 +78,7 @@ mod tests {
 
     #[test]
     fn a_key_stays_below_proc_sys() {
-        for key in [
-            "../../etc/passwd",
-            "/etc/passwd",
-            "net//x",
-            "net/../../../etc/passwd",
-            "",
-        ] {
+        for key in ["../../etc/passwd", "/etc/passwd", "net//x", "net/../../../etc/passwd", ""] {
             assert!(path_of(key).is_err(), "{key}");
         }
         assert!(path_of("net/ipv4/conf/br.5/route_localnet").is_ok());

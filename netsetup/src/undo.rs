@@ -115,12 +115,8 @@ pub fn undo(residues: &[Residue], host: &mut Host) -> Vec<Result<Undone>> {
 
 /// As [`undo`], with a choice for links.
 pub fn undo_with(residues: &[Residue], host: &mut Host, links: Links) -> Vec<Result<Undone>> {
-    let is_iptables = |residue: &Residue| {
-        matches!(
-            residue,
-            Residue::IptablesRule { .. } | Residue::IptablesChain { .. }
-        )
-    };
+    let is_iptables =
+        |residue: &Residue| matches!(residue, Residue::IptablesRule { .. } | Residue::IptablesChain { .. });
     let mut results = Vec::with_capacity(residues.len());
     for chunk in residues.chunk_by(|one, next| is_iptables(one) && is_iptables(next)) {
         if is_iptables(&chunk[0]) {
@@ -139,33 +135,22 @@ fn undo_one(residue: &Residue, host: &mut Host, links: Links) -> Result<Undone> 
     match residue {
         Residue::Link { name, alias } => undo_link(name, alias, host, links),
         Residue::Bridge { name } => undo_bridge(name, host, links),
-        Residue::BridgeAddress {
-            bridge,
-            address,
-            prefix_len,
-        } => undo_address(bridge, *address, *prefix_len, host),
+        Residue::BridgeAddress { bridge, address, prefix_len } => undo_address(bridge, *address, *prefix_len, host),
         Residue::NftTable { name, .. } => table::undo_table(host.netfilter()?, name),
-        Residue::NftElements {
-            table, elements, ..
-        } => {
+        Residue::NftElements { table, elements, .. } => {
             let result = table::undo_elements(host.netfilter()?, table, elements);
             for element in elements {
-                if let nftables::Element::Port {
-                    protocol: Protocol::Udp,
-                    host_address,
-                    host_port,
-                    address,
-                    ..
-                } = element
+                if let nftables::Element::Port { protocol: Protocol::Udp, host_address, host_port, address, .. } =
+                    element
                 {
                     conntrack::forget(host, Protocol::Udp, *host_address, *host_port, *address);
                 }
             }
             result
         }
-        Residue::IptablesRule { .. } | Residue::IptablesChain { .. } => iptables::undo(&[residue])
-            .pop()
-            .unwrap_or(Ok(Undone::NotThere)),
+        Residue::IptablesRule { .. } | Residue::IptablesChain { .. } => {
+            iptables::undo(&[residue]).pop().unwrap_or(Ok(Undone::NotThere))
+        }
         Residue::NetnsName { name, pid } => netns::undo(name, *pid),
         Residue::Sysctl { key, old, new } => sysctl::undo(key, old, new),
     }
@@ -178,10 +163,7 @@ fn undo_link(name: &str, alias: &str, host: &mut Host, links: Links) -> Result<U
     };
     // Without an alias it was cut off between its birth and its second message; the name is made from our id.
     if found.kind != "veth" || !(found.alias == alias || found.alias.is_empty()) {
-        return Ok(Undone::NotOurs(format!(
-            "the link {name} is {} {:?}",
-            found.kind, found.alias
-        )));
+        return Ok(Undone::NotOurs(format!("the link {name} is {} {:?}", found.kind, found.alias)));
     }
     let wait_ms = match links {
         Links::WaitMs(wait_ms) => wait_ms,
@@ -201,48 +183,26 @@ fn undo_bridge(name: &str, host: &mut Host, links: Links) -> Result<Undone> {
         return Ok(Undone::NotThere);
     };
     if found.kind != "bridge" {
-        return Ok(Undone::NotOurs(format!(
-            "the link {name} is a {}",
-            found.kind
-        )));
+        return Ok(Undone::NotOurs(format!("the link {name} is a {}", found.kind)));
     }
-    let wait_ms = if let Links::WaitMs(wait_ms) = links {
-        wait_ms
-    } else {
-        0
-    };
-    let free = wait_until(wait_ms, || {
-        Ok(query::list(host.route()?, found.index)?.is_empty())
-    })?;
+    let wait_ms = if let Links::WaitMs(wait_ms) = links { wait_ms } else { 0 };
+    let free = wait_until(wait_ms, || Ok(query::list(host.route()?, found.index)?.is_empty()))?;
     if !free {
-        let ports: Vec<String> = query::list(host.route()?, found.index)?
-            .into_iter()
-            .map(|port| port.name)
-            .collect();
-        return Ok(Undone::NotOurs(format!(
-            "the bridge {name} still has {}",
-            ports.join(", ")
-        )));
+        let ports: Vec<String> = query::list(host.route()?, found.index)?.into_iter().map(|port| port.name).collect();
+        return Ok(Undone::NotOurs(format!("the bridge {name} still has {}", ports.join(", "))));
     }
     host.forget_bridge();
     delete_link(name, found.index, host)
 }
 
-fn undo_address(
-    bridge: &str,
-    address: Ipv4Addr,
-    prefix_len: u8,
-    host: &mut Host,
-) -> Result<Undone> {
+fn undo_address(bridge: &str, address: Ipv4Addr, prefix_len: u8, host: &mut Host) -> Result<Undone> {
     let Some(found) = query::get(host.route()?, bridge)? else {
         return Ok(Undone::NotThere);
     };
     match link::delete_address(host.route()?, found.index, address, prefix_len) {
         Ok(()) => Ok(Undone::Removed),
         Err(failure) if failure.errno == libc::EADDRNOTAVAIL => Ok(Undone::NotThere),
-        Err(failure) => Err(failure.into_error(format!(
-            "take {address}/{prefix_len} from the bridge {bridge}"
-        ))),
+        Err(failure) => Err(failure.into_error(format!("take {address}/{prefix_len} from the bridge {bridge}"))),
     }
 }
 

@@ -11,19 +11,14 @@ use std::process::Command;
 use host::*;
 use netsetup::firewall::nftables::TableState;
 use netsetup::{
-    Backend, Error, Facts, Host, Links, Live, Op, Undone, apply, bridge_addresses_in_use,
-    egress_mtu, firewall, plan_endpoint, plan_network, undo, undo_with,
+    Backend, Error, Facts, Host, Links, Live, Op, Undone, apply, bridge_addresses_in_use, egress_mtu, firewall,
+    plan_endpoint, plan_network, undo, undo_with,
 };
 use serde_json::Value;
 
 /// Runs on a host of its own.
-fn on_a_host<T: Send + 'static>(
-    backend: Backend,
-    test: impl FnOnce(&mut TestHost) -> T + Send + 'static,
-) -> T {
-    std::thread::spawn(move || test(&mut TestHost::new(backend)))
-        .join()
-        .unwrap()
+fn on_a_host<T: Send + 'static>(backend: Backend, test: impl FnOnce(&mut TestHost) -> T + Send + 'static) -> T {
+    std::thread::spawn(move || test(&mut TestHost::new(backend))).join().unwrap()
 }
 
 const BOTH: [Backend; 2] = [Backend::Nftables, Backend::Iptables];
@@ -35,28 +30,17 @@ fn snapshot(container: Option<&Machine>) -> String {
     text += &nftables_state();
     text += &sh("iptables-save | sed 's/\\[[0-9:]*\\]//; /^#/d'");
     text += &sh(settings);
-    text + &container
-        .map(|machine| machine.within(network_state))
-        .unwrap_or_default()
+    text + &container.map(|machine| machine.within(network_state)).unwrap_or_default()
 }
 
 fn network_state() -> String {
-    let settled =
-        || !sh("ip -o link show type veth; ip -o link show type bridge").contains("LOWERLAYERDOWN");
+    let settled = || !sh("ip -o link show type veth; ip -o link show type bridge").contains("LOWERLAYERDOWN");
     wait_for("links to settle", settled);
     let mut text = String::new();
-    for command in [
-        "ip -j -d link",
-        "ip -j addr",
-        "ip -j route",
-        "ip -j route show table local",
-    ] {
+    for command in ["ip -j -d link", "ip -j addr", "ip -j route", "ip -j route show table local"] {
         let mut value: Value = serde_json::from_str(&sh(command)).unwrap();
         clean(&mut value);
-        text += &format!(
-            "{command}\n{}\n",
-            serde_json::to_string_pretty(&value).unwrap()
-        );
+        text += &format!("{command}\n{}\n", serde_json::to_string_pretty(&value).unwrap());
     }
     text
 }
@@ -92,11 +76,7 @@ fn clean(value: &mut Value) {
                 addresses.retain(|one| one["family"] == "inet"); // IPv6 link-local addresses come from the random MACs
             }
             if let Some(flags) = map.get_mut("flags").and_then(Value::as_array_mut) {
-                flags.retain(|flag| {
-                    !["LOWER_UP", "NO-CARRIER", "linkdown"]
-                        .iter()
-                        .any(|carrier| flag == carrier)
-                });
+                flags.retain(|flag| !["LOWER_UP", "NO-CARRIER", "linkdown"].iter().any(|carrier| flag == carrier));
             }
             map.values_mut().for_each(clean);
         }
@@ -121,40 +101,20 @@ fn nftables_state() -> String {
         }
     }
     strip(&mut value);
-    serde_json::to_string_pretty(&value).unwrap()
-        + &sh("nft list ruleset | grep -v '^$' | grep -v elements | sort")
+    serde_json::to_string_pretty(&value).unwrap() + &sh("nft list ruleset | grep -v '^$' | grep -v elements | sort")
 }
 
 fn assert_same(what: &str, one: &str, other: &str) {
     if one != other {
-        let differs = one
-            .lines()
-            .zip(other.lines())
-            .take_while(|(a, b)| a == b)
-            .count();
-        let around = |text: &str| {
-            text.lines()
-                .skip(differs.saturating_sub(12))
-                .take(24)
-                .collect::<Vec<_>>()
-                .join("\n")
-        };
-        panic!(
-            "{what}: different at line {differs}:\nFIRST\n{}\nSECOND\n{}",
-            around(one),
-            around(other)
-        );
+        let differs = one.lines().zip(other.lines()).take_while(|(a, b)| a == b).count();
+        let around = |text: &str| text.lines().skip(differs.saturating_sub(12)).take(24).collect::<Vec<_>>().join("\n");
+        panic!("{what}: different at line {differs}:\nFIRST\n{}\nSECOND\n{}", around(one), around(other));
     }
 }
 
 /// A container with one port of each kind, and the network below it.
 fn ports() -> Vec<netsetup::PortMapping> {
-    vec![
-        tcp("0.0.0.0", 10080, 80),
-        udp("0.0.0.0", 10053, 53),
-        tcp("127.0.0.1", 8080, 80),
-        tcp("10.99.0.1", 8081, 81),
-    ]
+    vec![tcp("0.0.0.0", 10080, 80), udp("0.0.0.0", 10053, 53), tcp("127.0.0.1", 8080, 80), tcp("10.99.0.1", 8081, 81)]
 }
 
 #[test]
@@ -163,21 +123,12 @@ fn the_explained_commands_make_the_same_state() {
         let applied = on_a_host(backend, |host| {
             let ops = host.up();
             let container = host.container(2, &ports());
-            let script: Vec<String> = ops
-                .iter()
-                .chain(&container.ops)
-                .flat_map(Op::explain)
-                .map(|(command, _)| command)
-                .collect();
+            let script: Vec<String> =
+                ops.iter().chain(&container.ops).flat_map(Op::explain).map(|(command, _)| command).collect();
             (script.join("\n"), snapshot(Some(&container.machine)))
         });
         let (script, state) = applied;
-        assert!(
-            state.contains("docker0")
-                && state.contains("10080")
-                && state.contains("\"hairpin\": true"),
-            "{state}"
-        );
+        assert!(state.contains("docker0") && state.contains("10080") && state.contains("\"hairpin\": true"), "{state}");
         let typed = on_a_host(backend, move |_| {
             let machine = Machine::new();
             sh(&format!("set -e\npid={}\n{script}", machine.pid()));
@@ -197,10 +148,7 @@ fn undo_leaves_nothing() {
             assert!(snapshot(None) != before);
             assert!(sh("ip netns list").contains("c2"));
             for undone in host.remove(container) {
-                assert!(
-                    undone == Undone::Removed || undone == Undone::NotThere,
-                    "{undone:?}"
-                );
+                assert!(undone == Undone::Removed || undone == Undone::NotThere, "{undone:?}");
             }
             for result in undo(&twice, &mut host.host) {
                 assert_eq!(result.unwrap(), Undone::NotThere, "the second time");
@@ -211,11 +159,7 @@ fn undo_leaves_nothing() {
             sh(
                 "for table in raw nat filter; do nft list table ip $table >/dev/null 2>&1 && nft delete table ip $table; done; true",
             );
-            assert_same(
-                &format!("{backend}: before and after"),
-                &before,
-                &snapshot(None),
-            );
+            assert_same(&format!("{backend}: before and after"), &before, &snapshot(None));
             host.journal = network;
             for undone in host.down() {
                 assert_eq!(undone, Undone::NotThere, "the second time");
@@ -236,29 +180,17 @@ fn every_prefix_of_a_container_is_undone() {
                 let mut machine = Machine::new();
                 let pid = machine.pid();
                 // The journal is written first: it may name what was never made.
-                let journal: Vec<_> = ops
-                    .iter()
-                    .rev()
-                    .filter_map(|op| op.residue(Some(pid)))
-                    .collect();
+                let journal: Vec<_> = ops.iter().rev().filter_map(|op| op.residue(Some(pid))).collect();
                 apply(
                     &ops[..count],
-                    &mut Live {
-                        host: &mut host.host,
-                        netns: Some(&mut machine.netns),
-                        init_pid: Some(pid),
-                    },
+                    &mut Live { host: &mut host.host, netns: Some(&mut machine.netns), init_pid: Some(pid) },
                 )
                 .unwrap();
                 drop(machine);
                 for result in undo(&journal, &mut host.host) {
                     assert!(!matches!(result.unwrap(), Undone::NotOurs(_)));
                 }
-                assert_same(
-                    &format!("{backend} after {count} ops"),
-                    &before,
-                    &snapshot(None),
-                );
+                assert_same(&format!("{backend} after {count} ops"), &before, &snapshot(None));
             }
         });
     }
@@ -301,10 +233,7 @@ fn a_flushed_ruleset_is_mended_and_ports_survive_a_flush_of_rules() {
         }
         // Only the order of the chains may differ by now.
         let sorted = |text: &str| {
-            let mut lines: Vec<_> = text
-                .lines()
-                .map(|line| line.trim_end_matches(','))
-                .collect();
+            let mut lines: Vec<_> = text.lines().map(|line| line.trim_end_matches(',')).collect();
             lines.sort();
             lines.join("\n")
         };
@@ -332,11 +261,7 @@ fn flushed_rules_of_iptables_are_mended() {
         ] {
             sh(damage);
             assert!(!host.up().is_empty(), "{damage}");
-            assert_eq!(
-                whole,
-                sh("iptables-save | sed 's/\\[[0-9:]*\\]//; /^#/d'"),
-                "{damage}"
-            );
+            assert_eq!(whole, sh("iptables-save | sed 's/\\[[0-9:]*\\]//; /^#/d'"), "{damage}");
         }
     });
 }
@@ -344,37 +269,19 @@ fn flushed_rules_of_iptables_are_mended() {
 #[test]
 fn a_bridge_that_is_there_keeps_its_address_and_survives() {
     on_a_host(Backend::Nftables, |host| {
-        sh(
-            "ip link add docker0 type bridge; ip addr add 10.200.0.1/24 dev docker0; ip link set docker0 mtu 1400",
-        );
+        sh("ip link add docker0 type bridge; ip addr add 10.200.0.1/24 dev docker0; ip link set docker0 mtu 1400");
         let before = snapshot(None);
         let facts = host.facts();
         host.network = facts.adopt(&host.network);
         let ops = plan_network(&host.network, &facts).unwrap();
-        let script: Vec<String> = ops
-            .iter()
-            .flat_map(Op::explain)
-            .map(|(command, _)| command)
-            .collect();
-        assert!(
-            script
-                .iter()
-                .any(|command| command.contains("subnets '{ 10.200.0.0/24 }'")),
-            "{script:?}"
-        );
+        let script: Vec<String> = ops.iter().flat_map(Op::explain).map(|(command, _)| command).collect();
+        assert!(script.iter().any(|command| command.contains("subnets '{ 10.200.0.0/24 }'")), "{script:?}");
         assert_eq!(
-            (
-                host.network.gateway,
-                host.network.prefix_len,
-                host.network.mtu
-            ),
+            (host.network.gateway, host.network.prefix_len, host.network.mtu),
             (Ipv4Addr::new(10, 200, 0, 1), 24, 1400)
         );
         host.up();
-        assert!(
-            sh("ip addr show docker0").contains("10.200.0.1/24")
-                && !sh("ip addr show docker0").contains("172.17")
-        );
+        assert!(sh("ip addr show docker0").contains("10.200.0.1/24") && !sh("ip addr show docker0").contains("172.17"));
         host.down();
         // It was switched on, and stays so.
         sh("ip link set docker0 down");
@@ -383,15 +290,9 @@ fn a_bridge_that_is_there_keeps_its_address_and_survives() {
     on_a_host(Backend::Nftables, |host| {
         sh("ip link add docker0 type bridge; ip link set docker0 up");
         host.up();
-        assert!(
-            sh("ip addr show docker0").contains("172.17.0.1/16"),
-            "a bridge without an address gets one"
-        );
+        assert!(sh("ip addr show docker0").contains("172.17.0.1/16"), "a bridge without an address gets one");
         host.down();
-        assert!(
-            sh("ip link show docker0").contains("docker0")
-                && !sh("ip addr show docker0").contains("172.17.0.1")
-        );
+        assert!(sh("ip link show docker0").contains("docker0") && !sh("ip addr show docker0").contains("172.17.0.1"));
     });
 }
 
@@ -402,9 +303,7 @@ fn a_name_or_subnet_that_is_taken_is_refused() {
         sh("ip link add docker0 type veth peer name other");
         let network_facts = host.facts();
         assert_eq!(
-            plan_network(&network, &network_facts)
-                .unwrap_err()
-                .to_string(),
+            plan_network(&network, &network_facts).unwrap_err().to_string(),
             "cannot use docker0 as a bridge: it is there and is veth; rename or remove it"
         );
         sh("ip link del docker0; ip addr add 172.17.5.1/24 dev eth1");
@@ -422,9 +321,7 @@ fn undo_leaves_alone_what_is_not_ours() {
         let container = host.container(2, &[tcp("0.0.0.0", 10080, 80)]);
         let journal: Vec<_> = container.journal.iter().rev().cloned().collect();
         drop(container.machine);
-        wait_for("the link to vanish", || {
-            !sh("ip link").contains("veth020202")
-        });
+        wait_for("the link to vanish", || !sh("ip link").contains("veth020202"));
         // Another's things under the same names.
         sh("ip link add veth020202 type veth peer name other; ip link set veth020202 alias stranger
             ln -sfn /proc/1/ns/net /run/netns/c2
@@ -433,12 +330,14 @@ fn undo_leaves_alone_what_is_not_ours() {
         for result in undo(&journal, &mut host.host) {
             assert!(matches!(result, Ok(Undone::NotOurs(_))), "{result:?}");
         }
-        assert!(
-            sh("ip link").contains("veth020202")
-                && sh("nft list ruleset").contains("172.17.0.9 . 80")
-        );
+        assert!(sh("ip link").contains("veth020202") && sh("nft list ruleset").contains("172.17.0.9 . 80"));
         let undone = host.down();
-        assert!(undone.iter().any(|one| matches!(one, Undone::NotOurs(why) if why == "the bridge docker0 still has foreign")), "{undone:?}");
+        assert!(
+            undone
+                .iter()
+                .any(|one| matches!(one, Undone::NotOurs(why) if why == "the bridge docker0 still has foreign")),
+            "{undone:?}"
+        );
         assert_eq!(sh("cat /proc/sys/net/ipv4/ip_forward").trim(), "0");
     });
 }
@@ -454,15 +353,9 @@ fn the_table_stays_while_another_network_is_in_it() {
             host.up();
             let second = std::mem::replace(&mut host.journal, first);
             let undone = host.down();
-            assert!(
-                undone.iter().any(|one| matches!(one, Undone::NotOurs(_))),
-                "{undone:?}"
-            );
+            assert!(undone.iter().any(|one| matches!(one, Undone::NotOurs(_))), "{undone:?}");
             let rules = sh("nft list ruleset");
-            assert!(
-                rules.contains("br-lab") && !rules.contains(&bridge),
-                "{rules}"
-            );
+            assert!(rules.contains("br-lab") && !rules.contains(&bridge), "{rules}");
             host.journal = second;
             host.down();
             assert!(!sh("nft list ruleset").contains("br-lab"));
@@ -474,37 +367,21 @@ fn the_table_stays_while_another_network_is_in_it() {
 fn the_namespace_is_visible_to_ip_netns() {
     on_a_host(Backend::Nftables, |host| {
         let container = host.container(2, &[]);
-        assert!(
-            sh("ip netns list")
-                .lines()
-                .any(|line| line.starts_with("c2"))
-        );
+        assert!(sh("ip netns list").lines().any(|line| line.starts_with("c2")));
         assert!(sh("ip netns exec c2 ip addr").contains("172.17.0.2/16"));
         assert!(sh("ip netns exec c2 ip addr").contains("LOOPBACK,UP"));
         assert!(sh("ip netns exec c2 ip route").contains("default via 172.17.0.1 dev eth0"));
         assert!(sh("brctl show docker0").contains("veth020202"));
         assert!(sh("ip link show veth020202").contains("alias c2"));
         // The name is exclusive.
-        let endpoint = netsetup::Endpoint {
-            host_link: "vethother".into(),
-            ..host.endpoint(2, &[])
-        };
+        let endpoint = netsetup::Endpoint { host_link: "vethother".into(), ..host.endpoint(2, &[]) };
         let mut machine = Machine::new();
         let pid = machine.pid();
         let ops = plan_endpoint(&host.network, &endpoint);
-        let error = apply(
-            &ops,
-            &mut Live {
-                host: &mut host.host,
-                netns: Some(&mut machine.netns),
-                init_pid: Some(pid),
-            },
-        )
-        .unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "cannot name the network namespace in /run/netns/c2: File exists"
-        );
+        let error =
+            apply(&ops, &mut Live { host: &mut host.host, netns: Some(&mut machine.netns), init_pid: Some(pid) })
+                .unwrap_err();
+        assert_eq!(error.to_string(), "cannot name the network namespace in /run/netns/c2: File exists");
         host.remove(container);
         assert!(!sh("ip netns list").contains("c2"));
     });
@@ -516,21 +393,13 @@ fn a_link_with_no_namespace_left_vanishes_without_a_delete() {
         let container = host.container(2, &[]);
         let journal: Vec<_> = container.journal.iter().rev().cloned().collect();
         drop(container.machine);
-        undo_with(&journal, &mut host.host, Links::Leave)
-            .into_iter()
-            .for_each(|result| assert!(result.is_ok()));
-        wait_for("the link to vanish", || {
-            !sh("ip link").contains("veth020202")
-        });
+        undo_with(&journal, &mut host.host, Links::Leave).into_iter().for_each(|result| assert!(result.is_ok()));
+        wait_for("the link to vanish", || !sh("ip link").contains("veth020202"));
         // One that somebody still holds is deleted after the wait.
         let container = host.container(3, &[]);
         let journal: Vec<_> = container.journal.iter().rev().cloned().collect();
         let results = undo_with(&journal, &mut host.host, Links::WaitMs(20));
-        assert!(
-            results
-                .into_iter()
-                .all(|result| result.unwrap() == Undone::Removed)
-        );
+        assert!(results.into_iter().all(|result| result.unwrap() == Undone::Removed));
         assert!(!sh("ip link").contains("veth030303"));
     });
 }
@@ -539,11 +408,7 @@ fn a_link_with_no_namespace_left_vanishes_without_a_delete() {
 fn addresses_on_the_bridge_are_seen() {
     on_a_host(Backend::Nftables, |host| {
         host.up();
-        assert!(
-            bridge_addresses_in_use(&mut host.host, "docker0")
-                .unwrap()
-                .is_empty()
-        );
+        assert!(bridge_addresses_in_use(&mut host.host, "docker0").unwrap().is_empty());
         let container = host.container(2, &[]);
         container.machine.within(|| serve_tcp(80));
         assert!(ask_tcp(container.address, 80, COMES).is_ok());
@@ -552,10 +417,7 @@ fn addresses_on_the_bridge_are_seen() {
         );
         let seen = bridge_addresses_in_use(&mut host.host, "docker0").unwrap();
         // .77 is an old entry, its port is gone; .78 is permanent.
-        assert_eq!(
-            seen,
-            [Ipv4Addr::new(172, 17, 0, 2), Ipv4Addr::new(172, 17, 0, 78)].into()
-        );
+        assert_eq!(seen, [Ipv4Addr::new(172, 17, 0, 2), Ipv4Addr::new(172, 17, 0, 78)].into());
     });
 }
 
@@ -570,12 +432,7 @@ fn the_mtu_follows_the_default_route() {
         for link in ["docker0", "veth020202"] {
             assert!(sh(&format!("ip link show {link}")).contains("mtu 1380"));
         }
-        assert!(
-            container
-                .machine
-                .sh("ip link show eth0")
-                .contains("mtu 1380")
-        );
+        assert!(container.machine.sh("ip link show eth0").contains("mtu 1380"));
     });
 }
 
@@ -584,24 +441,14 @@ fn errors_name_the_op_that_failed() {
     on_a_host(Backend::Nftables, |host| {
         let _first = host.container(2, &[]);
         // Same name of the link, then a gateway that can't be reached.
-        let mut endpoint = netsetup::Endpoint {
-            name: "c3".into(),
-            ..host.endpoint(2, &[])
-        };
+        let mut endpoint = netsetup::Endpoint { name: "c3".into(), ..host.endpoint(2, &[]) };
         let error = |endpoint: &netsetup::Endpoint, host: &mut TestHost| {
             let mut machine = Machine::new();
             let ops = plan_endpoint(&host.network, endpoint);
             let pid = Some(machine.pid());
-            apply(
-                &ops,
-                &mut Live {
-                    host: &mut host.host,
-                    netns: Some(&mut machine.netns),
-                    init_pid: pid,
-                },
-            )
-            .unwrap_err()
-            .to_string()
+            apply(&ops, &mut Live { host: &mut host.host, netns: Some(&mut machine.netns), init_pid: pid })
+                .unwrap_err()
+                .to_string()
         };
         assert_eq!(
             error(&endpoint, host),
@@ -610,7 +457,12 @@ fn errors_name_the_op_that_failed() {
         endpoint.host_link = "vethother".into();
         endpoint.gateway = Ipv4Addr::new(10, 1, 1, 1);
         let text = error(&endpoint, host);
-        assert!(text.starts_with("cannot route the container's traffic by 10.1.1.1: Network is unreachable (Nexthop has invalid gateway"), "{text}");
+        assert!(
+            text.starts_with(
+                "cannot route the container's traffic by 10.1.1.1: Network is unreachable (Nexthop has invalid gateway"
+            ),
+            "{text}"
+        );
     });
 }
 
@@ -619,22 +471,10 @@ fn a_missing_iptables_names_its_package() {
     // The programs are hidden by an empty folder over each place where they are looked for.
     on_a_host(Backend::Iptables, |host| {
         let places = ["/usr/sbin", "/usr/local/sbin"];
-        for path in places
-            .into_iter()
-            .filter(|path| std::path::Path::new(path).exists())
-        {
-            nix::mount::mount(
-                Some("tmpfs"),
-                path,
-                Some("tmpfs"),
-                nix::mount::MsFlags::empty(),
-                None::<&str>,
-            )
-            .unwrap();
+        for path in places.into_iter().filter(|path| std::path::Path::new(path).exists()) {
+            nix::mount::mount(Some("tmpfs"), path, Some("tmpfs"), nix::mount::MsFlags::empty(), None::<&str>).unwrap();
         }
-        let error = Facts::read(&mut host.host, &host.network)
-            .unwrap_err()
-            .to_string();
+        let error = Facts::read(&mut host.host, &host.network).unwrap_err().to_string();
         assert_eq!(
             error,
             "cannot read the rules of iptables: iptables-save is not installed; install the package iptables, or use --firewall nftables"
@@ -673,9 +513,8 @@ fn fifty_processes_lease_fifty_addresses() {
     for mut child in children {
         assert!(child.wait().unwrap().success());
     }
-    let names = std::fs::read_dir(&dir)
-        .unwrap()
-        .filter(|entry| entry.as_ref().unwrap().file_type().unwrap().is_symlink());
+    let names =
+        std::fs::read_dir(&dir).unwrap().filter(|entry| entry.as_ref().unwrap().file_type().unwrap().is_symlink());
     assert_eq!(names.count(), 50);
     std::fs::remove_dir_all(&dir).unwrap();
 }
@@ -687,12 +526,6 @@ fn without_rights_the_error_says_so() {
         source: std::io::Error::from_raw_os_error(libc::EPERM),
         detail: None,
     };
-    assert_eq!(
-        error.to_string(),
-        "cannot create the bridge b: permission denied: needs root (CAP_NET_ADMIN)"
-    );
-    assert!(
-        Host::open().is_ok(),
-        "opening costs nothing and needs no rights"
-    );
+    assert_eq!(error.to_string(), "cannot create the bridge b: permission denied: needs root (CAP_NET_ADMIN)");
+    assert!(Host::open().is_ok(), "opening costs nothing and needs no rights");
 }

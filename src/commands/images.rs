@@ -95,7 +95,7 @@ pub fn images(roots: &Roots, args: &ImagesArgs) -> Result<u8> {
             lines.push(line(None, None));
         }
     }
-    lines.sort_by(|a, b| b.created.cmp(&a.created));
+    lines.sort_by_key(|line| std::cmp::Reverse(line.created));
     print!("{}", format::images::print(&lines, args.format.as_deref(), args.quiet, args.no_trunc, view::now())?);
     Ok(0)
 }

@@ -1,12 +1,6 @@
 //! What the tests of this crate share: a root that goes away, tar archives written byte by byte (so that they can
 //! be as bad as wanted), images in all forms, and a listing of a folder to compare.
-#![allow(
-    dead_code,
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
+#![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -55,10 +49,7 @@ impl Drop for Temp {
 
 /// Quick options: no sync to the disk.
 pub fn options() -> LoadOptions {
-    LoadOptions {
-        sync: false,
-        ..LoadOptions::default()
-    }
+    LoadOptions { sync: false, ..LoadOptions::default() }
 }
 
 /// One entry of an archive; change the fields that matter.
@@ -92,10 +83,7 @@ pub fn e<'a>(kind: u8, name: &'a str) -> E<'a> {
 }
 
 pub fn file<'a>(name: &'a str, data: &'a str) -> E<'a> {
-    E {
-        data: data.as_bytes(),
-        ..e(b'0', name)
-    }
+    E { data: data.as_bytes(), ..e(b'0', name) }
 }
 
 pub fn dir(name: &str) -> E<'_> {
@@ -103,17 +91,11 @@ pub fn dir(name: &str) -> E<'_> {
 }
 
 pub fn symlink<'a>(name: &'a str, target: &'a str) -> E<'a> {
-    E {
-        link: target.as_bytes(),
-        ..e(b'2', name)
-    }
+    E { link: target.as_bytes(), ..e(b'2', name) }
 }
 
 pub fn hardlink<'a>(name: &'a str, target: &'a str) -> E<'a> {
-    E {
-        link: target.as_bytes(),
-        ..e(b'1', name)
-    }
+    E { link: target.as_bytes(), ..e(b'1', name) }
 }
 
 pub fn header(entry: &E<'_>, size: u64) -> tar::Header {
@@ -145,9 +127,7 @@ pub fn pax(records: &[(&[u8], &[u8])]) -> Vec<u8> {
     let mut data = Vec::new();
     for (key, value) in records {
         let rest = key.len() + value.len() + 3;
-        let length = (rest..)
-            .find(|length| *length == rest + length.to_string().len())
-            .unwrap();
+        let length = (rest..).find(|length| *length == rest + length.to_string().len()).unwrap();
         data.extend([length.to_string().as_bytes(), b" ", key, b"=", value, b"\n"].concat());
     }
     data
@@ -166,10 +146,7 @@ pub fn entry(e: &E<'_>) -> Vec<u8> {
     let mut bytes = Vec::new();
     if !records.is_empty() {
         let data = pax(&records);
-        let x = E {
-            kind: b'x',
-            ..self::e(b'x', "x")
-        };
+        let x = E { kind: b'x', ..self::e(b'x', "x") };
         bytes.extend_from_slice(header(&x, data.len() as u64).as_bytes());
         bytes.extend(padded(data));
     }
@@ -207,13 +184,7 @@ pub fn config(layers: &[Vec<u8>], extra: Value) -> Vec<u8> {
 pub type Members = BTreeMap<String, Vec<u8>>;
 
 pub fn pack(members: &Members) -> Vec<u8> {
-    let entries: Vec<E<'_>> = members
-        .iter()
-        .map(|(name, data)| E {
-            data,
-            ..e(b'0', name)
-        })
-        .collect();
+    let entries: Vec<E<'_>> = members.iter().map(|(name, data)| E { data, ..e(b'0', name) }).collect();
     tar(&entries)
 }
 
@@ -225,10 +196,7 @@ pub fn docker_old(layers: &[Vec<u8>], tags: &[&str]) -> Members {
     for (number, layer) in layers.iter().enumerate() {
         let id = Digest::of(format!("{number}").as_bytes()).hex();
         members.insert(format!("{id}/VERSION"), b"1.0".to_vec());
-        members.insert(
-            format!("{id}/json"),
-            format!(r#"{{"id":"{id}"}}"#).into_bytes(),
-        );
+        members.insert(format!("{id}/json"), format!(r#"{{"id":"{id}"}}"#).into_bytes());
         members.insert(format!("{id}/layer.tar"), layer.clone());
         paths.push(format!("{id}/layer.tar"));
     }
@@ -252,29 +220,11 @@ pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// Adds an OCI image; `pack` compresses its layers. Gives the manifest's descriptor.
-pub fn oci_image(
-    members: &mut Members,
-    layers: &[Vec<u8>],
-    extra: Value,
-    pack: fn(&[u8]) -> Vec<u8>,
-) -> Value {
-    let config = blob(
-        members,
-        "application/vnd.oci.image.config.v1+json",
-        config(layers, extra),
-    );
-    let layers: Vec<Value> = layers
-        .iter()
-        .map(|layer| {
-            blob(
-                members,
-                "application/vnd.oci.image.layer.v1.tar+gzip",
-                pack(layer),
-            )
-        })
-        .collect();
-    let manifest =
-        json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers});
+pub fn oci_image(members: &mut Members, layers: &[Vec<u8>], extra: Value, pack: fn(&[u8]) -> Vec<u8>) -> Value {
+    let config = blob(members, "application/vnd.oci.image.config.v1+json", config(layers, extra));
+    let layers: Vec<Value> =
+        layers.iter().map(|layer| blob(members, "application/vnd.oci.image.layer.v1.tar+gzip", pack(layer))).collect();
+    let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers});
     blob(members, MANIFEST, manifest.to_string().into_bytes())
 }
 
@@ -289,10 +239,7 @@ pub fn oci(layers: &[Vec<u8>], name: &str, pack: fn(&[u8]) -> Vec<u8>) -> Member
 
 /// Writes `index.json`.
 pub fn index(members: &mut Members, manifests: &[Value]) {
-    members.insert(
-        "oci-layout".into(),
-        br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec(),
-    );
+    members.insert("oci-layout".into(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec());
     let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests});
     members.insert("index.json".into(), index.to_string().into_bytes());
 }
@@ -303,24 +250,14 @@ pub fn listing(top: &Path) -> Vec<String> {
     let mut todo = vec![top.to_path_buf()];
     while let Some(path) = todo.pop() {
         let meta = fs::symlink_metadata(&path).unwrap();
-        let name = path
-            .strip_prefix(top)
-            .unwrap()
-            .as_os_str()
-            .as_bytes()
-            .escape_ascii()
-            .to_string();
+        let name = path.strip_prefix(top).unwrap().as_os_str().as_bytes().escape_ascii().to_string();
         let kind = meta.file_type();
         let detail = if kind.is_file() {
             format!("file {}", Digest::of(&fs::read(&path).unwrap()))
         } else if kind.is_symlink() {
             format!("link {}", fs::read_link(&path).unwrap().display())
         } else if kind.is_dir() {
-            todo.extend(
-                fs::read_dir(&path)
-                    .unwrap()
-                    .map(|entry| entry.unwrap().path()),
-            );
+            todo.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
             "dir".into()
         } else {
             let kind = if kind.is_block_device() {
@@ -332,12 +269,7 @@ pub fn listing(top: &Path) -> Vec<String> {
             };
             format!("{kind} {:x}", meta.rdev())
         };
-        lines.push(format!(
-            "{name} {:o} {}:{} {detail}",
-            meta.mode() & 0o7777,
-            meta.uid(),
-            meta.gid()
-        ));
+        lines.push(format!("{name} {:o} {}:{} {detail}", meta.mode() & 0o7777, meta.uid(), meta.gid()));
     }
     lines.sort();
     lines

@@ -31,23 +31,14 @@ impl Op {
             format!(" --orig-dst {}", mapping.host_address)
         };
         vec![(
-            format!(
-                "conntrack -D -p {}{at} --orig-port-dst {} || true",
-                mapping.protocol, mapping.host_port
-            ),
+            format!("conntrack -D -p {}{at} --orig-port-dst {} || true", mapping.protocol, mapping.host_port),
             "flows from before the mapping would go on to where they went".to_owned(),
         )]
     }
 
     pub(crate) fn apply(&self, host: &mut Host) {
         let Op::Forget { mapping, address } = self;
-        forget(
-            host,
-            mapping.protocol,
-            mapping.host_address,
-            mapping.host_port,
-            *address,
-        );
+        forget(host, mapping.protocol, mapping.host_address, mapping.host_port, *address);
     }
 }
 
@@ -72,13 +63,7 @@ const DELETE: u16 = 2;
 const AF_INET: u8 = libc::AF_INET as u8;
 
 /// Deletes the flows to the host port, best effort.
-pub(crate) fn forget(
-    host: &mut Host,
-    protocol: Protocol,
-    host_address: Ipv4Addr,
-    host_port: u16,
-    address: Ipv4Addr,
-) {
+pub(crate) fn forget(host: &mut Host, protocol: Protocol, host_address: Ipv4Addr, host_port: u16, address: Ipv4Addr) {
     let Ok(netlink) = host.netfilter() else {
         return;
     };
@@ -98,15 +83,9 @@ pub(crate) fn forget(
 
 /// Whether the flow goes to the mapping's host address and is either translated to the container, to a container that was
 /// there before, or not at all. A flow that is only masqueraded passes by this host to another's port.
-fn concerned(
-    orig: &Tuple,
-    reply: &Tuple,
-    host_address: Ipv4Addr,
-    host_port: u16,
-    address: Ipv4Addr,
-) -> bool {
-    let here = orig.destination_port == host_port
-        && (host_address.is_unspecified() || orig.destination == host_address);
+fn concerned(orig: &Tuple, reply: &Tuple, host_address: Ipv4Addr, host_port: u16, address: Ipv4Addr) -> bool {
+    let here =
+        orig.destination_port == host_port && (host_address.is_unspecified() || orig.destination == host_address);
     let redirected = reply.source != orig.destination || reply.source_port != orig.destination_port;
     let masqueraded = reply.destination != orig.source;
     here && (redirected || !masqueraded || reply.source == address)
@@ -140,38 +119,17 @@ fn flows_to(netlink: &mut Netlink, protocol: Protocol, port: u16) -> Vec<(Vec<u8
         let raw = attribute(body, CTA_TUPLE_ORIG)?;
         let (orig, number) = tuple(raw)?;
         let (reply, _) = tuple(attribute(body, CTA_TUPLE_REPLY)?)?;
-        (number == protocol.number() && orig.destination_port == port)
-            .then(|| (raw.to_vec(), orig, reply))
+        (number == protocol.number() && orig.destination_port == port).then(|| (raw.to_vec(), orig, reply))
     };
-    answers
-        .iter()
-        .filter_map(|answer| read(&answer.payload))
-        .collect()
+    answers.iter().filter_map(|answer| read(&answer.payload)).collect()
 }
 
 fn tuple(bytes: &[u8]) -> Option<(Tuple, u8)> {
-    let (ip, proto) = (
-        attribute(bytes, CTA_TUPLE_IP)?,
-        attribute(bytes, CTA_TUPLE_PROTO)?,
-    );
-    let address = |kind| {
-        attribute(ip, kind)?
-            .try_into()
-            .ok()
-            .map(|octets: [u8; 4]| Ipv4Addr::from(octets))
-    };
-    let port = |kind| {
-        attribute(proto, kind)?
-            .try_into()
-            .ok()
-            .map(u16::from_be_bytes)
-    };
-    let tuple = Tuple {
-        source: address(1)?,
-        destination: address(2)?,
-        source_port: port(2)?,
-        destination_port: port(3)?,
-    };
+    let (ip, proto) = (attribute(bytes, CTA_TUPLE_IP)?, attribute(bytes, CTA_TUPLE_PROTO)?);
+    let address = |kind| attribute(ip, kind)?.try_into().ok().map(|octets: [u8; 4]| Ipv4Addr::from(octets));
+    let port = |kind| attribute(proto, kind)?.try_into().ok().map(u16::from_be_bytes);
+    let tuple =
+        Tuple { source: address(1)?, destination: address(2)?, source_port: port(2)?, destination_port: port(3)? };
     Some((tuple, *attribute(proto, 1)?.first()?))
 }
 
@@ -193,27 +151,12 @@ mod tests {
         let plain = tuple("10.0.0.1", 53, "10.0.0.2", 5000);
         let ours = tuple("172.17.0.2", 53, "10.0.0.2", 5000);
         let stale = tuple("172.17.0.9", 53, "10.0.0.2", 5000);
-        assert!(
-            concerned(&orig, &plain, any, 53, container),
-            "from before the mapping"
-        );
-        assert!(
-            concerned(&orig, &ours, any, 53, container),
-            "of the mapping"
-        );
-        assert!(
-            concerned(&orig, &stale, any, 53, container),
-            "of a mapping before"
-        );
-        assert!(
-            !concerned(&orig, &ours, "10.0.0.9".parse().unwrap(), 53, container),
-            "to another address"
-        );
+        assert!(concerned(&orig, &plain, any, 53, container), "from before the mapping");
+        assert!(concerned(&orig, &ours, any, 53, container), "of the mapping");
+        assert!(concerned(&orig, &stale, any, 53, container), "of a mapping before");
+        assert!(!concerned(&orig, &ours, "10.0.0.9".parse().unwrap(), 53, container), "to another address");
         let passing = tuple("172.17.0.3", 5000, "8.8.8.8", 53);
         let masqueraded = tuple("8.8.8.8", 53, "10.0.0.1", 5000);
-        assert!(
-            !concerned(&passing, &masqueraded, any, 53, container),
-            "a container's own question to a server"
-        );
+        assert!(!concerned(&passing, &masqueraded, any, 53, container), "a container's own question to a server");
     }
 }

@@ -37,12 +37,7 @@ pub(super) enum Expression {
     /// A property of the packet: NFT_META_*.
     Meta { key: u32, register: u32 },
     /// Bytes of the packet, counted from NFT_PAYLOAD_*.
-    Payload {
-        base: u32,
-        offset: u32,
-        length: u32,
-        register: u32,
-    },
+    Payload { base: u32, offset: u32, length: u32, register: u32 },
     /// Goes on when register 1 equals the value.
     Equal(&'static [u8]),
     /// Goes on when register 1 differs from the value.
@@ -121,10 +116,7 @@ fn concatenated(types: &[Type]) -> (u32, u32) {
         [one] => one.number_and_length(),
         types => types.iter().fold((0, 0), |(number, length), one| {
             let (its_number, its_length) = one.number_and_length();
-            (
-                number << 6 | its_number,
-                length + its_length.next_multiple_of(4),
-            )
+            (number << 6 | its_number, length + its_length.next_multiple_of(4))
         }),
     }
 }
@@ -176,14 +168,12 @@ pub(super) struct Table<'a> {
 impl Table<'_> {
     /// Starts a transaction.
     pub fn begin(&mut self) {
-        self.batch
-            .push(BATCH_BEGIN, 0, |out| header(out, 0, SUBSYSTEM));
+        self.batch.push(BATCH_BEGIN, 0, |out| header(out, 0, SUBSYSTEM));
     }
 
     /// Ends the transaction: without it the kernel only checks.
     pub fn end(&mut self) {
-        self.batch
-            .push(BATCH_END, 0, |out| header(out, 0, SUBSYSTEM));
+        self.batch.push(BATCH_END, 0, |out| header(out, 0, SUBSYSTEM));
     }
 
     /// A message whose first attribute is the table's name (number 1 in every kind of message).
@@ -206,14 +196,7 @@ impl Table<'_> {
     }
 
     /// A chain that the kernel calls: `kind` is `filter` or `nat`.
-    pub fn base_chain(
-        &mut self,
-        flags: u16,
-        name: &str,
-        kind: &str,
-        hook: u32,
-        priority: i32,
-    ) -> usize {
+    pub fn base_chain(&mut self, flags: u16, name: &str, kind: &str, hook: u32, priority: i32) -> usize {
         const NF_ACCEPT: u32 = 1;
         self.push(NEWCHAIN, flags, |out| {
             text(out, 3, name);
@@ -227,24 +210,12 @@ impl Table<'_> {
     }
 
     /// A set, or a map when it has data types.
-    pub fn set(
-        &mut self,
-        flags: u16,
-        id: u32,
-        name: &str,
-        key: &[Type],
-        data: &[Type],
-        interval: bool,
-    ) -> usize {
+    pub fn set(&mut self, flags: u16, id: u32, name: &str, key: &[Type], data: &[Type], interval: bool) -> usize {
         const INTERVAL: u32 = 4;
         const MAP: u32 = 8;
         self.push(NEWSET, flags, |out| {
             text(out, 2, name);
-            number(
-                out,
-                3,
-                if interval { INTERVAL } else { 0 } | if data.is_empty() { 0 } else { MAP },
-            );
+            number(out, 3, if interval { INTERVAL } else { 0 } | if data.is_empty() { 0 } else { MAP });
             let (key_type, key_length) = concatenated(key);
             number(out, 4, key_type);
             number(out, 5, key_length);
@@ -267,11 +238,7 @@ impl Table<'_> {
         let flags = (libc::NLM_F_CREATE | libc::NLM_F_APPEND) as u16;
         self.push(NEWRULE, flags, |out| {
             text(out, 2, chain);
-            nested(out, 4, |out| {
-                expressions
-                    .iter()
-                    .for_each(|expression| expression.write(out))
-            });
+            nested(out, 4, |out| expressions.iter().for_each(|expression| expression.write(out)));
             bytes(out, 7, &comment_data(comment));
         })
     }
@@ -337,12 +304,7 @@ impl Expression {
                 number(out, 2, key);
                 number(out, 1, register);
             }
-            Expression::Payload {
-                base,
-                offset,
-                length,
-                register,
-            } => {
+            Expression::Payload { base, offset, length, register } => {
                 for (kind, value) in [(1, register), (2, base), (3, offset), (4, length)] {
                     number(out, kind, value);
                 }
@@ -379,12 +341,9 @@ impl Expression {
             }
             Expression::Dnat => {
                 const NFT_NAT_DNAT: u32 = 1;
-                for (kind, value) in [
-                    (1, NFT_NAT_DNAT),
-                    (2, u32::from(NFPROTO_IPV4)),
-                    (3, REG_1),
-                    (5, REG_1_SECOND_WORD),
-                ] {
+                for (kind, value) in
+                    [(1, NFT_NAT_DNAT), (2, u32::from(NFPROTO_IPV4)), (3, REG_1), (5, REG_1_SECOND_WORD)]
+                {
                     number(out, kind, value);
                 }
             }

@@ -54,17 +54,10 @@ const DOCKER: &str = "DOCKER";
 impl Op {
     pub(crate) fn residue(&self) -> Residue {
         match self {
-            Op::Chain { table, chain, .. } => Residue::IptablesChain {
-                table: table.clone(),
-                chain: chain.clone(),
-            },
-            Op::Rule {
-                table, chain, rule, ..
-            } => Residue::IptablesRule {
-                table: table.clone(),
-                chain: chain.clone(),
-                rule: rule.clone(),
-            },
+            Op::Chain { table, chain, .. } => Residue::IptablesChain { table: table.clone(), chain: chain.clone() },
+            Op::Rule { table, chain, rule, .. } => {
+                Residue::IptablesRule { table: table.clone(), chain: chain.clone(), rule: rule.clone() }
+            }
             Op::Publish { mapping, address } => Residue::IptablesRule {
                 table: "nat".to_owned(),
                 chain: DOCKER.to_owned(),
@@ -77,24 +70,10 @@ impl Op {
     fn line(&self) -> (&str, String) {
         match self {
             Op::Chain { table, chain, .. } => (table, format!("-N {chain}")),
-            Op::Rule {
-                table,
-                chain,
-                rule,
-                first,
-                ..
-            } => (
-                table,
-                format!(
-                    "{} {chain} {}",
-                    if *first { "-I" } else { "-A" },
-                    rule.join(" ")
-                ),
-            ),
-            Op::Publish { mapping, address } => (
-                "nat",
-                format!("-A {DOCKER} {}", dnat(mapping, *address).join(" ")),
-            ),
+            Op::Rule { table, chain, rule, first, .. } => {
+                (table, format!("{} {chain} {}", if *first { "-I" } else { "-A" }, rule.join(" ")))
+            }
+            Op::Publish { mapping, address } => ("nat", format!("-A {DOCKER} {}", dnat(mapping, *address).join(" "))),
         }
     }
 
@@ -104,25 +83,15 @@ impl Op {
             Op::Chain { why, .. } | Op::Rule { why, .. } => why.clone(),
             Op::Publish { .. } => "lead the host port to the container".to_owned(),
         };
-        vec![(
-            if table == "filter" {
-                format!("iptables {line}")
-            } else {
-                format!("iptables -t {table} {line}")
-            },
-            why,
-        )]
+        vec![(if table == "filter" { format!("iptables {line}") } else { format!("iptables -t {table} {line}") }, why)]
     }
 }
 
 /// The lecture's rule: `-p tcp -m tcp --dport 10080 -j DNAT --to-destination 172.17.0.2:80`.
 fn dnat(mapping: &PortMapping, address: Ipv4Addr) -> Vec<String> {
     let protocol = mapping.protocol;
-    let at = if mapping.host_address.is_unspecified() {
-        String::new()
-    } else {
-        format!("-d {}/32 ", mapping.host_address)
-    };
+    let at =
+        if mapping.host_address.is_unspecified() { String::new() } else { format!("-d {}/32 ", mapping.host_address) };
     let to = mapping.container_port;
     words(&format!(
         "{at}-p {protocol} -m {protocol} --dport {} -j DNAT --to-destination {address}:{to}",
@@ -142,11 +111,8 @@ fn rules(network: &Network) -> Vec<Op> {
     // 28 characters are the most that a chain's name may have.
     let prefix: String = network.table.to_uppercase().chars().take(20).collect();
     let (guard, forward) = (format!("{prefix}-GUARD"), format!("{prefix}-FORWARD"));
-    let chain = |table: &str, chain: &str, why: &str| Op::Chain {
-        table: table.into(),
-        chain: chain.into(),
-        why: why.into(),
-    };
+    let chain =
+        |table: &str, chain: &str, why: &str| Op::Chain { table: table.into(), chain: chain.into(), why: why.into() };
     let rule = |table: &str, chain: &str, first: bool, rule: &str, why: &str| Op::Rule {
         table: table.into(),
         chain: chain.into(),
@@ -158,13 +124,7 @@ fn rules(network: &Network) -> Vec<Op> {
     // front and dropping ones to the end: a repair that adds only what is missing keeps the order that matters.
     vec![
         chain("raw", &guard, "protection of localhost"),
-        rule(
-            "raw",
-            "PREROUTING",
-            true,
-            &format!("-j {guard}"),
-            "judge every packet that comes in",
-        ),
+        rule("raw", "PREROUTING", true, &format!("-j {guard}"), "judge every packet that comes in"),
         rule(
             "raw",
             &guard,
@@ -172,13 +132,7 @@ fn rules(network: &Network) -> Vec<Op> {
             "-d 127.0.0.0/8 ! -i lo -j DROP",
             "localhost is for this host alone, whatever route_localnet says",
         ),
-        rule(
-            "raw",
-            &guard,
-            false,
-            "-s 127.0.0.0/8 ! -i lo -j DROP",
-            "nobody else may pose as localhost",
-        ),
+        rule("raw", &guard, false, "-s 127.0.0.0/8 ! -i lo -j DROP", "nobody else may pose as localhost"),
         chain("nat", DOCKER, "the published ports"),
         rule(
             "nat",
@@ -187,13 +141,7 @@ fn rules(network: &Network) -> Vec<Op> {
             "-m addrtype --dst-type LOCAL -j DOCKER",
             "from other hosts and containers to this host",
         ),
-        rule(
-            "nat",
-            "OUTPUT",
-            false,
-            "-m addrtype --dst-type LOCAL -j DOCKER",
-            "from this host to itself",
-        ),
+        rule("nat", "OUTPUT", false, "-m addrtype --dst-type LOCAL -j DOCKER", "from this host to itself"),
         rule(
             "nat",
             "POSTROUTING",
@@ -216,20 +164,8 @@ fn rules(network: &Network) -> Vec<Op> {
             "localhost to published ports: no container can answer to 127.0.0.1",
         ),
         chain("filter", &forward, "what may pass to containers"),
-        rule(
-            "filter",
-            "FORWARD",
-            true,
-            &format!("-j {forward}"),
-            "judge every packet that passes",
-        ),
-        rule(
-            "filter",
-            &forward,
-            true,
-            &format!("-i {bridge} -o {bridge} -j ACCEPT"),
-            "containers of one network",
-        ),
+        rule("filter", "FORWARD", true, &format!("-j {forward}"), "judge every packet that passes"),
+        rule("filter", &forward, true, &format!("-i {bridge} -o {bridge} -j ACCEPT"), "containers of one network"),
         rule(
             "filter",
             &forward,
@@ -251,13 +187,7 @@ fn rules(network: &Network) -> Vec<Op> {
             &format!("-o {bridge} -j DROP"),
             "no other way in, such as a route to the subnet by this host",
         ),
-        rule(
-            "filter",
-            "FORWARD",
-            false,
-            &format!("-i {bridge} ! -o {bridge} -j ACCEPT"),
-            "containers may go out",
-        ),
+        rule("filter", "FORWARD", false, &format!("-i {bridge} ! -o {bridge} -j ACCEPT"), "containers may go out"),
     ]
 }
 
@@ -265,9 +195,7 @@ fn rules(network: &Network) -> Vec<Op> {
 pub(crate) fn plan_network(network: &Network, facts: &Facts) -> Vec<Op> {
     let missing = |op: &Op| match op {
         Op::Chain { table, chain, .. } => !facts.has_chain(table, chain),
-        Op::Rule {
-            table, chain, rule, ..
-        } => !facts.has_rule(table, chain, &rule.join(" ")),
+        Op::Rule { table, chain, rule, .. } => !facts.has_rule(table, chain, &rule.join(" ")),
         Op::Publish { .. } => true,
     };
     rules(network).into_iter().filter(missing).collect()
@@ -283,12 +211,7 @@ pub struct Facts {
 impl Facts {
     /// Asks `iptables-save`.
     pub(crate) fn read() -> Result<Facts> {
-        Ok(Facts::parse(&run(
-            "iptables-save",
-            &[],
-            "",
-            "read the rules of iptables",
-        )?))
+        Ok(Facts::parse(&run("iptables-save", &[], "", "read the rules of iptables")?))
     }
 
     fn parse(text: &str) -> Facts {
@@ -299,22 +222,9 @@ impl Facts {
                 table = name;
             } else if let Some(chain) = line.strip_prefix(':') {
                 let chain = chain.split(' ').next().unwrap_or_default();
-                facts
-                    .tables
-                    .entry(table.to_owned())
-                    .or_default()
-                    .entry(chain.to_owned())
-                    .or_default();
-            } else if let Some((chain, rule)) = line
-                .strip_prefix("-A ")
-                .and_then(|rest| rest.split_once(' '))
-            {
-                let rules = facts
-                    .tables
-                    .entry(table.to_owned())
-                    .or_default()
-                    .entry(chain.to_owned())
-                    .or_default();
+                facts.tables.entry(table.to_owned()).or_default().entry(chain.to_owned()).or_default();
+            } else if let Some((chain, rule)) = line.strip_prefix("-A ").and_then(|rest| rest.split_once(' ')) {
+                let rules = facts.tables.entry(table.to_owned()).or_default().entry(chain.to_owned()).or_default();
                 rules.push(rule.trim_end().to_owned());
             }
         }
@@ -322,16 +232,11 @@ impl Facts {
     }
 
     fn rules(&self, table: &str, chain: &str) -> &[String] {
-        self.tables
-            .get(table)
-            .and_then(|chains| chains.get(chain))
-            .map_or(&[], Vec::as_slice)
+        self.tables.get(table).and_then(|chains| chains.get(chain)).map_or(&[], Vec::as_slice)
     }
 
     fn has_chain(&self, table: &str, chain: &str) -> bool {
-        self.tables
-            .get(table)
-            .is_some_and(|chains| chains.contains_key(chain))
+        self.tables.get(table).is_some_and(|chains| chains.contains_key(chain))
     }
 
     fn has_rule(&self, table: &str, chain: &str, rule: &str) -> bool {
@@ -340,11 +245,7 @@ impl Facts {
 
     /// Takes the rule away; false when it isn't there.
     fn remove_rule(&mut self, table: &str, chain: &str, rule: &str) -> bool {
-        let Some(rules) = self
-            .tables
-            .get_mut(table)
-            .and_then(|chains| chains.get_mut(chain))
-        else {
+        let Some(rules) = self.tables.get_mut(table).and_then(|chains| chains.get_mut(chain)) else {
             return false;
         };
         let position = rules.iter().position(|found| found == rule);
@@ -355,17 +256,11 @@ impl Facts {
     fn holder(&self, mapping: &PortMapping) -> Option<&String> {
         self.rules("nat", DOCKER).iter().find(|rule| {
             let words: Vec<&str> = rule.split(' ').collect();
-            let after = |flag: &str| {
-                words
-                    .iter()
-                    .position(|word| *word == flag)
-                    .and_then(|at| words.get(at + 1))
-                    .copied()
-            };
+            let after =
+                |flag: &str| words.iter().position(|word| *word == flag).and_then(|at| words.get(at + 1)).copied();
             let at = mapping.host_address;
-            let overlaps = after("-d").is_none_or(|found| {
-                at.is_unspecified() || found.trim_end_matches("/32") == at.to_string()
-            });
+            let overlaps =
+                after("-d").is_none_or(|found| at.is_unspecified() || found.trim_end_matches("/32") == at.to_string());
             overlaps
                 && after("-p") == Some(mapping.protocol.name())
                 && after("--dport") == Some(mapping.host_port.to_string().as_str())
@@ -390,10 +285,7 @@ pub(crate) fn apply(ops: &[&Op]) -> Result<()> {
             }
         }
     }
-    restore(
-        &ops.iter().map(|op| op.line()).collect::<Vec<_>>(),
-        "write the rules of iptables",
-    )
+    restore(&ops.iter().map(|op| op.line()).collect::<Vec<_>>(), "write the rules of iptables")
 }
 
 /// Removes rules and chains: one `iptables-save` to see what is there, one `iptables-restore` to remove it; one result
@@ -407,10 +299,8 @@ pub(crate) fn undo(residues: &[&Residue]) -> Vec<Result<Undone>> {
         }
     };
     let mut lines: Vec<(&str, String)> = Vec::new();
-    let mut results: Vec<Result<Undone>> = residues
-        .iter()
-        .map(|residue| Ok(plan_undo(residue, &mut facts, &mut lines)))
-        .collect();
+    let mut results: Vec<Result<Undone>> =
+        residues.iter().map(|residue| Ok(plan_undo(residue, &mut facts, &mut lines))).collect();
     let what = "remove rules of iptables";
     if restore(&lines, what).is_err() {
         // Something changed meanwhile: try each by itself, and report those that fail.
@@ -427,23 +317,14 @@ pub(crate) fn undo(residues: &[&Residue]) -> Vec<Result<Undone>> {
     results
 }
 
-fn plan_undo<'a>(
-    residue: &'a Residue,
-    facts: &mut Facts,
-    lines: &mut Vec<(&'a str, String)>,
-) -> Undone {
+fn plan_undo<'a>(residue: &'a Residue, facts: &mut Facts, lines: &mut Vec<(&'a str, String)>) -> Undone {
     match residue {
         Residue::IptablesRule { table, chain, rule } => {
             let text = rule.join(" ");
             // The way into a chain stays while somebody's rules are in it (another minidock's ports in DOCKER).
-            let target = rule
-                .iter()
-                .position(|word| word == "-j")
-                .and_then(|at| rule.get(at + 1));
+            let target = rule.iter().position(|word| word == "-j").and_then(|at| rule.get(at + 1));
             if let Some(target) = target.filter(|target| !facts.rules(table, target).is_empty()) {
-                return Undone::NotOurs(format!(
-                    "the chain {target} of the iptables table {table} is still in use"
-                ));
+                return Undone::NotOurs(format!("the chain {target} of the iptables table {table} is still in use"));
             }
             if !facts.remove_rule(table, chain, &text) {
                 return Undone::NotThere;
@@ -460,9 +341,7 @@ fn plan_undo<'a>(
                 .get(table)
                 .is_some_and(|chains| chains.values().flatten().any(|rule| rule.ends_with(&jump)));
             if used || !facts.rules(table, chain).is_empty() {
-                return Undone::NotOurs(format!(
-                    "the chain {chain} of the iptables table {table} is still in use"
-                ));
+                return Undone::NotOurs(format!("the chain {chain} of the iptables table {table} is still in use"));
             }
             lines.push((table, format!("-X {chain}")));
         }
@@ -476,21 +355,12 @@ pub(crate) fn udp_port(residue: &Residue) -> Option<(Ipv4Addr, u16, Ipv4Addr)> {
     let Residue::IptablesRule { rule, .. } = residue else {
         return None;
     };
-    let after = |flag: &str| {
-        rule.iter()
-            .position(|word| word == flag)
-            .and_then(|at| rule.get(at + 1))
-    };
-    let host_address = after("-d").map_or(Some(Ipv4Addr::UNSPECIFIED), |text| {
-        text.trim_end_matches("/32").parse().ok()
-    })?;
+    let after = |flag: &str| rule.iter().position(|word| word == flag).and_then(|at| rule.get(at + 1));
+    let host_address =
+        after("-d").map_or(Some(Ipv4Addr::UNSPECIFIED), |text| text.trim_end_matches("/32").parse().ok())?;
     let (address, _) = after("--to-destination")?.split_once(':')?;
     after("-p").filter(|protocol| *protocol == "udp")?;
-    Some((
-        host_address,
-        after("--dport")?.parse().ok()?,
-        address.parse().ok()?,
-    ))
+    Some((host_address, after("--dport")?.parse().ok()?, address.parse().ok()?))
 }
 
 /// Writes lines for several tables; those of one table take effect together.
@@ -517,12 +387,7 @@ fn run(program: &str, arguments: &[&str], input: &str, what: &str) -> Result<Str
         .map(|dir| Path::new(dir).join(program))
         .find(|path| path.exists());
     let mut command = Program::new(found.unwrap_or_else(|| program.into()));
-    command
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .env("LC_ALL", "C");
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).env("LC_ALL", "C");
     let mut child = match command.spawn() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(Error::Refused(format!(
@@ -534,23 +399,13 @@ fn run(program: &str, arguments: &[&str], input: &str, what: &str) -> Result<Str
     if let Some(mut stdin) = child.stdin.take() {
         let _ = stdin.write_all(input.as_bytes()); // when it does not read, its message says why
     }
-    let output = child
-        .wait_with_output()
-        .map_err(|error| Error::system(format!("run {program}"), error))?;
+    let output = child.wait_with_output().map_err(|error| Error::system(format!("run {program}"), error))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let message: String = String::from_utf8_lossy(&output.stderr)
-        .lines()
-        .take(3)
-        .collect::<Vec<_>>()
-        .join("; ");
+    let message: String = String::from_utf8_lossy(&output.stderr).lines().take(3).collect::<Vec<_>>().join("; ");
     let failed = io::Error::other(format!("{program} failed with {}", output.status));
-    Err(Error::System {
-        what: what.to_owned(),
-        source: failed,
-        detail: Some(message),
-    })
+    Err(Error::System { what: what.to_owned(), source: failed, detail: Some(message) })
 }
 
 #[cfg(test)]
@@ -560,21 +415,12 @@ mod tests {
 
     fn mapping(host_address: &str, host_port: u16) -> PortMapping {
         let host_address = host_address.parse().unwrap();
-        PortMapping {
-            protocol: Protocol::Tcp,
-            host_address,
-            host_port,
-            container_port: 80,
-            mode: PublishMode::Dnat,
-        }
+        PortMapping { protocol: Protocol::Tcp, host_address, host_port, container_port: 80, mode: PublishMode::Dnat }
     }
 
     #[test]
     fn a_port_is_the_rule_of_the_lecture() {
-        let op = Op::Publish {
-            mapping: mapping("0.0.0.0", 10080),
-            address: Ipv4Addr::new(172, 17, 0, 2),
-        };
+        let op = Op::Publish { mapping: mapping("0.0.0.0", 10080), address: Ipv4Addr::new(172, 17, 0, 2) };
         assert_eq!(
             op.explain()[0].0,
             "iptables -t nat -A DOCKER -p tcp -m tcp --dport 10080 -j DNAT --to-destination 172.17.0.2:80"
@@ -595,16 +441,9 @@ mod tests {
             ("127.0.0.2", 10081, false),
             ("0.0.0.0", 1008, false),
         ] {
-            assert_eq!(
-                facts.holder(&mapping(address, port)).is_some(),
-                found,
-                "{address}:{port}"
-            );
+            assert_eq!(facts.holder(&mapping(address, port)).is_some(), found, "{address}:{port}");
         }
-        let udp = PortMapping {
-            protocol: Protocol::Udp,
-            ..mapping("0.0.0.0", 10080)
-        };
+        let udp = PortMapping { protocol: Protocol::Udp, ..mapping("0.0.0.0", 10080) };
         assert!(facts.holder(&udp).is_none());
     }
 }

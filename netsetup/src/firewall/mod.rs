@@ -78,9 +78,7 @@ pub enum Facts {
 impl Facts {
     pub(crate) fn read(host: &mut Host, network: &Network) -> Result<Facts> {
         Ok(match network.backend {
-            Backend::Nftables => {
-                Facts::Nftables(nftables::Facts::read(host.netfilter()?, network)?)
-            }
+            Backend::Nftables => Facts::Nftables(nftables::Facts::read(host.netfilter()?, network)?),
             Backend::Iptables => Facts::Iptables(iptables::Facts::read()?),
         })
     }

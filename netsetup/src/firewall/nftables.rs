@@ -99,26 +99,11 @@ impl Element {
     pub(super) fn text(&self, comment: Option<&str>) -> String {
         match self {
             Element::Bridge { name } => format!("\"{name}\""),
-            Element::Subnet {
-                address,
-                prefix_len,
-            } => format!("{address}/{prefix_len}"),
+            Element::Subnet { address, prefix_len } => format!("{address}/{prefix_len}"),
             Element::SameBridge { name } => format!("\"{name}\" . \"{name}\""),
-            Element::Port {
-                protocol,
-                host_address,
-                host_port,
-                address,
-                port,
-            } => {
-                let at = if host_address.is_unspecified() {
-                    String::new()
-                } else {
-                    format!("{host_address} . ")
-                };
-                let comment = comment
-                    .map(|comment| format!(" comment \"{comment}\""))
-                    .unwrap_or_default();
+            Element::Port { protocol, host_address, host_port, address, port } => {
+                let at = if host_address.is_unspecified() { String::new() } else { format!("{host_address} . ") };
+                let comment = comment.map(|comment| format!(" comment \"{comment}\"")).unwrap_or_default();
                 format!("{protocol} . {at}{host_port}{comment} : {address} . {port}")
             }
         }
@@ -126,51 +111,27 @@ impl Element {
 
     /// The element, and the end of its interval.
     pub(super) fn encoded(&self, comment: Option<&str>) -> Vec<encode::Element> {
-        let plain = |key: Vec<u8>| encode::Element {
-            set: self.set(),
-            key,
-            data: None,
-            interval_end: false,
-            comment: None,
-        };
+        let plain =
+            |key: Vec<u8>| encode::Element { set: self.set(), key, data: None, interval_end: false, comment: None };
         match self {
             Element::Bridge { name } => vec![plain(encode::link_name(name).to_vec())],
             Element::SameBridge { name } => vec![plain(encode::link_name(name).repeat(2))],
-            Element::Subnet {
-                address,
-                prefix_len,
-            } => {
+            Element::Subnet { address, prefix_len } => {
                 let start = plain(address.octets().to_vec());
                 let after = (address.to_bits() | !mask(*prefix_len)).checked_add(1);
-                let end = after.map(|after| encode::Element {
-                    interval_end: true,
-                    ..plain(after.to_be_bytes().to_vec())
-                });
+                let end =
+                    after.map(|after| encode::Element { interval_end: true, ..plain(after.to_be_bytes().to_vec()) });
                 std::iter::once(start).chain(end).collect()
             }
-            Element::Port {
-                protocol,
-                host_address,
-                host_port,
-                address,
-                port,
-            } => {
-                let (protocol, host, host_port) = (
-                    [protocol.number()],
-                    host_address.octets(),
-                    host_port.to_be_bytes(),
-                );
+            Element::Port { protocol, host_address, host_port, address, port } => {
+                let (protocol, host, host_port) = ([protocol.number()], host_address.octets(), host_port.to_be_bytes());
                 let key = if host_address.is_unspecified() {
                     encode::words(&[&protocol, &host_port])
                 } else {
                     encode::words(&[&protocol, &host, &host_port])
                 };
                 let data = Some(encode::destination(*address, *port));
-                vec![encode::Element {
-                    data,
-                    comment: comment.map(str::to_owned),
-                    ..plain(key)
-                }]
+                vec![encode::Element { data, comment: comment.map(str::to_owned), ..plain(key) }]
             }
         }
     }
@@ -179,15 +140,10 @@ impl Element {
 impl Op {
     pub(crate) fn residue(&self) -> Residue {
         match self {
-            Op::Table { table, .. } => Residue::NftTable {
-                family: FAMILY.to_owned(),
-                name: table.clone(),
-            },
-            Op::Network { table, .. } | Op::Publish { table, .. } => Residue::NftElements {
-                family: FAMILY.to_owned(),
-                table: table.clone(),
-                elements: self.elements(),
-            },
+            Op::Table { table, .. } => Residue::NftTable { family: FAMILY.to_owned(), name: table.clone() },
+            Op::Network { table, .. } | Op::Publish { table, .. } => {
+                Residue::NftElements { family: FAMILY.to_owned(), table: table.clone(), elements: self.elements() }
+            }
         }
     }
 
@@ -195,10 +151,7 @@ impl Op {
         match self {
             Op::Table { .. } => Vec::new(),
             Op::Network { elements, .. } => elements.clone(),
-            Op::Publish { ports, address, .. } => ports
-                .iter()
-                .map(|mapping| port_element(mapping, *address))
-                .collect(),
+            Op::Publish { ports, address, .. } => ports.iter().map(|mapping| port_element(mapping, *address)).collect(),
         }
     }
 
@@ -217,10 +170,7 @@ impl Op {
                 } else {
                     "NAT, published ports and protection in a table of their own"
                 };
-                vec![(
-                    format!("nft -f - <<'EOF'\n{}EOF", script(table, *repair)),
-                    why.to_owned(),
-                )]
+                vec![(format!("nft -f - <<'EOF'\n{}EOF", script(table, *repair)), why.to_owned())]
             }
             Op::Network { table, bridge, .. } => self
                 .elements()
@@ -241,26 +191,17 @@ impl Op {
                         .map(|element| element.text(comment.as_deref()))
                         .collect();
                     (!texts.is_empty()).then(|| {
-                        (
-                            add_command(table, set, &texts.join(", ")),
-                            "lead host ports to the container".to_owned(),
-                        )
+                        (add_command(table, set, &texts.join(", ")), "lead host ports to the container".to_owned())
                     })
                 };
-                ["ports", "ports_at"]
-                    .into_iter()
-                    .filter_map(command)
-                    .collect()
+                ["ports", "ports_at"].into_iter().filter_map(command).collect()
             }
         }
     }
 }
 
 fn add_command(table: &str, set: &str, elements: &str) -> String {
-    format!(
-        "nft add element {FAMILY} {table} {set} {}",
-        quoted(&format!("{{ {elements} }}"))
-    )
+    format!("nft add element {FAMILY} {table} {set} {}", quoted(&format!("{{ {elements} }}")))
 }
 
 fn port_element(mapping: &PortMapping, address: Ipv4Addr) -> Element {
@@ -277,13 +218,7 @@ fn port_element(mapping: &PortMapping, address: Ipv4Addr) -> Element {
 fn harmless(comment: &str) -> String {
     comment
         .chars()
-        .map(|c| {
-            if c.is_ascii_graphic() && c != '"' && c != '\\' || c == ' ' {
-                c
-            } else {
-                '?'
-            }
-        })
+        .map(|c| if c.is_ascii_graphic() && c != '"' && c != '\\' || c == ' ' { c } else { '?' })
         .take(100)
         .collect()
 }
@@ -293,26 +228,13 @@ pub(crate) fn apply(ops: &[&Op], netlink: &mut Netlink) -> Result<()> {
     const EXCL: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
     let mut batch = Batch::default();
     let mut sources: Vec<(usize, &Op, Element)> = Vec::new(); // what each message came from
-    let mut table = Table {
-        batch: &mut batch,
-        name: "",
-    };
+    let mut table = Table { batch: &mut batch, name: "" };
     table.begin();
     for op in ops {
         match op {
-            Op::Table {
-                table: name,
-                repair,
-            } => {
+            Op::Table { table: name, repair } => {
                 table.name = name;
-                write_table(
-                    &mut table,
-                    if *repair {
-                        libc::NLM_F_CREATE as u16
-                    } else {
-                        EXCL
-                    },
-                );
+                write_table(&mut table, if *repair { libc::NLM_F_CREATE as u16 } else { EXCL });
             }
             Op::Network { table: name, .. } | Op::Publish { table: name, .. } => {
                 table.name = name;
@@ -329,9 +251,7 @@ pub(crate) fn apply(ops: &[&Op], netlink: &mut Netlink) -> Result<()> {
     table.end();
     let name = table.name.to_owned();
     netlink.send(&batch).map_err(|failure| {
-        let source = sources
-            .iter()
-            .find(|(index, _, _)| Some(*index) == failure.index);
+        let source = sources.iter().find(|(index, _, _)| Some(*index) == failure.index);
         match source {
             Some((_, op, element)) if failure.errno == libc::EEXIST => taken(&name, op, element),
             _ => explain_failure(failure, &name),
@@ -343,24 +263,12 @@ pub(crate) fn apply(ops: &[&Op], netlink: &mut Netlink) -> Result<()> {
 fn taken(table: &str, op: &Op, element: &Element) -> Error {
     let holder = format!("the nftables map {FAMILY} {table} {}", element.set());
     match (op, element) {
-        (
-            Op::Publish { ports, .. },
-            Element::Port {
-                protocol,
-                host_address,
-                host_port,
-                ..
-            },
-        ) => {
+        (Op::Publish { ports, .. }, Element::Port { protocol, host_address, host_port, .. }) => {
             let same = |mapping: &&PortMapping| {
-                (&mapping.protocol, &mapping.host_address, &mapping.host_port)
-                    == (protocol, host_address, host_port)
+                (&mapping.protocol, &mapping.host_address, &mapping.host_port) == (protocol, host_address, host_port)
             };
             match ports.iter().find(same) {
-                Some(mapping) => Error::PortTaken {
-                    mapping: *mapping,
-                    holder,
-                },
+                Some(mapping) => Error::PortTaken { mapping: *mapping, holder },
                 None => Error::Refused(holder),
             }
         }
@@ -379,9 +287,9 @@ pub(super) fn explain_failure(failure: Failure, table: &str) -> Error {
             Some(libc::EOPNOTSUPP | libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT) => {
                 Some("this kernel lacks nftables: try --firewall iptables")
             }
-            Some(libc::EEXIST | libc::EBUSY) => Some(
-                "a table of this name is there and looks different: remove it with nft delete table",
-            ),
+            Some(libc::EEXIST | libc::EBUSY) => {
+                Some("a table of this name is there and looks different: remove it with nft delete table")
+            }
             _ => None,
         };
         *detail = detail.take().or(hint.map(str::to_owned));
@@ -391,10 +299,7 @@ pub(super) fn explain_failure(failure: Failure, table: &str) -> Error {
 
 /// What is missing of the table for this network.
 pub(crate) fn plan_network(network: &Network, facts: &Facts) -> Vec<Op> {
-    let table = |repair| Op::Table {
-        table: network.table.clone(),
-        repair,
-    };
+    let table = |repair| Op::Table { table: network.table.clone(), repair };
     let mut ops = Vec::new();
     match facts.table {
         TableState::Missing => ops.push(table(false)),
@@ -417,10 +322,7 @@ pub(crate) fn network_elements(network: &Network) -> Vec<Element> {
     let name = &network.bridge;
     vec![
         Element::Bridge { name: name.clone() },
-        Element::Subnet {
-            address,
-            prefix_len,
-        },
+        Element::Subnet { address, prefix_len },
         Element::SameBridge { name: name.clone() },
     ]
 }

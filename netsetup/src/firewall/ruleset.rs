@@ -15,30 +15,10 @@ pub(super) struct Set {
 }
 
 pub(super) const SETS: [Set; 5] = [
-    Set {
-        name: "bridges",
-        key: &[Type::Link],
-        data: &[],
-        interval: false,
-    },
-    Set {
-        name: "subnets",
-        key: &[Type::Address],
-        data: &[],
-        interval: true,
-    },
-    Set {
-        name: "same_bridge",
-        key: &[Type::Link, Type::Link],
-        data: &[],
-        interval: false,
-    },
-    Set {
-        name: "ports",
-        key: &[Type::Protocol, Type::Port],
-        data: &[Type::Address, Type::Port],
-        interval: false,
-    },
+    Set { name: "bridges", key: &[Type::Link], data: &[], interval: false },
+    Set { name: "subnets", key: &[Type::Address], data: &[], interval: true },
+    Set { name: "same_bridge", key: &[Type::Link, Type::Link], data: &[], interval: false },
+    Set { name: "ports", key: &[Type::Protocol, Type::Port], data: &[Type::Address, Type::Port], interval: false },
     Set {
         name: "ports_at",
         key: &[Type::Protocol, Type::Address, Type::Port],
@@ -63,48 +43,23 @@ pub(super) struct Rule {
 impl Chain {
     /// What the kernel counts as the chain's uses: its rules and the jumps to it.
     pub fn uses(&self) -> usize {
-        let expressions = CHAINS
-            .iter()
-            .flat_map(|chain| chain.rules)
-            .flat_map(|rule| rule.expressions);
-        let jumps = expressions
-            .filter(|one| matches!(one, Expression::Jump(target) if *target == self.name));
+        let expressions = CHAINS.iter().flat_map(|chain| chain.rules).flat_map(|rule| rule.expressions);
+        let jumps = expressions.filter(|one| matches!(one, Expression::Jump(target) if *target == self.name));
         self.rules.len() + jumps.count()
     }
 }
 
 const LO: &[u8] = b"lo\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
-const IIFNAME: Expression = Expression::Meta {
-    key: meta::IIFNAME,
-    register: encode::REG_1,
-};
-const OIFNAME: Expression = Expression::Meta {
-    key: meta::OIFNAME,
-    register: encode::REG_1,
-};
-const SOURCE: Expression = Expression::Payload {
-    base: payload::NETWORK,
-    offset: 12,
-    length: 4,
-    register: encode::REG_1,
-};
-const L4PROTO: Expression = Expression::Meta {
-    key: meta::L4PROTO,
-    register: encode::REG_1,
-};
+const IIFNAME: Expression = Expression::Meta { key: meta::IIFNAME, register: encode::REG_1 };
+const OIFNAME: Expression = Expression::Meta { key: meta::OIFNAME, register: encode::REG_1 };
+const SOURCE: Expression =
+    Expression::Payload { base: payload::NETWORK, offset: 12, length: 4, register: encode::REG_1 };
+const L4PROTO: Expression = Expression::Meta { key: meta::L4PROTO, register: encode::REG_1 };
 /// The first byte suffices for 127.0.0.0/8.
-const SOURCE_NET: Expression = Expression::Payload {
-    base: payload::NETWORK,
-    offset: 12,
-    length: 1,
-    register: encode::REG_1,
-};
-const DESTINATION_NET: Expression = Expression::Payload {
-    base: payload::NETWORK,
-    offset: 16,
-    length: 1,
-    register: encode::REG_1,
-};
+const SOURCE_NET: Expression =
+    Expression::Payload { base: payload::NETWORK, offset: 12, length: 1, register: encode::REG_1 };
+const DESTINATION_NET: Expression =
+    Expression::Payload { base: payload::NETWORK, offset: 16, length: 1, register: encode::REG_1 };
 const LOOPBACK_NET: &[u8] = &[127];
 const RTN_LOCAL: &[u8] = &2_u32.to_ne_bytes();
 const ZERO: &[u8] = &[0; 4];
@@ -163,11 +118,7 @@ pub(super) const CHAINS: [Chain; 6] = [
         rules: &[Rule {
             text: "fib daddr type local jump publish",
             comment: "from this host to itself",
-            expressions: &[
-                Expression::FibDestinationType,
-                Expression::Equal(RTN_LOCAL),
-                Expression::Jump("publish"),
-            ],
+            expressions: &[Expression::FibDestinationType, Expression::Equal(RTN_LOCAL), Expression::Jump("publish")],
         }],
     },
     Chain {
@@ -219,14 +170,7 @@ pub(super) const CHAINS: [Chain; 6] = [
             Rule {
                 text: "oifname != @bridges accept",
                 comment: "only what goes to containers is judged here",
-                expressions: &[
-                    OIFNAME,
-                    Expression::InSet {
-                        set: "bridges",
-                        inverted: true,
-                    },
-                    Expression::Accept,
-                ],
+                expressions: &[OIFNAME, Expression::InSet { set: "bridges", inverted: true }, Expression::Accept],
             },
             Rule {
                 text: "ct state established,related accept",
@@ -253,14 +197,8 @@ pub(super) const CHAINS: [Chain; 6] = [
                 comment: "containers of one network",
                 expressions: &[
                     IIFNAME,
-                    Expression::Meta {
-                        key: meta::OIFNAME,
-                        register: encode::REG_2,
-                    },
-                    Expression::InSet {
-                        set: "same_bridge",
-                        inverted: false,
-                    },
+                    Expression::Meta { key: meta::OIFNAME, register: encode::REG_2 },
+                    Expression::InSet { set: "same_bridge", inverted: false },
                     Expression::Accept,
                 ],
             },
@@ -280,15 +218,9 @@ pub(super) const CHAINS: [Chain; 6] = [
                 comment: "containers leave with this host's address",
                 expressions: &[
                     SOURCE,
-                    Expression::InSet {
-                        set: "subnets",
-                        inverted: false,
-                    },
+                    Expression::InSet { set: "subnets", inverted: false },
                     OIFNAME,
-                    Expression::InSet {
-                        set: "bridges",
-                        inverted: true,
-                    },
+                    Expression::InSet { set: "bridges", inverted: true },
                     Expression::Masquerade,
                 ],
             },
@@ -297,10 +229,7 @@ pub(super) const CHAINS: [Chain; 6] = [
                 comment: "containers to published ports: the answer must come back this way",
                 expressions: &[
                     SOURCE,
-                    Expression::InSet {
-                        set: "subnets",
-                        inverted: false,
-                    },
+                    Expression::InSet { set: "subnets", inverted: false },
                     Expression::Ct { key: ct::STATUS },
                     Expression::Mask(IPS_DST_NAT),
                     Expression::Differ(ZERO),
@@ -314,10 +243,7 @@ pub(super) const CHAINS: [Chain; 6] = [
                     SOURCE_NET,
                     Expression::Equal(LOOPBACK_NET),
                     OIFNAME,
-                    Expression::InSet {
-                        set: "bridges",
-                        inverted: false,
-                    },
+                    Expression::InSet { set: "bridges", inverted: false },
                     Expression::Masquerade,
                 ],
             },
@@ -327,39 +253,22 @@ pub(super) const CHAINS: [Chain; 6] = [
 
 /// The table as a script for `nft -f`.
 pub(super) fn script(table: &str, repair: bool) -> String {
-    let types = |types: &[Type]| {
-        types
-            .iter()
-            .map(|one| one.name())
-            .collect::<Vec<_>>()
-            .join(" . ")
-    };
+    let types = |types: &[Type]| types.iter().map(|one| one.name()).collect::<Vec<_>>().join(" . ");
     let mut text = String::new();
     if repair {
         let _ = writeln!(text, "flush table {FAMILY} {table}");
     }
     let _ = writeln!(text, "table {FAMILY} {table} {{");
     for set in &SETS {
-        let (word, data) = if set.data.is_empty() {
-            ("set", String::new())
-        } else {
-            ("map", format!(" : {}", types(set.data)))
-        };
+        let (word, data) =
+            if set.data.is_empty() { ("set", String::new()) } else { ("map", format!(" : {}", types(set.data))) };
         let flags = if set.interval { "; flags interval" } else { "" };
-        let _ = writeln!(
-            text,
-            "\t{word} {} {{ type {}{data}{flags}; }}",
-            set.name,
-            types(set.key)
-        );
+        let _ = writeln!(text, "\t{word} {} {{ type {}{data}{flags}; }}", set.name, types(set.key));
     }
     for chain in &CHAINS {
         let _ = writeln!(text, "\tchain {} {{", chain.name);
         if let Some((kind, hook, _, priority, _)) = chain.hook {
-            let _ = writeln!(
-                text,
-                "\t\ttype {kind} hook {hook} priority {priority}; policy accept;"
-            );
+            let _ = writeln!(text, "\t\ttype {kind} hook {hook} priority {priority}; policy accept;");
         }
         for rule in chain.rules {
             let _ = writeln!(text, "\t\t{} comment \"{}\"", rule.text, rule.comment);
@@ -375,21 +284,12 @@ pub(super) fn write_table(table: &mut Table, flags: u16) {
     table.table(encode::NEWTABLE, flags);
     for chain in &CHAINS {
         match chain.hook {
-            Some((kind, _, hook, _, priority)) => {
-                table.base_chain(flags, chain.name, kind, hook, priority)
-            }
+            Some((kind, _, hook, _, priority)) => table.base_chain(flags, chain.name, kind, hook, priority),
             None => table.chain(encode::NEWCHAIN, flags, chain.name),
         };
     }
     for (id, set) in SETS.iter().enumerate() {
-        table.set(
-            flags,
-            id as u32 + 1,
-            set.name,
-            set.key,
-            set.data,
-            set.interval,
-        );
+        table.set(flags, id as u32 + 1, set.name, set.key, set.data, set.interval);
     }
     table.flush();
     for chain in &CHAINS {

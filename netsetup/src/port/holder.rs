@@ -32,24 +32,17 @@ impl fmt::Display for Holder {
 /// pid namespace, the kernel itself holds the port, the socket is bound but idle on a kernel before 6.8, or time ran out.
 pub fn find(protocol: Protocol, address: Ipv4Addr, port: u16) -> Option<Holder> {
     let query = sock_diag::open().ok()?;
-    let mut sockets =
-        sock_diag::sockets_at(&query, protocol, port, sock_diag::OWNED_STATES).ok()?;
+    let mut sockets = sock_diag::sockets_at(&query, protocol, port, sock_diag::OWNED_STATES).ok()?;
     // Two specific addresses don't collide; an IPv6-only socket doesn't collide with ours.
     sockets.retain(|s| {
-        s.inode != 0
-            && s.address
-                .is_some_and(|a| a.is_unspecified() || address.is_unspecified() || a == address)
+        s.inode != 0 && s.address.is_some_and(|a| a.is_unspecified() || address.is_unspecified() || a == address)
     });
     sockets.sort_by_key(|s| match s.state {
         state::LISTEN => 0,
         state::BOUND_INACTIVE | state::CLOSE => 1,
         _ => 2,
     });
-    let links: Vec<Vec<u8>> = sockets
-        .iter()
-        .take(16)
-        .map(|s| format!("socket:[{}]", s.inode).into_bytes())
-        .collect();
+    let links: Vec<Vec<u8>> = sockets.iter().take(16).map(|s| format!("socket:[{}]", s.inode).into_bytes()).collect();
     if links.is_empty() {
         return None;
     }
@@ -57,11 +50,7 @@ pub fn find(protocol: Protocol, address: Ipv4Addr, port: u16) -> Option<Holder> 
     let mut best: Option<(usize, u32)> = None;
     // Readers of /proc get the low pids first, and a server's children share its socket: the parent is found first.
     for entry in fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<u32>().ok())
-        else {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
         if let Some(rank) = rank_of_open_link(pid, &links, deadline)
@@ -74,10 +63,7 @@ pub fn find(protocol: Protocol, address: Ipv4Addr, port: u16) -> Option<Holder> 
         }
     }
     let (_, pid) = best?;
-    Some(Holder {
-        pid,
-        program: program(pid),
-    })
+    Some(Holder { pid, program: program(pid) })
 }
 
 /// The place in `links` of the first one that this process has open.
@@ -85,9 +71,7 @@ fn rank_of_open_link(pid: u32, links: &[Vec<u8>], deadline: Instant) -> Option<u
     let mut best = None;
     for fd in fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten() {
         if let Ok(target) = fs::read_link(fd.path())
-            && let Some(rank) = links
-                .iter()
-                .position(|link| link == target.as_os_str().as_bytes())
+            && let Some(rank) = links.iter().position(|link| link == target.as_os_str().as_bytes())
             && best.is_none_or(|known| rank < known)
         {
             best = Some(rank);
@@ -107,9 +91,5 @@ fn program(pid: u32) -> String {
         .map(|c| if c.is_control() { '?' } else { c })
         .take(64)
         .collect();
-    if name.is_empty() {
-        "a process".to_string()
-    } else {
-        name
-    }
+    if name.is_empty() { "a process".to_string() } else { name }
 }

@@ -47,22 +47,12 @@ pub(crate) struct Socket {
 
 /// A query socket; it stays in the namespace where it was made, wherever its owner goes.
 pub(crate) fn open() -> Result<OwnedFd, Errno> {
-    net::socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        Some(netlink::SOCK_DIAG),
-    )
+    net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))
 }
 
 /// The sockets of both IP families with this local port and one of the states (a bit mask, `1 << state`).
 /// A kernel without the protocol's diag module answers with none (Debian has inet_diag, udp_diag as modules; they load by themselves).
-pub(crate) fn sockets_at(
-    query: &OwnedFd,
-    protocol: Protocol,
-    port: u16,
-    states: u32,
-) -> Result<Vec<Socket>, Errno> {
+pub(crate) fn sockets_at(query: &OwnedFd, protocol: Protocol, port: u16, states: u32) -> Result<Vec<Socket>, Errno> {
     let mut found = Vec::new();
     for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
         match dump(query, family, protocol, port, states, &mut found) {
@@ -81,11 +71,7 @@ fn dump(
     states: u32,
     found: &mut Vec<Socket>,
 ) -> Result<(), Errno> {
-    net::send(
-        query,
-        &request(family, protocol.number(), port, states),
-        SendFlags::empty(),
-    )?;
+    net::send(query, &request(family, protocol.number(), port, states), SendFlags::empty())?;
     let mut buffer = vec![0u8; 32 * 1024];
     loop {
         let (read, _) = net::recv(query, &mut buffer[..], RecvFlags::empty())?;
@@ -120,16 +106,8 @@ fn parse(mut data: &[u8], port: u16, found: &mut Vec<Socket>) -> Option<Result<(
         match u16_at(message, 4) {
             NLMSG_DONE => return Some(Ok(())),
             NLMSG_ERROR => {
-                let code = if payload.len() >= 4 {
-                    u32_at(payload, 0) as i32
-                } else {
-                    0
-                };
-                return Some(if code == 0 {
-                    Ok(())
-                } else {
-                    Err(Errno::from_raw_os_error(code.saturating_neg()))
-                });
+                let code = if payload.len() >= 4 { u32_at(payload, 0) as i32 } else { 0 };
+                return Some(if code == 0 { Ok(()) } else { Err(Errno::from_raw_os_error(code.saturating_neg())) });
             }
             SOCK_DIAG_BY_FAMILY if payload.len() >= DIAG_MESSAGE && found.len() < MOST_SOCKETS => {
                 found.extend((payload[4..6] == port.to_be_bytes()).then(|| socket(payload)));
@@ -150,11 +128,7 @@ fn socket(payload: &[u8]) -> Socket {
     } else {
         std::net::Ipv6Addr::from(source).to_ipv4_mapped()
     };
-    Socket {
-        state: payload[1],
-        address,
-        inode: u32_at(payload, 68),
-    }
+    Socket { state: payload[1], address, inode: u32_at(payload, 68) }
 }
 
 fn is_v6_only(mut attributes: &[u8]) -> bool {
@@ -203,23 +177,13 @@ mod tests {
     #[test]
     fn an_ipv6_listener_counts_for_ipv4_only_if_it_takes_both() {
         let both = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap();
-        assert_eq!(
-            listeners(both.local_addr().unwrap().port())[0].address,
-            Some(Ipv4Addr::UNSPECIFIED)
-        );
+        assert_eq!(listeners(both.local_addr().unwrap().port())[0].address, Some(Ipv4Addr::UNSPECIFIED));
         let only = net::socket(AddressFamily::INET6, SocketType::STREAM, None).unwrap();
         net::sockopt::set_ipv6_v6only(&only, true).unwrap();
-        net::bind(
-            &only,
-            &std::net::SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 0, 0, 0),
-        )
-        .unwrap();
+        net::bind(&only, &std::net::SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 0, 0, 0)).unwrap();
         net::listen(&only, 1).unwrap();
         let listener = TcpListener::from(only);
-        assert_eq!(
-            listeners(listener.local_addr().unwrap().port())[0].address,
-            None
-        );
+        assert_eq!(listeners(listener.local_addr().unwrap().port())[0].address, None);
     }
 
     #[test]

@@ -57,33 +57,21 @@ pub fn run_by_hand(args: &[OsString]) -> Result<(), ByHandError> {
         return Ok(());
     };
     let mut signals = SigSet::empty();
-    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
-        .into_iter()
-        .for_each(|signal| signals.add(signal));
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().for_each(|signal| signals.add(signal));
     let raw = |errno: nix::Error| Errno::from_raw_os_error(errno as i32);
-    signals
-        .thread_block()
-        .map_err(|e| ByHandError::System("cannot block signals", raw(e)))?;
+    signals.thread_block().map_err(|e| ByHandError::System("cannot block signals", raw(e)))?;
     let ended = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC)
         .map_err(|e| ByHandError::System("cannot wait for signals", raw(e)))?;
 
     // A client takes two descriptors, and the usual soft limit of 1024 is for programs that call select().
     let limit = getrlimit(Resource::Nofile);
-    let _ = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: limit.maximum,
-            ..limit
-        },
-    );
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 
     let reserved = port::reserve(mapping.protocol, mapping.host_address, mapping.host_port)?;
     let mut proxy = Proxy::new(&mapping, container, reserved, None)?;
     eprintln!("{mapping} at {container}: forwarding until Ctrl-C");
     loop {
-        let timeout = proxy
-            .timeout(Instant::now())
-            .and_then(|t| Timespec::try_from(t).ok());
+        let timeout = proxy.timeout(Instant::now()).and_then(|t| Timespec::try_from(t).ok());
         let mut fds = [
             PollFd::from_borrowed_fd(ended.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(proxy.fd(), PollFlags::IN),
@@ -105,18 +93,11 @@ fn parse(args: &[OsString]) -> Result<Option<(PortMapping, Ipv4Addr)>, String> {
         (Protocol::Tcp, Ipv4Addr::UNSPECIFIED, None, None, None);
     let mut words = args.iter();
     while let Some(word) = words.next() {
-        let text = word
-            .to_str()
-            .ok_or_else(|| format!("{word:?} is not UTF-8"))?;
+        let text = word.to_str().ok_or_else(|| format!("{word:?} is not UTF-8"))?;
         // Go's flag package takes one or two dashes, and `-flag value` as well as `-flag=value`.
-        let Some(flag) = text
-            .strip_prefix("--")
-            .or_else(|| text.strip_prefix('-'))
-            .filter(|flag| !flag.is_empty())
+        let Some(flag) = text.strip_prefix("--").or_else(|| text.strip_prefix('-')).filter(|flag| !flag.is_empty())
         else {
-            return Err(format!(
-                "unexpected argument {text:?}: every value follows its flag"
-            ));
+            return Err(format!("unexpected argument {text:?}: every value follows its flag"));
         };
         let (name, attached) = match flag.split_once('=') {
             Some((name, value)) => (name, Some(value)),
@@ -126,20 +107,15 @@ fn parse(args: &[OsString]) -> Result<Option<(PortMapping, Ipv4Addr)>, String> {
             return Ok(None);
         }
         if name == "use-listen-fd" {
-            return Err("-use-listen-fd is docker's own arrangement with its daemon; minidock has none: leave it out".to_string());
+            return Err("-use-listen-fd is docker's own arrangement with its daemon; minidock has none: leave it out"
+                .to_string());
         }
-        if !matches!(
-            name,
-            "proto" | "host-ip" | "host-port" | "container-ip" | "container-port"
-        ) {
+        if !matches!(name, "proto" | "host-ip" | "host-port" | "container-ip" | "container-port") {
             return Err(format!("unknown flag -{name}"));
         }
         let value = match attached {
             Some(value) => value,
-            None => words
-                .next()
-                .and_then(|next| next.to_str())
-                .ok_or_else(|| format!("-{name} wants a value"))?,
+            None => words.next().and_then(|next| next.to_str()).ok_or_else(|| format!("-{name} wants a value"))?,
         };
         match name {
             "proto" => protocol = value.parse().map_err(|error| format!("-proto: {error}"))?,
@@ -150,7 +126,10 @@ fn parse(args: &[OsString]) -> Result<Option<(PortMapping, Ipv4Addr)>, String> {
         }
     }
     if protocol == Protocol::Sctp {
-        return Err("-proto sctp: the proxy carries only tcp and udp; `minidock run -p PORT:PORT/sctp` does it in the kernel".to_string());
+        return Err(
+            "-proto sctp: the proxy carries only tcp and udp; `minidock run -p PORT:PORT/sctp` does it in the kernel"
+                .to_string(),
+        );
     }
     let host_port = host_port.ok_or("-host-port is missing")?;
     let container = container.ok_or("-container-ip is missing")?;
@@ -165,33 +144,18 @@ fn parse(args: &[OsString]) -> Result<Option<(PortMapping, Ipv4Addr)>, String> {
             "{container}:{container_port} is this proxy's own port: it would connect to itself without end"
         ));
     }
-    Ok(Some((
-        PortMapping {
-            protocol,
-            host_address,
-            host_port,
-            container_port,
-            mode: PublishMode::Proxy,
-        },
-        container,
-    )))
+    Ok(Some((PortMapping { protocol, host_address, host_port, container_port, mode: PublishMode::Proxy }, container)))
 }
 
 fn address(flag: &str, value: &str) -> Result<Ipv4Addr, String> {
-    value
-        .parse()
-        .map_err(|_| match value.parse::<std::net::Ipv6Addr>() {
-            Ok(_) => format!("-{flag} {value}: IPv6 isn't supported yet; give an IPv4 address"),
-            Err(_) => format!("-{flag} {value:?} is not an IPv4 address"),
-        })
+    value.parse().map_err(|_| match value.parse::<std::net::Ipv6Addr>() {
+        Ok(_) => format!("-{flag} {value}: IPv6 isn't supported yet; give an IPv4 address"),
+        Err(_) => format!("-{flag} {value:?} is not an IPv4 address"),
+    })
 }
 
 fn number(flag: &str, value: &str) -> Result<u16, String> {
-    value
-        .parse()
-        .ok()
-        .filter(|port| *port != 0)
-        .ok_or_else(|| format!("-{flag} {value:?} is not a port: 1-65535"))
+    value.parse().ok().filter(|port| *port != 0).ok_or_else(|| format!("-{flag} {value:?} is not a port: 1-65535"))
 }
 
 #[cfg(test)]
@@ -199,12 +163,7 @@ mod tests {
     use super::*;
 
     fn parsed(line: &str) -> Result<Option<(PortMapping, Ipv4Addr)>, String> {
-        parse(
-            &line
-                .split_whitespace()
-                .map(OsString::from)
-                .collect::<Vec<_>>(),
-        )
+        parse(&line.split_whitespace().map(OsString::from).collect::<Vec<_>>())
     }
 
     #[test]
@@ -220,11 +179,7 @@ mod tests {
             "-proto udp -host-ip 127.0.0.1 -host-port 10080 -container-ip 172.17.0.2 -container-port 80",
             "--container-port=80 --proto=UDP -host-ip=127.0.0.1 --host-port 10080 -container-ip=172.17.0.2",
         ] {
-            assert_eq!(
-                parsed(line),
-                Ok(Some((expected, Ipv4Addr::new(172, 17, 0, 2)))),
-                "{line}"
-            );
+            assert_eq!(parsed(line), Ok(Some((expected, Ipv4Addr::new(172, 17, 0, 2)))), "{line}");
         }
         assert_eq!(parsed("-help"), Ok(None));
     }
@@ -233,10 +188,7 @@ mod tests {
     fn bad_lines_are_refused_with_the_reason() {
         for (line, reason) in [
             ("", "-host-port is missing"),
-            (
-                "-host-port 1 -container-ip 10.0.0.1",
-                "-container-port is missing",
-            ),
+            ("-host-port 1 -container-ip 10.0.0.1", "-container-port is missing"),
             ("-host-port 1 -container-port 2", "-container-ip is missing"),
             ("-host-port 0", "not a port"),
             ("-host-port 65536", "not a port"),
@@ -248,10 +200,7 @@ mod tests {
             ("-verbose", "unknown flag -verbose"),
             ("-", "unexpected argument"),
             ("80:80", "unexpected argument"),
-            (
-                "-host-port 80 -container-ip 127.0.0.1 -container-port 80",
-                "connect to itself",
-            ),
+            ("-host-port 80 -container-ip 127.0.0.1 -container-port 80", "connect to itself"),
             ("-use-listen-fd", "daemon"),
         ] {
             let error = parsed(line).unwrap_err();

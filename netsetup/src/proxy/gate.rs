@@ -21,9 +21,7 @@ impl Gate {
     /// # Errors
     /// What `socket` says: no sock_diag in this kernel, too many open files.
     pub fn here() -> Result<Gate, Errno> {
-        Ok(Gate {
-            query: sock_diag::open()?,
-        })
+        Ok(Gate { query: sock_diag::open()? })
     }
 
     /// For the namespace of this descriptor (`/proc/PID/ns/net`). The calling thread goes there for a moment and comes back.
@@ -32,11 +30,7 @@ impl Gate {
     /// What `setns` or `socket` says. If the way back is barred, that is the error, and the thread is in the wrong namespace.
     pub fn inside(netns: BorrowedFd<'_>) -> Result<Gate, Errno> {
         use rustix::fs::{Mode, OFlags, open};
-        let home = open(
-            "/proc/thread-self/ns/net",
-            OFlags::RDONLY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
+        let home = open("/proc/thread-self/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         move_into_link_name_space(netns, Some(LinkNameSpaceType::Network))?;
         let gate = Gate::here();
         move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Network))?;
@@ -45,11 +39,7 @@ impl Gate {
 
     /// Whether a TCP socket listens there that a connection to `address:port` would reach.
     pub(super) fn is_open(&self, address: Ipv4Addr, port: u16) -> Result<bool, Errno> {
-        let listeners =
-            sock_diag::sockets_at(&self.query, Protocol::Tcp, port, 1 << state::LISTEN)?;
-        Ok(listeners.iter().any(|s| {
-            s.address
-                .is_some_and(|a| a.is_unspecified() || a == address)
-        }))
+        let listeners = sock_diag::sockets_at(&self.query, Protocol::Tcp, port, 1 << state::LISTEN)?;
+        Ok(listeners.iter().any(|s| s.address.is_some_and(|a| a.is_unspecified() || a == address)))
     }
 }

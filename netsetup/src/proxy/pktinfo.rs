@@ -31,23 +31,15 @@ pub(super) fn enable(socket: BorrowedFd<'_>) -> io::Result<()> {
             mem::size_of_val(&on) as u32,
         )
     };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Receives one datagram without blocking.
 pub(super) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
     let mut control = Control([0; 64]);
     // SAFETY: all-zero is a valid value of these plain C structs.
-    let (mut from, mut message): (libc::sockaddr_in, libc::msghdr) =
-        unsafe { (mem::zeroed(), mem::zeroed()) };
-    let mut data = libc::iovec {
-        iov_base: buffer.as_mut_ptr().cast(),
-        iov_len: buffer.len(),
-    };
+    let (mut from, mut message): (libc::sockaddr_in, libc::msghdr) = unsafe { (mem::zeroed(), mem::zeroed()) };
+    let mut data = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     message.msg_name = (&raw mut from).cast();
     message.msg_namelen = mem::size_of_val(&from) as u32;
     message.msg_iov = &raw mut data;
@@ -66,54 +58,33 @@ pub(super) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<R
         let header = libc::CMSG_FIRSTHDR(&raw const message);
         if !header.is_null()
             && ((*header).cmsg_level, (*header).cmsg_type) == (libc::IPPROTO_IP, libc::IP_PKTINFO)
-            && (*header).cmsg_len
-                >= libc::CMSG_LEN(mem::size_of::<libc::in_pktinfo>() as u32) as usize
+            && (*header).cmsg_len >= libc::CMSG_LEN(mem::size_of::<libc::in_pktinfo>() as u32) as usize
         {
-            let info: libc::in_pktinfo = libc::CMSG_DATA(header)
-                .cast::<libc::in_pktinfo>()
-                .read_unaligned();
+            let info: libc::in_pktinfo = libc::CMSG_DATA(header).cast::<libc::in_pktinfo>().read_unaligned();
             // `ipi_addr` is the header's destination; `ipi_spec_dst` is the address to answer from, also for a broadcast.
             to = Ipv4Addr::from(u32::from_be(info.ipi_spec_dst.s_addr));
         }
     }
-    let from = SocketAddrV4::new(
-        Ipv4Addr::from(u32::from_be(from.sin_addr.s_addr)),
-        u16::from_be(from.sin_port),
-    );
-    Ok(Received {
-        length: length as usize,
-        from,
-        to,
-    })
+    let from = SocketAddrV4::new(Ipv4Addr::from(u32::from_be(from.sin_addr.s_addr)), u16::from_be(from.sin_port));
+    Ok(Received { length: length as usize, from, to })
 }
 
 /// Sends one datagram to `to` with `from` as its source address, without blocking.
-pub(super) fn send(
-    socket: BorrowedFd<'_>,
-    data: &[u8],
-    from: Ipv4Addr,
-    to: SocketAddrV4,
-) -> io::Result<()> {
+pub(super) fn send(socket: BorrowedFd<'_>, data: &[u8], from: Ipv4Addr, to: SocketAddrV4) -> io::Result<()> {
     let mut control = Control([0; 64]);
     // SAFETY: all-zero is a valid value of these plain C structs.
-    let (mut name, mut message): (libc::sockaddr_in, libc::msghdr) =
-        unsafe { (mem::zeroed(), mem::zeroed()) };
+    let (mut name, mut message): (libc::sockaddr_in, libc::msghdr) = unsafe { (mem::zeroed(), mem::zeroed()) };
     name.sin_family = libc::AF_INET as u16;
     name.sin_addr.s_addr = u32::from(*to.ip()).to_be();
     name.sin_port = to.port().to_be();
-    let mut part = libc::iovec {
-        iov_base: data.as_ptr().cast_mut().cast(),
-        iov_len: data.len(),
-    };
+    let mut part = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
     message.msg_name = (&raw mut name).cast();
     message.msg_namelen = mem::size_of_val(&name) as u32;
     message.msg_iov = &raw mut part;
     message.msg_iovlen = 1;
     let info = libc::in_pktinfo {
         ipi_ifindex: 0,
-        ipi_spec_dst: libc::in_addr {
-            s_addr: u32::from(from).to_be(),
-        },
+        ipi_spec_dst: libc::in_addr { s_addr: u32::from(from).to_be() },
         ipi_addr: libc::in_addr { s_addr: 0 },
     };
     let size = mem::size_of_val(&info) as u32;
@@ -126,18 +97,8 @@ pub(super) fn send(
         (*header).cmsg_level = libc::IPPROTO_IP;
         (*header).cmsg_type = libc::IP_PKTINFO;
         (*header).cmsg_len = libc::CMSG_LEN(size) as usize;
-        libc::CMSG_DATA(header)
-            .cast::<libc::in_pktinfo>()
-            .write_unaligned(info);
-        libc::sendmsg(
-            socket.as_raw_fd(),
-            &raw const message,
-            libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
-        )
+        libc::CMSG_DATA(header).cast::<libc::in_pktinfo>().write_unaligned(info);
+        libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
     };
-    if sent < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

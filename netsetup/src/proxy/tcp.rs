@@ -54,16 +54,9 @@ pub(super) struct TcpProxy {
 #[derive(Debug)]
 enum Front {
     /// Bound only: the container doesn't listen yet.
-    Closed {
-        gate: Gate,
-        next_look: Instant,
-        pause: Duration,
-    },
+    Closed { gate: Gate, next_look: Instant, pause: Duration },
     /// Listening. `waiting`: there may be clients in the queue; `not_before`: after exhaustion.
-    Open {
-        waiting: bool,
-        not_before: Option<Instant>,
-    },
+    Open { waiting: bool, not_before: Option<Instant> },
 }
 
 #[derive(Debug)]
@@ -106,20 +99,13 @@ enum Turn {
 }
 
 impl TcpProxy {
-    pub(super) fn new(
-        target: SocketAddrV4,
-        reserved: ReservedPort,
-        gate: Option<Gate>,
-    ) -> Result<TcpProxy, Errno> {
+    pub(super) fn new(target: SocketAddrV4, reserved: ReservedPort, gate: Option<Gate>) -> Result<TcpProxy, Errno> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let mut proxy = TcpProxy {
             epoll,
             reserved,
             target,
-            front: Front::Open {
-                waiting: false,
-                not_before: None,
-            },
+            front: Front::Open { waiting: false, not_before: None },
             connections: Vec::new(),
             free: Vec::new(),
             queue: VecDeque::new(),
@@ -129,13 +115,7 @@ impl TcpProxy {
         };
         match gate {
             None => proxy.open()?,
-            Some(gate) => {
-                proxy.front = Front::Closed {
-                    gate,
-                    next_look: Instant::now(),
-                    pause: FIRST_LOOK,
-                }
-            }
+            Some(gate) => proxy.front = Front::Closed { gate, next_look: Instant::now(), pause: FIRST_LOOK },
         }
         Ok(proxy)
     }
@@ -161,10 +141,7 @@ impl TcpProxy {
         }
         match &self.front {
             Front::Closed { next_look, .. } => Some(*next_look),
-            Front::Open {
-                waiting: true,
-                not_before,
-            } => match not_before {
+            Front::Open { waiting: true, not_before } => match not_before {
                 Some(at) => Some(*at),
                 // With all places taken, a client's end wakes us.
                 None => (self.clients() < MOST_CLIENTS).then_some(now),
@@ -185,21 +162,14 @@ impl TcpProxy {
     }
 
     fn look_at_the_gate(&mut self, now: Instant) {
-        let Front::Closed {
-            gate,
-            next_look,
-            pause,
-        } = &mut self.front
-        else {
+        let Front::Closed { gate, next_look, pause } = &mut self.front else {
             return;
         };
         if now < *next_look {
             return;
         }
         // An error of the query (no memory) is no answer: look again later.
-        let is_open = gate
-            .is_open(*self.target.ip(), self.target.port())
-            .unwrap_or(false);
+        let is_open = gate.is_open(*self.target.ip(), self.target.port()).unwrap_or(false);
         *next_look = now + *pause;
         *pause = (*pause * 3 / 2).min(LAST_LOOK);
         if is_open {
@@ -210,19 +180,12 @@ impl TcpProxy {
 
     fn open(&mut self) -> Result<(), Errno> {
         self.reserved.listen()?;
-        match epoll::add(
-            &self.epoll,
-            self.reserved.fd(),
-            EventData::new_u64(LISTENER),
-            EventFlags::IN | EventFlags::ET,
-        ) {
+        match epoll::add(&self.epoll, self.reserved.fd(), EventData::new_u64(LISTENER), EventFlags::IN | EventFlags::ET)
+        {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno),
         }
-        self.front = Front::Open {
-            waiting: true,
-            not_before: None,
-        };
+        self.front = Front::Open { waiting: true, not_before: None };
         Ok(())
     }
 
@@ -266,11 +229,7 @@ impl TcpProxy {
     fn accept(&mut self, now: Instant) {
         for _ in 0..TURNS {
             let full = self.clients() >= MOST_CLIENTS;
-            let Front::Open {
-                waiting: waiting @ true,
-                not_before,
-            } = &mut self.front
-            else {
+            let Front::Open { waiting: waiting @ true, not_before } = &mut self.front else {
                 return;
             };
             if full || not_before.is_some_and(|at| now < at) {
@@ -312,14 +271,7 @@ impl TcpProxy {
         });
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         for (side, socket) in [&client, &server].into_iter().enumerate() {
-            if epoll::add(
-                &self.epoll,
-                socket,
-                EventData::new_u64(number as u64 * 2 + side as u64),
-                flags,
-            )
-            .is_err()
-            {
+            if epoll::add(&self.epoll, socket, EventData::new_u64(number as u64 * 2 + side as u64), flags).is_err() {
                 // Only memory or max_user_watches: this client can't be served. Closing takes the sockets out of the epoll.
                 self.free.push(number);
                 return reset(&client);
@@ -332,12 +284,8 @@ impl TcpProxy {
             hung_up: false,
             failed: false,
         });
-        self.connections[number] = Some(Connection {
-            sides,
-            flows: Default::default(),
-            connecting: true,
-            queued: false,
-        });
+        self.connections[number] =
+            Some(Connection { sides, flows: Default::default(), connecting: true, queued: false });
     }
 
     fn turn(&mut self, number: usize) {
@@ -365,10 +313,7 @@ impl TcpProxy {
     }
 }
 
-fn accept_one(
-    listener: impl AsFd,
-    spare: &mut Option<OwnedFd>,
-) -> Result<(OwnedFd, OwnedFd), Errno> {
+fn accept_one(listener: impl AsFd, spare: &mut Option<OwnedFd>) -> Result<(OwnedFd, OwnedFd), Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let server = match spare.take() {
         Some(socket) => socket,
@@ -408,12 +353,7 @@ impl Connection {
             }
         }
         // A side that fails is noticed by the next read or write. There is no read any more after its FIN: say it here.
-        if self
-            .sides
-            .iter()
-            .zip(&self.flows)
-            .any(|(side, flow)| side.failed && flow.ended)
-        {
+        if self.sides.iter().zip(&self.flows).any(|(side, flow)| side.failed && flow.ended) {
             return Turn::Broken;
         }
         match (self.flows.iter().all(|flow| flow.closed), more) {
@@ -424,18 +364,9 @@ impl Connection {
     }
 
     /// Carries one direction until a side would block or the turn is used up (`true`).
-    fn carry(
-        &mut self,
-        from: usize,
-        scratch: &mut [u8],
-        total_kept: &mut usize,
-    ) -> Result<bool, Errno> {
+    fn carry(&mut self, from: usize, scratch: &mut [u8], total_kept: &mut usize) -> Result<bool, Errno> {
         let (left, right) = self.sides.split_at_mut(1);
-        let (source, sink) = if from == 0 {
-            (&mut left[0], &mut right[0])
-        } else {
-            (&mut right[0], &mut left[0])
-        };
+        let (source, sink) = if from == 0 { (&mut left[0], &mut right[0]) } else { (&mut right[0], &mut left[0]) };
         let flow = &mut self.flows[from];
         let mut budget = TURN_BYTES;
         loop {
@@ -468,12 +399,7 @@ impl Connection {
             if budget == 0 {
                 return Ok(true);
             }
-            let chunk = if *total_kept > MUCH_KEPT {
-                SMALL_CHUNK
-            } else {
-                CHUNK
-            }
-            .min(budget);
+            let chunk = if *total_kept > MUCH_KEPT { SMALL_CHUNK } else { CHUNK }.min(budget);
             match io::read(&source.socket, &mut scratch[..chunk]) {
                 Ok(0) => flow.ended = true,
                 Ok(read) => {

@@ -28,21 +28,12 @@ struct Running {
 /// The tests share one table of descriptors, and many systems begin with a limit of 1024.
 fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
-    setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: limit.maximum,
-            ..limit
-        },
-    )
-    .unwrap();
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
 }
 
 fn proxy(protocol: Protocol, host: Ipv4Addr, container: SocketAddr, gate: Option<Gate>) -> Proxy {
     raise_descriptor_limit();
-    let SocketAddr::V4(container) = container else {
-        panic!()
-    };
+    let SocketAddr::V4(container) = container else { panic!() };
     let reserved = reserve(protocol, host, 0).unwrap();
     let mapping = PortMapping {
         protocol,
@@ -70,24 +61,13 @@ fn run(mut proxy: Proxy) -> Running {
         }
         proxy
     });
-    Running {
-        port,
-        stop,
-        thread: Some(thread),
-    }
+    Running { port, stop, thread: Some(thread) }
 }
 
 /// Waits for at most 20 ms: long enough that a wrong `timeout` shows as slowness, short enough to stop soon.
 fn turn(proxy: &mut Proxy) {
-    let wait = proxy
-        .timeout(Instant::now())
-        .unwrap_or(LIMIT)
-        .min(Duration::from_millis(20));
-    poll(
-        &mut [PollFd::from_borrowed_fd(proxy.fd(), PollFlags::IN)],
-        Some(&Timespec::try_from(wait).unwrap()),
-    )
-    .unwrap();
+    let wait = proxy.timeout(Instant::now()).unwrap_or(LIMIT).min(Duration::from_millis(20));
+    poll(&mut [PollFd::from_borrowed_fd(proxy.fd(), PollFlags::IN)], Some(&Timespec::try_from(wait).unwrap())).unwrap();
     proxy.ready(Instant::now());
 }
 
@@ -144,12 +124,7 @@ fn echo(listener: TcpListener) {
 #[test]
 fn bytes_arrive_whole_and_each_fin_is_passed_on_by_itself() {
     let server = container([127, 0, 1, 1]);
-    let running = run(proxy(
-        Protocol::Tcp,
-        LOCAL,
-        server.local_addr().unwrap(),
-        None,
-    ));
+    let running = run(proxy(Protocol::Tcp, LOCAL, server.local_addr().unwrap(), None));
     let (sent, answer) = (pattern(9_000_001), pattern(7_000_003));
     let (expected, reply) = (sent.clone(), answer.clone());
     let served = thread::spawn(move || {
@@ -181,12 +156,7 @@ fn drain(mut proxy: Proxy) -> usize {
 #[test]
 fn no_client_is_taken_before_the_container_listens() {
     let port = container([127, 0, 1, 2]).local_addr().unwrap(); // free again at once
-    let running = run(proxy(
-        Protocol::Tcp,
-        LOCAL,
-        port,
-        Some(Gate::here().unwrap()),
-    ));
+    let running = run(proxy(Protocol::Tcp, LOCAL, port, Some(Gate::here().unwrap())));
     for _ in 0..20 {
         let error = TcpStream::connect((LOCAL, running.port)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
@@ -217,27 +187,16 @@ fn the_gate_looks_into_the_containers_namespace_and_not_into_ours() {
         ready.send(netns).unwrap();
         finished.recv().unwrap();
         let _listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port.port())).unwrap();
-        ready
-            .send(std::fs::File::open("/dev/null").unwrap())
-            .unwrap();
+        ready.send(std::fs::File::open("/dev/null").unwrap()).unwrap();
         let _ = finished.recv();
     });
     let netns = inside.recv().unwrap();
     let home = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
     let gate = Gate::inside(netns.as_fd()).unwrap();
-    assert_eq!(
-        std::fs::read_link("/proc/thread-self/ns/net").unwrap(),
-        home
-    );
+    assert_eq!(std::fs::read_link("/proc/thread-self/ns/net").unwrap(), home);
     let ours = TcpListener::bind(port).unwrap();
-    let SocketAddr::V4(address) = port else {
-        panic!()
-    };
-    assert_eq!(
-        gate.is_open(*address.ip(), port.port()),
-        Ok(false),
-        "{ours:?} is in another namespace"
-    );
+    let SocketAddr::V4(address) = port else { panic!() };
+    assert_eq!(gate.is_open(*address.ip(), port.port()), Ok(false), "{ours:?} is in another namespace");
     finish.send(()).unwrap();
     inside.recv().unwrap();
     assert_eq!(gate.is_open(*address.ip(), port.port()), Ok(true));
@@ -249,48 +208,27 @@ fn the_gate_looks_into_the_containers_namespace_and_not_into_ours() {
 #[test]
 fn when_nobody_listens_any_more_a_client_gets_rst() {
     let server = container([127, 0, 1, 4]);
-    let running = run(proxy(
-        Protocol::Tcp,
-        LOCAL,
-        server.local_addr().unwrap(),
-        Some(Gate::here().unwrap()),
-    ));
+    let running = run(proxy(Protocol::Tcp, LOCAL, server.local_addr().unwrap(), Some(Gate::here().unwrap())));
     until("open", || TcpStream::connect((LOCAL, running.port)).is_ok());
     drop(server);
     let mut client = running.client();
-    assert_eq!(
-        client.read(&mut [0; 1]).unwrap_err().kind(),
-        ErrorKind::ConnectionReset
-    );
+    assert_eq!(client.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
 #[test]
 fn a_reset_goes_through_in_both_directions() {
     let server = container([127, 0, 1, 5]);
-    let running = run(proxy(
-        Protocol::Tcp,
-        LOCAL,
-        server.local_addr().unwrap(),
-        None,
-    ));
-    let abort = |stream: TcpStream| {
-        rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap()
-    };
+    let running = run(proxy(Protocol::Tcp, LOCAL, server.local_addr().unwrap(), None));
+    let abort = |stream: TcpStream| rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
 
     let mut client = running.client();
     abort(server.accept().unwrap().0);
-    assert_eq!(
-        client.read(&mut [0; 1]).unwrap_err().kind(),
-        ErrorKind::ConnectionReset
-    );
+    assert_eq!(client.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
 
     let client = running.client();
     let (mut inside, _) = server.accept().unwrap();
     abort(client);
-    assert_eq!(
-        inside.read(&mut [0; 1]).unwrap_err().kind(),
-        ErrorKind::ConnectionReset
-    );
+    assert_eq!(inside.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
 
     // After its FIN the client can still say that it has gone.
     let client = running.client();
@@ -298,9 +236,7 @@ fn a_reset_goes_through_in_both_directions() {
     client.shutdown(Shutdown::Write).unwrap();
     assert_eq!(inside.read(&mut [0; 1]).unwrap(), 0);
     abort(client);
-    until("the server is told", || {
-        inside.take_error().unwrap().is_some()
-    });
+    until("the server is told", || inside.take_error().unwrap().is_some());
     drop(inside);
     assert_eq!(drain(running.stop()), 0);
 }
@@ -333,35 +269,22 @@ fn a_client_that_does_not_read_costs_a_bounded_buffer_and_nobody_elses_time() {
     assert!(got == sent);
     drop(other);
     let proxy = running.stop();
-    let Kind::Tcp(tcp) = &proxy.kind else {
-        panic!()
-    };
-    assert!(
-        tcp.kept() > 0 && tcp.kept() <= 64 * 1024,
-        "{} bytes kept",
-        tcp.kept()
-    );
+    let Kind::Tcp(tcp) = &proxy.kind else { panic!() };
+    assert!(tcp.kept() > 0 && tcp.kept() <= 64 * 1024, "{} bytes kept", tcp.kept());
     drop((slow, flood));
     let mut proxy = proxy;
     until("all gone", || {
         turn(&mut proxy);
         proxy.clients() == 0
     });
-    let Kind::Tcp(tcp) = &proxy.kind else {
-        panic!()
-    };
+    let Kind::Tcp(tcp) = &proxy.kind else { panic!() };
     assert_eq!(tcp.kept(), 0, "the account of kept bytes is even");
 }
 
 #[test]
 fn three_hundred_clients_at_once() {
     let server = container([127, 0, 1, 7]);
-    let running = run(proxy(
-        Protocol::Tcp,
-        LOCAL,
-        server.local_addr().unwrap(),
-        None,
-    ));
+    let running = run(proxy(Protocol::Tcp, LOCAL, server.local_addr().unwrap(), None));
     echo(server);
     let clients: Vec<_> = (0..300).map(|_| running.client()).collect();
     for (number, mut client) in clients.iter().enumerate() {
@@ -398,10 +321,7 @@ fn out_of_descriptors_it_pauses_and_goes_on() {
     echo(server);
     let name = "proxy::tests::child_with_few_descriptors";
     let mut child = std::process::Command::new("sh")
-        .args([
-            "-c",
-            "ulimit -n 24; exec \"$0\" --ignored --nocapture --exact \"$1\"",
-        ])
+        .args(["-c", "ulimit -n 24; exec \"$0\" --ignored --nocapture --exact \"$1\""])
         .arg(std::env::current_exe().unwrap())
         .arg(name)
         .env("MINIDOCK_TEST_PROXY_TARGET", target)
@@ -409,17 +329,9 @@ fn out_of_descriptors_it_pauses_and_goes_on() {
         .spawn()
         .unwrap();
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
-    let port: u16 = lines
-        .find_map(|line| {
-            line.unwrap()
-                .strip_prefix("port=")
-                .map(|p| p.parse().unwrap())
-        })
-        .unwrap();
+    let port: u16 = lines.find_map(|line| line.unwrap().strip_prefix("port=").map(|p| p.parse().unwrap())).unwrap();
     // More clients than it has descriptors for: the kernel's queue holds those that can't be served yet.
-    let mut clients: Vec<TcpStream> = (0..40)
-        .map(|_| TcpStream::connect((LOCAL, port)).unwrap())
-        .collect();
+    let mut clients: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect((LOCAL, port)).unwrap()).collect();
     for client in &mut clients {
         client.set_read_timeout(Some(LIMIT)).unwrap();
         client.write_all(b"?").unwrap();
@@ -460,17 +372,9 @@ fn udp_echo(socket: UdpSocket) {
 #[test]
 fn udp_answers_find_their_client_and_come_from_the_address_it_used() {
     let server = UdpSocket::bind("127.0.2.1:0").unwrap();
-    let running = run(proxy(
-        Protocol::Udp,
-        Ipv4Addr::UNSPECIFIED,
-        server.local_addr().unwrap(),
-        None,
-    ));
+    let running = run(proxy(Protocol::Udp, Ipv4Addr::UNSPECIFIED, server.local_addr().unwrap(), None));
     udp_echo(server);
-    let clients = [
-        udp_client([127, 0, 0, 1], running.port),
-        udp_client([127, 0, 0, 9], running.port),
-    ];
+    let clients = [udp_client([127, 0, 0, 1], running.port), udp_client([127, 0, 0, 9], running.port)];
     for round in 0..3u8 {
         for (number, client) in clients.iter().enumerate() {
             let text = [round, number as u8];
@@ -479,20 +383,13 @@ fn udp_answers_find_their_client_and_come_from_the_address_it_used() {
     }
     let large = pattern(60_000);
     assert!(ask(&clients[0], &large) == large);
-    assert_eq!(
-        ask(&clients[1], b""),
-        b"",
-        "an empty datagram is a datagram"
-    );
+    assert_eq!(ask(&clients[1], b""), b"", "an empty datagram is a datagram");
     assert_eq!(running.stop().clients(), 2);
 }
 
 #[test]
 fn udp_datagrams_sent_before_the_container_answers_cost_no_later_one() {
-    let address = UdpSocket::bind("127.0.2.2:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let address = UdpSocket::bind("127.0.2.2:0").unwrap().local_addr().unwrap();
     let mut proxy = proxy(Protocol::Udp, LOCAL, address, None);
     let client = udp_client([127, 0, 0, 1], port_of(&proxy));
     // Nobody there: ICMP makes an error on the inner socket, which must not swallow what follows.
@@ -505,12 +402,8 @@ fn udp_datagrams_sent_before_the_container_answers_cost_no_later_one() {
     }
     // Takes the last error away; the next one is read by nobody before the datagram that matters.
     proxy.ready(Instant::now());
-    client
-        .send(b"refused, and its error is still unread")
-        .unwrap();
-    let Kind::Udp(udp) = &mut proxy.kind else {
-        panic!()
-    };
+    client.send(b"refused, and its error is still unread").unwrap();
+    let Kind::Udp(udp) = &mut proxy.kind else { panic!() };
     udp.forward(Instant::now());
     let server = UdpSocket::bind(address).unwrap();
     server.set_read_timeout(Some(LIMIT)).unwrap();
@@ -534,21 +427,12 @@ fn silent_udp_clients_are_forgotten_and_their_number_is_bounded() {
         proxy.ready(Instant::now());
         assert!(proxy.clients() <= 1024);
     }
-    assert!(
-        proxy.clients() == 1024 || known.len() < 1024,
-        "{} of {}",
-        proxy.clients(),
-        known.len()
-    );
+    assert!(proxy.clients() == 1024 || known.len() < 1024, "{} of {}", proxy.clients(), known.len());
     proxy.ready(Instant::now() + Duration::from_secs(80));
     assert!(proxy.clients() > 0);
     proxy.ready(Instant::now() + Duration::from_secs(95));
     assert_eq!(proxy.clients(), 0);
-    assert_eq!(
-        proxy.timeout(Instant::now()),
-        None,
-        "nothing to sweep, nothing to wake up for"
-    );
+    assert_eq!(proxy.timeout(Instant::now()), None, "nothing to sweep, nothing to wake up for");
 }
 
 #[test]

@@ -50,15 +50,9 @@ impl UdpProxy {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         // The reservation kept it small. The kernel limits it to net.core.rmem_max.
         sockopt::set_socket_recv_buffer_size(reserved.fd(), RECEIVE_BUFFER)?;
-        pktinfo::enable(reserved.fd())
-            .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::INVAL))?;
+        pktinfo::enable(reserved.fd()).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::INVAL))?;
         // Level-triggered: what one `ready` doesn't get through wakes the owner again.
-        epoll::add(
-            &epoll,
-            reserved.fd(),
-            EventData::new_u64(FRONT),
-            EventFlags::IN,
-        )?;
+        epoll::add(&epoll, reserved.fd(), EventData::new_u64(FRONT), EventFlags::IN)?;
         Ok(UdpProxy {
             epoll,
             reserved,
@@ -173,20 +167,11 @@ impl UdpProxy {
             self.paths.push(None);
             self.paths.len() - 1
         });
-        if let Err(errno) = epoll::add(
-            &self.epoll,
-            &socket,
-            EventData::new_u64(number as u64),
-            EventFlags::IN,
-        ) {
+        if let Err(errno) = epoll::add(&self.epoll, &socket, EventData::new_u64(number as u64), EventFlags::IN) {
             self.free.push(number);
             return Err(errno);
         }
-        self.paths[number] = Some(Path {
-            client,
-            socket,
-            last_used: now,
-        });
+        self.paths[number] = Some(Path { client, socket, last_used: now });
         self.numbers.insert(client, number);
         Ok(number)
     }
@@ -203,13 +188,7 @@ impl UdpProxy {
     }
 
     fn forget_longest_silent(&mut self) {
-        if let Some(client) = self
-            .paths
-            .iter()
-            .flatten()
-            .min_by_key(|path| path.last_used)
-            .map(|path| path.client)
-        {
+        if let Some(client) = self.paths.iter().flatten().min_by_key(|path| path.last_used).map(|path| path.client) {
             self.forget(client);
         }
     }

@@ -12,8 +12,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use netsetup::{
-    Backend, Endpoint, Facts, Host, Live, NewNetns, Op, PortMapping, Protocol, PublishMode,
-    Residue, Undone, apply, plan_endpoint, plan_network, undo,
+    Backend, Endpoint, Facts, Host, Live, NewNetns, Op, PortMapping, Protocol, PublishMode, Residue, Undone, apply,
+    plan_endpoint, plan_network, undo,
 };
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -31,15 +31,8 @@ pub struct Machine {
 impl Machine {
     pub fn new() -> Machine {
         let netns = NewNetns::create().unwrap();
-        let path = format!(
-            "--net=/proc/{}/fd/{}",
-            std::process::id(),
-            netns.fd().as_raw_fd()
-        );
-        let init = Command::new("nsenter")
-            .args([&path, "sleep", "1000"])
-            .spawn()
-            .unwrap();
+        let path = format!("--net=/proc/{}/fd/{}", std::process::id(), netns.fd().as_raw_fd());
+        let init = Command::new("nsenter").args([&path, "sleep", "1000"]).spawn().unwrap();
         let machine = Machine { netns, init };
         let ours = ns_of("self/task").unwrap_or_default();
         let there = || ns_of(&machine.init.id().to_string());
@@ -72,15 +65,11 @@ impl Drop for Machine {
 }
 
 fn ns_of(task: &str) -> Option<String> {
-    std::fs::read_link(format!("/proc/{task}/ns/net"))
-        .ok()
-        .map(|path| path.to_string_lossy().into_owned())
+    std::fs::read_link(format!("/proc/{task}/ns/net")).ok().map(|path| path.to_string_lossy().into_owned())
 }
 
 pub fn within<T>(netns: BorrowedFd, work: impl FnOnce() -> T) -> T {
-    let own: OwnedFd = std::fs::File::open("/proc/thread-self/ns/net")
-        .unwrap()
-        .into();
+    let own: OwnedFd = std::fs::File::open("/proc/thread-self/ns/net").unwrap().into();
     setns(netns, CloneFlags::CLONE_NEWNET).unwrap();
     let result = work();
     setns(own.as_fd(), CloneFlags::CLONE_NEWNET).unwrap();
@@ -114,12 +103,8 @@ impl TestHost {
              ip addr add {HOST}/24 dev eth1; ip link set eth1 up",
             pid = outside.pid()
         ));
-        outside.sh(&format!(
-            "set -e; ip link set lo up; ip addr add {OUTSIDE}/24 dev eth0; ip link set eth0 up"
-        ));
-        wait_for("the wire to the outside", || {
-            sh("cat /sys/class/net/eth1/operstate").trim() == "up"
-        });
+        outside.sh(&format!("set -e; ip link set lo up; ip addr add {OUTSIDE}/24 dev eth0; ip link set eth0 up"));
+        wait_for("the wire to the outside", || sh("cat /sys/class/net/eth1/operstate").trim() == "up");
         let network = netsetup::Network {
             name: "bridge".into(),
             bridge: "docker0".into(),
@@ -129,12 +114,7 @@ impl TestHost {
             table: "minidock".into(),
             backend,
         };
-        TestHost {
-            host: Host::open().unwrap(),
-            outside,
-            network,
-            journal: Vec::new(),
-        }
+        TestHost { host: Host::open().unwrap(), outside, network, journal: Vec::new() }
     }
 
     pub fn facts(&mut self) -> Facts {
@@ -145,17 +125,8 @@ impl TestHost {
     pub fn up(&mut self) -> Vec<Op> {
         let facts = self.facts();
         let ops = plan_network(&self.network, &facts).unwrap();
-        self.journal
-            .extend(ops.iter().filter_map(|op| op.residue(None)));
-        apply(
-            &ops,
-            &mut Live {
-                host: &mut self.host,
-                netns: None,
-                init_pid: None,
-            },
-        )
-        .unwrap();
+        self.journal.extend(ops.iter().filter_map(|op| op.residue(None)));
+        apply(&ops, &mut Live { host: &mut self.host, netns: None, init_pid: None }).unwrap();
         ops
     }
 
@@ -181,31 +152,16 @@ impl TestHost {
         self.try_container(number, ports).unwrap()
     }
 
-    pub fn try_container(
-        &mut self,
-        number: u8,
-        ports: &[PortMapping],
-    ) -> netsetup::Result<Container> {
+    pub fn try_container(&mut self, number: u8, ports: &[PortMapping]) -> netsetup::Result<Container> {
         self.up();
         let endpoint = self.endpoint(number, ports);
         let mut machine = Machine::new();
         let ops = plan_endpoint(&self.network, &endpoint);
         let pid = machine.pid();
         let journal: Vec<Residue> = ops.iter().filter_map(|op| op.residue(Some(pid))).collect();
-        let result = apply(
-            &ops,
-            &mut Live {
-                host: &mut self.host,
-                netns: Some(&mut machine.netns),
-                init_pid: Some(pid),
-            },
-        );
-        let container = Container {
-            machine,
-            address: endpoint.address,
-            ops,
-            journal,
-        };
+        let result =
+            apply(&ops, &mut Live { host: &mut self.host, netns: Some(&mut machine.netns), init_pid: Some(pid) });
+        let container = Container { machine, address: endpoint.address, ops, journal };
         match result {
             Ok(()) => Ok(container),
             Err(error) => {
@@ -217,26 +173,15 @@ impl TestHost {
 
     /// The process dies, then the journal is undone.
     pub fn remove(&mut self, container: Container) -> Vec<Undone> {
-        let Container {
-            machine, journal, ..
-        } = container;
+        let Container { machine, journal, .. } = container;
         drop(machine);
         let journal: Vec<Residue> = journal.into_iter().rev().collect();
-        undo(&journal, &mut self.host)
-            .into_iter()
-            .map(|result| result.unwrap())
-            .collect()
+        undo(&journal, &mut self.host).into_iter().map(|result| result.unwrap()).collect()
     }
 
     pub fn down(&mut self) -> Vec<Undone> {
-        let journal: Vec<Residue> = std::mem::take(&mut self.journal)
-            .into_iter()
-            .rev()
-            .collect();
-        undo(&journal, &mut self.host)
-            .into_iter()
-            .map(|result| result.unwrap())
-            .collect()
+        let journal: Vec<Residue> = std::mem::take(&mut self.journal).into_iter().rev().collect();
+        undo(&journal, &mut self.host).into_iter().map(|result| result.unwrap()).collect()
     }
 }
 
@@ -249,37 +194,18 @@ pub struct Container {
 
 pub fn tcp(host_address: &str, host_port: u16, container_port: u16) -> PortMapping {
     let host_address = host_address.parse().unwrap();
-    PortMapping {
-        protocol: Protocol::Tcp,
-        host_address,
-        host_port,
-        container_port,
-        mode: PublishMode::Dnat,
-    }
+    PortMapping { protocol: Protocol::Tcp, host_address, host_port, container_port, mode: PublishMode::Dnat }
 }
 
 pub fn udp(host_address: &str, host_port: u16, container_port: u16) -> PortMapping {
-    PortMapping {
-        protocol: Protocol::Udp,
-        ..tcp(host_address, host_port, container_port)
-    }
+    PortMapping { protocol: Protocol::Udp, ..tcp(host_address, host_port, container_port) }
 }
 
 /// Runs a script in the thread's namespaces; panics with its output when it fails.
 pub fn sh(script: &str) -> String {
-    let output = Command::new("sh")
-        .args(["-c", script])
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+    let output = Command::new("sh").args(["-c", script]).stdin(Stdio::null()).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(
-        output.status.success(),
-        "{script}\n{}\n{}{}",
-        output.status,
-        text(&output.stdout),
-        text(&output.stderr)
-    );
+    assert!(output.status.success(), "{script}\n{}\n{}{}", output.status, text(&output.stdout), text(&output.stderr));
     text(&output.stdout)
 }
 
@@ -316,8 +242,7 @@ pub fn serve_udp(port: u16) {
 /// Asks a server from the thread's namespace: the address that it saw us with.
 pub fn ask_tcp(address: Ipv4Addr, port: u16, patience_ms: u64) -> io::Result<String> {
     let patience = Duration::from_millis(patience_ms);
-    let mut stream =
-        TcpStream::connect_timeout(&SocketAddr::V4(SocketAddrV4::new(address, port)), patience)?;
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::V4(SocketAddrV4::new(address, port)), patience)?;
     stream.set_read_timeout(Some(patience))?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
@@ -325,20 +250,10 @@ pub fn ask_tcp(address: Ipv4Addr, port: u16, patience_ms: u64) -> io::Result<Str
 }
 
 pub fn ask_udp(address: Ipv4Addr, port: u16, patience_ms: u64) -> io::Result<String> {
-    ask_udp_on(
-        &UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?,
-        address,
-        port,
-        patience_ms,
-    )
+    ask_udp_on(&UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?, address, port, patience_ms)
 }
 
-pub fn ask_udp_on(
-    socket: &UdpSocket,
-    address: Ipv4Addr,
-    port: u16,
-    patience_ms: u64,
-) -> io::Result<String> {
+pub fn ask_udp_on(socket: &UdpSocket, address: Ipv4Addr, port: u16, patience_ms: u64) -> io::Result<String> {
     socket.set_read_timeout(Some(Duration::from_millis(patience_ms)))?;
     socket.send_to(b"who am I?", (address, port))?;
     let mut bytes = [0; 64];
