@@ -7,6 +7,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::journal::Journal;
@@ -21,6 +22,8 @@ pub struct Cleaner {
 
 const NOTHING_TO_DO: u8 = b'q';
 const ENDED: u8 = b'e';
+/// A start has the processors for itself: it takes a few milliseconds.
+const PAUSE_NS: i64 = 50_000_000;
 
 impl Cleaner {
     /// Forks it. It keeps nothing open but the journal and the pipe: whoever waits for the end of the client's
@@ -32,8 +35,10 @@ impl Cleaner {
             Fork::Child => {
                 sys::close_all_but(&[sleep.as_fd(), journal.as_fd()]);
                 std::mem::forget(wake);
-                // Off the path of the start that runs meanwhile: what an earlier crash left. Its own container's
-                // journal is locked, so it isn't touched. A problem is told by the next command that lists containers.
+                // What an earlier crash left, off the path of the start that runs meanwhile. Its own container's journal is
+                // locked, so it isn't touched. A problem is told by the next command that lists containers.
+                let pause = Timespec { tv_sec: 0, tv_nsec: PAUSE_NS };
+                let _ = poll(&mut [PollFd::new(&sleep, PollFlags::IN)], Some(&pause));
                 recover::recover_all(roots);
                 let mut order = [0u8; 5];
                 let woken = loop {

@@ -31,8 +31,6 @@ echo 67108864 > /sys/fs/cgroup/minidock/c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00
 echo 67108864 > /sys/fs/cgroup/minidock/c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00/memory.swap.max
 # --cpus 0.5: microseconds of CPU time in each period
 echo '50000 100000' > /sys/fs/cgroup/minidock/c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00/cpu.max
-# cgroup2 has no devices file; no plain shell command does this (bpftool cgroup attach, with a compiled program)
-# bpf(2): a device filter for /sys/fs/cgroup/minidock/c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00: deny a, deny c 10:229 rwm, allow c *:* m, allow b *:* m, allow c 1:3 rwm, allow c 1:8 rwm, allow c 1:7 rwm, allow c 5:0 rwm, allow c 1:5 rwm, allow c 1:9 rwm, allow c 136:* rwm, allow c 5:2 rwm, allow c 5:1 rwm
 # a process that holds the container's namespaces (clone3 with CLONE_NEW… in minidock)
 unshare --mount --propagation unchanged --uts --ipc --net --pid --fork --kill-child sh -c 'trap "exec unshare --cgroup sleep infinity" USR1; while :; do sleep 0.05; done' &
 # its pid on the host
@@ -83,6 +81,8 @@ nsenter -t $pid -a -- ln -s /proc/kcore "$root/dev/core"
 nsenter -t $pid -a -- sh -c 'for path; do if [ -e "$0$path" ]; then mount --rbind "$0$path" "$0$path" && mount -o remount,bind,ro "$0$path"; fi; done' "$root" /proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger
 # what these show is the host's business: files look empty, folders too
 nsenter -t $pid -a -- sh -c 'for path; do if [ -d "$path" ]; then mount -t tmpfs -o ro tmpfs "$path"; elif [ -e "$path" ]; then mount --bind "$0" "$path"; fi; done' "$root/dev/null" "$root/proc/acpi" "$root/proc/asound" "$root/proc/interrupts" "$root/proc/kcore" "$root/proc/keys" "$root/proc/latency_stats" "$root/proc/sched_debug" "$root/proc/scsi" "$root/proc/timer_list" "$root/proc/timer_stats"
+# cgroup2 has no devices file; no plain shell command does this (bpftool cgroup attach, with a compiled program)
+# bpf(2): a device filter for /sys/fs/cgroup/minidock/c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00: deny a, deny c 10:229 rwm, allow c *:* m, allow b *:* m, allow c 1:3 rwm, allow c 1:8 rwm, allow c 1:7 rwm, allow c 5:0 rwm, allow c 1:5 rwm, allow c 1:9 rwm, allow c 136:* rwm, allow c 5:2 rwm, allow c 5:1 rwm
 # a virtual cable: one end on the host, the other in the container
 ip link add vethc0ffee0 mtu 1500 type veth peer name eth0 address 02:42:ac:11:00:02 mtu 1500 netns $pid
 # note whose cable it is
