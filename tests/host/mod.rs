@@ -228,6 +228,11 @@ impl TestHost {
         self.finished = true;
     }
 
+    /// Kills every process that was started on this host, containers included.
+    pub fn kill_everything(&self) {
+        residue::kill_all(&self.host, &self.outside, &self.base, &self.mark);
+    }
+
     /// Ends a host that was changed by hand: what is left isn't the engine's.
     pub fn discard(mut self) {
         self.finished = true;

@@ -377,13 +377,7 @@ fn machine() -> BTreeSet<String> {
 /// Takes away what a failed test left: its processes, groups and files. The namespaces go with their last user.
 pub fn destroy(host: &Namespaces, outside: &Namespaces, base: &Path, mark: &str) {
     let own = names_in(&base.join("root/containers"));
-    super::within(Duration::from_secs(5), || {
-        let left = processes(&[host.inode(), outside.inode()], base, mark);
-        for pid in left.keys() {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(*pid as i32), nix::sys::signal::Signal::SIGKILL);
-        }
-        left.is_empty()
-    });
+    kill_all(host, outside, base, mark);
     if !own.is_empty() {
         host.run(|| {
             for group in cgroup_folders().iter().filter(|path| own.iter().any(|id| path.contains(id.as_str()))) {
@@ -392,6 +386,18 @@ pub fn destroy(host: &Namespaces, outside: &Namespaces, base: &Path, mark: &str)
         });
     }
     let _ = std::fs::remove_dir_all(base);
+}
+
+/// Kills all processes of a host, until there are none.
+pub fn kill_all(host: &Namespaces, outside: &Namespaces, base: &Path, mark: &str) {
+    super::within(Duration::from_secs(5), || {
+        let left = processes(&[host.inode(), outside.inode()], base, mark);
+        for pid in left.keys() {
+            let pid = nix::unistd::Pid::from_raw(*pid as i32);
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        }
+        left.is_empty()
+    });
 }
 
 fn remove_group(group: &Path) {
