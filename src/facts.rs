@@ -13,12 +13,14 @@ use crate::commands::Engine;
 use crate::containers;
 use crate::host_netns;
 use crate::plan::limits::DeviceNumbers;
+use crate::plan::paths::ContainerFolder;
 use crate::process::Process;
 use crate::request::RunRequest;
 use crate::request::mounts::Mount;
 use crate::request::namespaces::{Ipc, Pid};
 use crate::request::network::NetworkMode;
 use crate::state::State;
+use crate::view;
 
 /// Name of the network that containers are in unless told otherwise.
 pub const DEFAULT_NETWORK: &str = "bridge";
@@ -86,6 +88,8 @@ pub struct Facts {
     pub joined_pid: Option<Joined>,
     /// `--ipc container:X`.
     pub joined_ipc: Option<Joined>,
+    /// The host's path of X's `/dev/shm`.
+    pub joined_shm: Option<PathBuf>,
 }
 
 /// Reads what the request needs.
@@ -105,12 +109,6 @@ pub fn read(engine: &Engine, request: &RunRequest, host: &mut Host) -> Result<Fa
     let join = |wanted: Option<&str>| wanted.map(|name| joined(engine, name)).transpose();
     let net = if let NetworkMode::Container(name) = mode { Some(name.as_str()) } else { None };
     let pid = if let Pid::Container(name) = &request.namespaces.pid { Some(name.as_str()) } else { None };
-    if matches!(request.namespaces.ipc, Ipc::Container(_)) {
-        bail!(
-            "--ipc container:NAME is not supported yet: the other container's /dev/shm can't be shared; use --ipc host for \
-             both, or -v with a common folder on a tmpfs"
-        );
-    }
     let ipc = if let Ipc::Container(name) = &request.namespaces.ipc { Some(name.as_str()) } else { None };
     Ok(Facts {
         runtime: runtime::Facts::read()?,
@@ -125,6 +123,7 @@ pub fn read(engine: &Engine, request: &RunRequest, host: &mut Host) -> Result<Fa
         missing_sources: missing_sources(request)?,
         joined_net: join(net)?,
         joined_pid: join(pid)?,
+        joined_shm: ipc.map(|name| shared_memory(engine, name)).transpose()?,
         joined_ipc: join(ipc)?,
     })
 }
@@ -163,6 +162,22 @@ fn joined(engine: &Engine, name: &str) -> Result<Joined> {
         .with_context(|| format!("cannot join the namespaces of container {name}"))?;
     let process = state.process.ok_or_else(|| anyhow!("container {name} is not running"))?;
     Ok(Joined { process, hostname: state.config.hostname, etc_folder: state.etc_folder, id: state.id })
+}
+
+/// docker: only a container that says so shares its memory.
+fn shared_memory(engine: &Engine, name: &str) -> Result<PathBuf> {
+    let state = containers::find_running(&engine.roots, name)
+        .with_context(|| format!("cannot join the IPC namespace of container {name}"))?;
+    match view::request(&state)?.namespaces.ipc {
+        Ipc::Shareable => Ok(ContainerFolder::new(&engine.roots.container(&state.id)).shared_memory()),
+        Ipc::Host => Ok(PathBuf::from("/dev/shm")),
+        Ipc::Container(owner) => {
+            bail!("container {name} has the IPC namespace of {owner}: use --ipc container:{owner}")
+        }
+        Ipc::Private | Ipc::None => {
+            bail!("cannot join IPC of container {name}: non-shareable IPC; start that one with --ipc shareable")
+        }
+    }
 }
 
 /// systemd-resolved's stub on 127.0.0.53 can't be reached from a container; its real servers are in another file.

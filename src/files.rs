@@ -1,16 +1,20 @@
 //! The files family: folders and small files below the root, and names.
 //!
 //! What is inside a container's folder goes with the folder, which is the residue that the reservation journals; so
-//! these operations name none of their own.
+//! most of these operations name none of their own.
 
+use std::ffi::CString;
 use std::fs::{self, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::explain::{Command, quote};
+use crate::residue::Residue;
 use crate::roots::Roots;
 
 /// An operation on files.
@@ -31,6 +35,14 @@ pub enum Op {
         /// Its path.
         path: PathBuf,
     },
+    /// A tmpfs of the host's mount namespace: the `/dev/shm` of `--ipc shareable`, for other containers to bind. It's the
+    /// one mount that isn't in the container's own namespace, so it leaves a residue.
+    SharedMemory {
+        /// Where; made.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
     /// A file that must not exist yet.
     File {
         /// Its path.
@@ -45,6 +57,14 @@ pub enum Op {
 }
 
 impl Op {
+    /// What stays beside the container's folder.
+    pub fn residue(&self) -> Option<Residue> {
+        match self {
+            Op::SharedMemory { path, .. } => Some(Residue::Mount { path: path.clone() }),
+            Op::Folder { .. } | Op::Source { .. } | Op::File { .. } => None,
+        }
+    }
+
     /// The command a person would type.
     pub fn explain(&self) -> Vec<Command> {
         match self {
@@ -54,6 +74,10 @@ impl Op {
             Op::Source { path } => vec![(
                 format!("mkdir -p {}", quote(path)),
                 "the source of -v is not there: docker makes it, and so does minidock".to_string(),
+            )],
+            Op::SharedMemory { path, bytes } => vec![(
+                format!("mkdir -p {0} && mount -t tmpfs -o {1} shm {0}", quote(path), shm_options(*bytes)),
+                "a /dev/shm that other containers may share".to_string(),
             )],
             Op::File { path, text, mode, why } => {
                 let path = quote(path);
@@ -75,10 +99,35 @@ pub fn apply(ops: &[Op]) -> Result<()> {
                     .with_context(|| cannot_make("folder", path))?;
             }
             Op::Source { path } => fs::create_dir_all(path).with_context(|| cannot_make("folder", path))?,
+            Op::SharedMemory { path, bytes } => mount_shared_memory(path, *bytes)?,
             Op::File { path, text, mode, .. } => write_new(path, text.as_bytes(), *mode)?,
         }
     }
     Ok(())
+}
+
+fn shm_options(bytes: u64) -> String {
+    format!("nosuid,nodev,noexec,mode=1777,size={bytes}")
+}
+
+fn mount_shared_memory(path: &Path, bytes: u64) -> Result<()> {
+    let what = || format!("cannot mount the shared memory {}", path.display());
+    fs::DirBuilder::new().mode(0o700).create(path).with_context(what)?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let options = CString::new(format!("mode=1777,size={bytes}")).with_context(what)?;
+    mount("shm", path, "tmpfs", flags, options.as_c_str()).with_context(what)
+}
+
+/// Unmounts what [`Op::SharedMemory`] has mounted.
+pub fn remove_mount(roots: &Roots, path: &Path) -> Result<()> {
+    if !path.starts_with(roots.containers()) {
+        bail!("{} is no mount of this root's containers; left alone", path.display());
+    }
+    match unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        // EINVAL: nothing is mounted there.
+        Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("cannot unmount {}", path.display())),
+    }
 }
 
 fn cannot_make(what: &str, path: &Path) -> String {

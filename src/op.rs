@@ -21,7 +21,7 @@ impl Op {
     /// What stays on the host when every process is dead. `init_pid` is known once the container's init has been made.
     pub fn residue(&self, init_pid: Option<u32>) -> Option<Residue> {
         match self {
-            Op::Files(_) => None, // in the container's folder, which the reservation has journaled
+            Op::Files(op) => op.residue(),
             Op::Cgroup(op) => op.residue().map(Residue::Cgroup),
             Op::Net(op) => op.residue(init_pid).map(Residue::Net),
         }

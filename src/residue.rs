@@ -21,6 +21,11 @@ pub enum Residue {
         /// The folder's path.
         path: PathBuf,
     },
+    /// A mount in the host's mount namespace.
+    Mount {
+        /// Where.
+        path: PathBuf,
+    },
     /// A container's name, a symbolic link to its id.
     Name {
         /// The name.
@@ -89,6 +94,7 @@ fn undo_family(roots: &Roots, netns: Option<u64>, run: &[Residue]) -> Result<(),
                 Ok(())
             }
             Residue::Folder { path } => files::remove_folder(roots, path),
+            Residue::Mount { path } => files::remove_mount(roots, path),
             Residue::Name { name, id } => files::remove_name(roots, name, id),
             Residue::Lease { network, address, id } => {
                 netsetup::lease::release(&roots.leases(network), id, *address).map(|_| ()).map_err(Into::into)

@@ -22,6 +22,7 @@ use crate::explain::Command;
 use crate::facts::Facts;
 use crate::files;
 use crate::op::Op;
+use crate::request::namespaces::Ipc;
 use crate::request::network::NetworkMode;
 use crate::request::{LogDriver, RunRequest, signal};
 use crate::reservation::Reservation;
@@ -279,5 +280,7 @@ fn etc_files(
         ops.append(&mut files);
     }
     let sources = facts.missing_sources.iter().map(|path| files::Op::Source { path: path.clone() });
-    Ok(sources.chain(ops).map(Op::Files).collect())
+    let shm = (request.namespaces.ipc == Ipc::Shareable)
+        .then(|| files::Op::SharedMemory { path: folder.shared_memory(), bytes: request.shm_bytes });
+    Ok(sources.chain(shm).chain(ops).map(Op::Files).collect())
 }

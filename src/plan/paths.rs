@@ -27,6 +27,11 @@ impl ContainerFolder {
         self.0.join("merged")
     }
 
+    /// `/dev/shm` of the container, with `--ipc shareable`.
+    pub fn shared_memory(&self) -> PathBuf {
+        self.0.join("shm")
+    }
+
     /// `/etc/hosts` of the container.
     pub fn hosts(&self) -> PathBuf {
         self.0.join("hosts")

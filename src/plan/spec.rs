@@ -261,8 +261,17 @@ fn mounts(request: &RunRequest, image: &ImageFacts, facts: &Facts, folder: &Cont
             replace(&mut mounts, bind(Path::new("/dev/shm"), Path::new("/dev/shm"), &["rbind", "rprivate"]));
             // No bind for /dev/mqueue: a new mqueue mount shows the ipc namespace of its maker, which is the host's.
         }
+        Ipc::Shareable => {
+            let source = folder.shared_memory();
+            replace(&mut mounts, bind(&source, Path::new("/dev/shm"), &["rbind", "rprivate"]));
+        }
+        Ipc::Container(_) => {
+            if let Some(source) = &facts.joined_shm {
+                replace(&mut mounts, bind(source, Path::new("/dev/shm"), &["rbind", "rprivate"]));
+            }
+        }
         Ipc::None => mounts.retain(|mount| mount.destination() != Path::new("/dev/shm")),
-        _ => {}
+        Ipc::Private => {}
     }
     let etc =
         facts.joined_net.as_ref().map_or_else(|| folder.clone(), |joined| ContainerFolder::new(&joined.etc_folder));

@@ -91,6 +91,7 @@ fn facts(cgroup: Layout) -> Facts {
         joined_net: None,
         joined_pid: None,
         joined_ipc: None,
+        joined_shm: None,
     }
 }
 
