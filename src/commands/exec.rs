@@ -4,7 +4,6 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 
 use anyhow::{Context, Result, anyhow, bail};
 use oci_spec::runtime::{LinuxCapabilities, Process, Spec};
@@ -13,9 +12,10 @@ use runtime::exec::{Target, spawn};
 use runtime::init::{Running, Stdio};
 
 use crate::cli::ExecArgs;
-use crate::client::{self, Client, Ended};
+use crate::client::{self, Ended};
 use crate::containers;
 use crate::error::Failure;
+use crate::monitor::fork::{Connection, Mode, fork};
 use crate::monitor::relay::{self, Relay};
 use crate::monitor::send;
 use crate::plan::paths::ContainerFolder;
@@ -24,8 +24,7 @@ use crate::request::{ExecRequest, RunRequest, Surroundings, environment};
 use crate::roots::Roots;
 use crate::state::State;
 use crate::streams::{self, Streams};
-use crate::sys::{self, Fork};
-use crate::terminal::{self, Saved};
+use crate::terminal;
 use crate::view;
 use crate::wire;
 
@@ -40,7 +39,12 @@ pub fn exec(roots: &Roots, args: &ExecArgs) -> Result<u8> {
         serde_json::from_slice(&std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?)
             .with_context(|| format!("{} is damaged", path.display()))?;
     let program = Program { process: process(&request, &run_request, &spec)?, spec, state, request, run_request };
-    match client::run(fork_relay(program)?, &mut || Ok(()))? {
+    let ExecRequest { detach, interactive, terminal, .. } = program.request;
+    // docker: the input of a detached program is empty.
+    let mode = Mode { detach, interactive: interactive && !detach, terminal };
+    let size = terminal::size(io::stdin().as_fd());
+    let client = fork(mode, |connection| relay(&program, connection, size))?;
+    match client::run(client, &mut || Ok(()))? {
         Ended::Detached => Ok(0),
         Ended::Exit(code) => Ok(code as u8),
         Ended::Failed { code, message } => {
@@ -93,56 +97,8 @@ fn process(request: &ExecRequest, run: &RunRequest, spec: &Spec) -> Result<Proce
     Ok(process)
 }
 
-fn fork_relay(program: Program) -> Result<Client> {
-    let (ours, relays) = UnixStream::pair().context("cannot make the socket to the relay")?;
-    let request = &program.request;
-    let (detach, interactive, with_terminal) = (request.detach, request.interactive, request.terminal);
-    let (stdin, stdin_pipe) = match interactive && !with_terminal && !detach {
-        true => {
-            let (reader, writer) = streams::pipe()?;
-            (Some(reader), Some(writer))
-        }
-        false => (None, None),
-    };
-    let saved = match with_terminal && !detach {
-        true => Saved::new(io::stdin().as_fd())?,
-        false => None,
-    };
-    let size = terminal::size(io::stdin().as_fd());
-    let blocked = client::forwarded_signals();
-    blocked.thread_block().context("cannot block signals")?;
-    match sys::fork().context("cannot fork the relay")? {
-        Fork::Child => {
-            std::mem::forget((ours, stdin_pipe)); // closed below
-            let _ = blocked.thread_unblock();
-            let _ = rustix::process::setsid();
-            let mut keep = vec![relays.as_fd()];
-            keep.extend(stdin.iter().map(AsFd::as_fd));
-            keep.extend(saved.iter().map(Saved::fd));
-            sys::close_all_but(&keep);
-            let _ = rustix::process::chdir("/");
-            sys::exit_now(relay(&program, relays, stdin, saved, size))
-        }
-        Fork::Parent => {
-            drop((relays, stdin));
-            Ok(Client {
-                monitor: ours,
-                stdin_pipe,
-                terminal: with_terminal && !detach,
-                interactive: with_terminal && interactive && !detach,
-                detach,
-            })
-        }
-    }
-}
-
-fn relay(
-    program: &Program,
-    client: UnixStream,
-    stdin: Option<std::os::fd::OwnedFd>,
-    terminal: Option<Saved>,
-    size: (u16, u16),
-) -> i32 {
+fn relay(program: &Program, connection: Connection, size: (u16, u16)) -> i32 {
+    let Connection { client, stdin, terminal, .. } = connection;
     let (running, outputs) = match streams::leave_stdio().and_then(|()| start(program, stdin, size)) {
         Ok(started) => started,
         Err(error) => {

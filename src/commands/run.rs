@@ -2,9 +2,8 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -12,15 +11,14 @@ use images::Store;
 
 use super::Engine;
 use crate::cli::RunArgs;
-use crate::client::{self, Client, Ended};
+use crate::client::{self, Ended};
 use crate::demo_image;
-use crate::monitor::{self, Connection};
+use crate::monitor;
+use crate::monitor::fork::{Mode, fork};
 use crate::names;
 use crate::request::{ImageSource, RunRequest, Surroundings};
 use crate::start::{self, Order};
-use crate::streams;
-use crate::sys::{self, Fork};
-use crate::terminal::{self, Saved};
+use crate::terminal;
 
 /// Runs a container; the exit code is its program's.
 pub fn run(engine: Engine, args: RunArgs) -> Result<u8> {
@@ -40,8 +38,11 @@ pub fn run(engine: Engine, args: RunArgs) -> Result<u8> {
     }
     let mut cid_file = order.request.cid_file.as_deref().map(CidFile::create).transpose()?;
     let (detach, id) = (order.request.detach, order.id.clone());
+    let request = &order.request;
+    let mode = Mode { detach, interactive: request.interactive, terminal: request.terminal };
+    let client = fork(mode, |connection| monitor::main(order, connection))?;
     let mut keep_cid = || cid_file.take().map_or(Ok(()), |cid_file| cid_file.keep(&id));
-    match client::run(fork_monitor(order)?, &mut keep_cid)? {
+    match client::run(client, &mut keep_cid)? {
         Ended::Detached => {
             if detach {
                 println!("{id}");
@@ -55,53 +56,6 @@ pub fn run(engine: Engine, args: RunArgs) -> Result<u8> {
         }
         // As a program that writes into a closed pipe ends.
         Ended::BrokenPipe => Ok(128 + libc::SIGPIPE as u8),
-    }
-}
-
-/// Forks the monitor and returns the client's side.
-fn fork_monitor(order: Order) -> Result<Client> {
-    let (ours, monitors) = UnixStream::pair().context("cannot make the socket to the monitor")?;
-    let (detach, interactive, with_terminal) =
-        (order.request.detach, order.request.interactive, order.request.terminal);
-    let (stdin, stdin_pipe) = match interactive && !with_terminal {
-        true => {
-            let (reader, writer) = streams::pipe()?;
-            (Some(reader), Some(writer))
-        }
-        false => (None, None),
-    };
-    let saved = match with_terminal && !detach {
-        true => Saved::new(io::stdin().as_fd())?,
-        false => None,
-    };
-    // Blocked before the fork: a signal between here and the client's loop waits instead of killing the client.
-    let blocked = client::forwarded_signals();
-    blocked.thread_block().context("cannot block signals")?;
-    match sys::fork().context("cannot fork the container's monitor")? {
-        Fork::Child => {
-            std::mem::forget(ours); // closed along with all else that isn't the monitor's
-            // Defaults again: whoever stops the monitor stops it.
-            let _ = blocked.thread_unblock();
-            let keep_stdin: Option<OwnedFd> = match detach {
-                true => stdin_pipe,
-                false => {
-                    std::mem::forget(stdin_pipe);
-                    None
-                }
-            };
-            let connection = Connection { client: monitors, stdin, keep_stdin, terminal: saved };
-            sys::exit_now(monitor::main(order, connection))
-        }
-        Fork::Parent => {
-            drop((monitors, stdin));
-            Ok(Client {
-                monitor: ours,
-                stdin_pipe: stdin_pipe.filter(|_| !detach),
-                terminal: with_terminal && !detach,
-                interactive: with_terminal && interactive && !detach,
-                detach,
-            })
-        }
     }
 }
 

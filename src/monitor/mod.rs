@@ -4,9 +4,10 @@
 //! how the program ended and undoes the journal. Its death kills PID 1; its [`cleaner`] then does the rest.
 
 pub mod cleaner;
+pub mod fork;
 pub mod relay;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use anyhow::Result;
@@ -22,34 +23,14 @@ use crate::residue::{self, Residue};
 use crate::start::{self, Container, Order};
 use crate::state::State;
 use crate::streams;
-use crate::sys;
 use crate::terminal::Saved;
 use crate::wire;
+use fork::Connection;
 use relay::{Ended, Relay};
-
-/// What the monitor gets from the client that forks it.
-pub struct Connection {
-    /// To the client.
-    pub client: UnixStream,
-    /// The reading end for the container's standard input.
-    pub stdin: Option<OwnedFd>,
-    /// The writing end, kept open for a detached `-i` container.
-    pub keep_stdin: Option<OwnedFd>,
-    /// The client's terminal.
-    pub terminal: Option<Saved>,
-}
 
 /// Makes the container, serves it until it ends, and takes it away. Returns this process's exit code.
 pub fn main(order: Order, connection: Connection) -> i32 {
-    // A session of its own: the terminal's ^C is for the client, which passes it on.
-    let _ = rustix::process::setsid();
     let Connection { client, stdin, keep_stdin, terminal } = connection;
-    // Whatever the caller has open (a lock, a jobserver, a test runner's pipe) isn't for a process that lives on.
-    let mut keep = vec![client.as_fd()];
-    keep.extend(stdin.iter().chain(&keep_stdin).map(AsFd::as_fd));
-    keep.extend(terminal.iter().map(Saved::fd));
-    sys::close_all_but(&keep);
-    let _ = rustix::process::chdir("/");
     let explain = order.request.explain;
     let mut say = |commands: &[Command]| {
         if explain {

@@ -1,0 +1,93 @@
+//! Forks the process that serves a program (a container's monitor, or the relay of `exec`) off its client.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use anyhow::{Context, Result};
+
+use crate::client::{self, Client};
+use crate::streams;
+use crate::sys::{self, Fork};
+use crate::terminal::Saved;
+
+/// What the new process gets from the client that forks it.
+pub struct Connection {
+    /// To the client.
+    pub client: UnixStream,
+    /// The reading end for the program's standard input.
+    pub stdin: Option<OwnedFd>,
+    /// The writing end, kept open for a detached `-i` program.
+    pub keep_stdin: Option<OwnedFd>,
+    /// The client's terminal.
+    pub terminal: Option<Saved>,
+}
+
+/// docker's three letters.
+#[derive(Debug, Clone, Copy)]
+pub struct Mode {
+    /// `-d`
+    pub detach: bool,
+    /// `-i`
+    pub interactive: bool,
+    /// `-t`
+    pub terminal: bool,
+}
+
+/// Forks. `serve` runs in the new process, whose exit code it returns; the caller becomes the client.
+pub fn fork(mode: Mode, serve: impl FnOnce(Connection) -> i32) -> Result<Client> {
+    let Mode { detach, interactive, terminal } = mode;
+    let (ours, theirs) = UnixStream::pair().context("cannot make the socket to the container's monitor")?;
+    let (stdin, stdin_pipe) = match interactive && !terminal {
+        true => {
+            let (reader, writer) = streams::pipe()?;
+            (Some(reader), Some(writer))
+        }
+        false => (None, None),
+    };
+    let saved = match terminal && !detach {
+        true => Saved::new(io::stdin().as_fd())?,
+        false => None,
+    };
+    // Blocked before the fork: a signal between here and the client's loop waits instead of killing the client.
+    let blocked = client::forwarded_signals();
+    blocked.thread_block().context("cannot block signals")?;
+    match sys::fork().context("cannot fork the container's monitor")? {
+        Fork::Child => {
+            // Defaults again: whoever stops the monitor stops it.
+            let _ = blocked.thread_unblock();
+            let keep_stdin = leave(ours, stdin_pipe, detach);
+            let connection = Connection { client: theirs, stdin, keep_stdin, terminal: saved };
+            settle_in(&connection);
+            sys::exit_now(serve(connection))
+        }
+        Fork::Parent => Ok(Client {
+            monitor: ours,
+            stdin_pipe: stdin_pipe.filter(|_| !detach),
+            terminal: terminal && !detach,
+            interactive: terminal && interactive && !detach,
+            detach,
+        }),
+    }
+}
+
+/// The client's ends aren't the new process's; they're closed with all the others by [`settle_in`].
+fn leave(ours: UnixStream, stdin_pipe: Option<OwnedFd>, detach: bool) -> Option<OwnedFd> {
+    std::mem::forget(ours);
+    if detach {
+        return stdin_pipe;
+    }
+    std::mem::forget(stdin_pipe);
+    None
+}
+
+/// A session of its own (the terminal's ^C is for the client, which passes it on), and nothing of what the caller has
+/// open: a lock, a jobserver or a test runner's pipe isn't for a process that lives on, nor is a working directory.
+fn settle_in(connection: &Connection) {
+    let _ = rustix::process::setsid();
+    let mut keep = vec![connection.client.as_fd()];
+    keep.extend(connection.stdin.iter().chain(&connection.keep_stdin).map(AsFd::as_fd));
+    keep.extend(connection.terminal.iter().map(Saved::fd));
+    sys::close_all_but(&keep);
+    let _ = rustix::process::chdir("/");
+}
