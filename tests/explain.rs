@@ -176,7 +176,8 @@ fn typed_by_hand(host: &TestHost, script: &str) -> (Running, u32) {
     std::fs::write(host.work.join("script"), script).unwrap();
     let shell = host.shell(&host.host, "exec sh -eu script").spawn();
     let mut pid = None;
-    let there = host::within(host::LIMIT, || {
+    // Many processes one after the other, in a VM without KVM on one core for each test.
+    let there = host::within(4 * host::LIMIT, || {
         pid = host.host.run(|| {
             let link = std::fs::read_link("/run/netns/box").ok()?;
             let pid = link.to_str()?.split('/').nth(2)?.parse::<u32>().ok()?;
