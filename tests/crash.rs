@@ -107,9 +107,11 @@ fn one_is_killed(firewall: Firewall, side: &str) {
         if number > WRITES_BEFORE_THE_CLEANER && number <= start {
             // The network's half-written journal is the network's: the next command sweeps it.
             let container_s = |line: &String| !line.ends_with("/journal.new");
-            let clean = || host.leftovers(Duration::ZERO).into_iter().filter(container_s).collect::<Vec<_>>();
-            host::within(Duration::from_secs(8), || clean().is_empty());
-            let left = clean();
+            let mut left = Vec::new();
+            host::within(Duration::from_secs(8), || {
+                left = host.leftovers(Duration::ZERO).into_iter().filter(container_s).collect();
+                left.is_empty()
+            });
             assert!(left.is_empty(), "the cleaner left, after {wish}:\n  {}", left.join("\n  "));
         }
         recover(host);

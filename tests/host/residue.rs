@@ -7,6 +7,7 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -25,6 +26,7 @@ pub struct Snapshot(BTreeMap<&'static str, BTreeSet<String>>);
 impl Snapshot {
     /// Everything as it is now. Takes about 30 ms.
     pub fn take(host: &Namespaces, outside: &Namespaces, base: &Path, mark: &str) -> Snapshot {
+        stale();
         let mut snapshot = host.run(network);
         let root = base.join("root");
         snapshot.0.insert("file", engine_files(&root));
@@ -309,14 +311,37 @@ fn processes(networks: &[u64], base: &Path, mark: &str) -> BTreeMap<u32, String>
 /// Groups named by a container's id that no live test host knows, in all hierarchies: empty ones, and those of own
 /// processes. (One with others' processes belongs to an engine beside the tests.)
 fn cgroups(own: &BTreeMap<u32, String>) -> BTreeSet<String> {
-    let known = live_ids();
+    // A container's folder is made before its groups and goes after them: looked at before and after the groups, it
+    // tells that they are known, whatever happens on other hosts meanwhile.
+    let mut known = live_ids();
+    let groups = cgroup_folders();
+    known.extend(live_ids());
     let left_over = |group: &String| {
         let members = std::fs::read_to_string(Path::new(group).join("cgroup.procs")).unwrap_or_default();
         let mut members = members.lines().filter_map(|pid| pid.parse().ok()).peekable();
-        !group.split('/').any(|part| known.contains(part))
-            && (members.peek().is_none() || members.any(|pid: u32| own.contains_key(&pid)))
+        let of_nobody_else = members.peek().is_none() || members.any(|pid: u32| own.contains_key(&pid));
+        let mut parts = group.split('/');
+        Path::new(group).exists() && of_nobody_else && !parts.any(|part| known.contains(part) || stale().contains(part))
     };
-    cgroup_folders().into_iter().filter(left_over).collect()
+    groups.into_iter().filter(left_over).collect()
+}
+
+/// The groups that an interrupted run of the tests has left before this process began: seen once more, they are no
+/// news. Those of net_cls are in no mounted hierarchy, but come to light with the next `--net-cls`.
+fn stale() -> &'static BTreeSet<String> {
+    static STALE: OnceLock<BTreeSet<String>> = OnceLock::new();
+    STALE.get_or_init(|| {
+        let hierarchies = std::fs::read_to_string("/proc/cgroups").unwrap_or_default();
+        let net_cls_is_active =
+            hierarchies.lines().any(|line| line.starts_with("net_cls\t") && !line.starts_with("net_cls\t0"));
+        let mut groups = cgroup_folders();
+        if net_cls_is_active {
+            groups.extend(super::namespaces::with_net_cls_mounted("/sys", cgroup_folders));
+        }
+        let known = live_ids();
+        let ids = groups.iter().filter_map(|group| group.rsplit('/').next()).map(String::from);
+        ids.filter(|id| !known.contains(id)).collect()
+    })
 }
 
 /// All folders in cgroup file systems that are named by a container's id.
