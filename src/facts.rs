@@ -12,6 +12,7 @@ use netsetup::{Backend, Host, Network};
 use crate::commands::Engine;
 use crate::containers;
 use crate::host_netns;
+use crate::network;
 use crate::plan::limits::DeviceNumbers;
 use crate::plan::paths::ContainerFolder;
 use crate::process::Process;
@@ -132,7 +133,7 @@ pub fn read(engine: &Engine, request: &RunRequest, host: &mut Host) -> Result<Fa
 /// own network namespace; elsewhere (a test host) nobody else can want them.
 pub fn default_network(engine: &Engine, machines_own: bool) -> Network {
     let own_names = machines_own && !engine.roots.is_default();
-    let mark = mark(&engine.roots.root);
+    let mark = network::mark(&engine.roots.root);
     let (bridge, gateway, table) = if own_names {
         let octet = 18 + (mark % 14) as u8;
         (format!("md{mark:08x}"), Ipv4Addr::new(172, octet, 0, 1), format!("minidock_{mark:08x}"))
@@ -149,12 +150,6 @@ pub fn default_network(engine: &Engine, machines_own: bool) -> Network {
         table,
         backend: engine.config.firewall.unwrap_or(Backend::Nftables),
     }
-}
-
-/// A number that is the same for the same root (FNV-1a, 32 bits).
-fn mark(root: &Path) -> u32 {
-    let bytes = root.as_os_str().as_encoded_bytes();
-    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
 fn joined(engine: &Engine, name: &str) -> Result<Joined> {
@@ -296,15 +291,4 @@ fn missing_sources(request: &RunRequest) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(missing)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_roots_mark_is_stable_and_its_own() {
-        assert_eq!(mark(Path::new("/a")), mark(Path::new("/a")));
-        assert_ne!(mark(Path::new("/a")), mark(Path::new("/b")));
-    }
 }

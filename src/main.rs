@@ -67,7 +67,7 @@ fn proxy(arguments: Vec<OsString>) -> ExitCode {
     match netsetup::proxy::run_by_hand(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("minidock proxy: {error}");
+            eprintln!("{error}");
             ExitCode::FAILURE
         }
     }

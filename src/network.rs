@@ -230,3 +230,20 @@ pub fn leads_traffic(residue: &Residue) -> Option<&netsetup::Residue> {
         _ => None,
     }
 }
+
+/// A number that is the same for the same root (FNV-1a, 32 bits).
+pub fn mark(root: &Path) -> u32 {
+    let bytes = root.as_os_str().as_encoded_bytes();
+    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_roots_mark_is_stable_and_its_own() {
+        assert_eq!(mark(Path::new("/a")), mark(Path::new("/a")));
+        assert_ne!(mark(Path::new("/a")), mark(Path::new("/b")));
+    }
+}

@@ -117,20 +117,21 @@ fn take_wanted_name(roots: &Roots, journal: &Journal, name: &str, id: &str) -> R
     bail!("the name {name} is taken again and again by others; choose another --name")
 }
 
-/// Leases an address, under the network's lock.
+/// Leases an address, under the network's lock. `found_bridge`: the bridge was there before this engine's first lease.
 pub fn take_address(
     roots: &Roots,
     journal: &Journal,
     network: &Network,
     id: &str,
     in_use: &BTreeSet<Ipv4Addr>,
+    found_bridge: bool,
 ) -> Result<Ipv4Addr> {
-    match try_address(roots, journal, network, id, in_use)? {
+    match try_address(roots, journal, network, id, in_use, found_bridge)? {
         Some(address) => Ok(address),
         None => {
             // Perhaps only dead containers' addresses are left: give those back, then look once more.
             recover::recover_all(roots);
-            try_address(roots, journal, network, id, in_use)?.ok_or_else(|| {
+            try_address(roots, journal, network, id, in_use, found_bridge)?.ok_or_else(|| {
                 let (subnet, length) = network.subnet();
                 anyhow!(
                     "network {} has no free address left in {subnet}/{length}; remove containers that you don't need",
@@ -147,10 +148,15 @@ fn try_address(
     network: &Network,
     id: &str,
     in_use: &BTreeSet<Ipv4Addr>,
+    found_bridge: bool,
 ) -> Result<Option<Ipv4Addr>> {
     let leases = roots.leases(&network.name);
     if !leases.is_dir() {
         files::ensure_folder(&leases)?;
+        if found_bridge {
+            // Another engine made the bridge and counts from its beginning; its idle containers can't be seen.
+            netsetup::lease::start_at(&leases, network, network::mark(&roots.root));
+        }
     }
     let _lock = network::lock(roots, &network.name)?;
     for address in netsetup::lease::candidates(&leases, network, in_use) {

@@ -163,9 +163,16 @@ impl Making<'_> {
             publish_mode(&self.order.engine, request, publish)
         })?;
         let address = match &self.facts.network {
-            Some((network, _)) => {
+            Some((network, facts)) => {
                 let in_use = netsetup::bridge_addresses_in_use(self.host, &network.bridge)?;
-                Some(reservation::take_address(roots, self.journal, network, &self.order.id, &in_use)?)
+                Some(reservation::take_address(
+                    roots,
+                    self.journal,
+                    network,
+                    &self.order.id,
+                    &in_use,
+                    facts.bridge.is_some(),
+                )?)
             }
             None => None,
         };
@@ -196,7 +203,7 @@ impl Making<'_> {
         let mounts = File::open(format!("/proc/{}/ns/mnt", starting.pid)).ok();
         let (starting, netns) = self.connect(&plan, starting, netns.as_mut()).map(|starting| (starting, netns))?;
         if request.explain {
-            (self.say)(&plan.commands_after_network());
+            (self.say)(&plan.commands_after_network(request.detach));
         }
         let gate_netns = netns.as_ref().map(NewNetns::fd);
         let (proxies, ports) = proxies(&reservation, sockets, gate_netns)?;
@@ -416,6 +423,6 @@ pub fn dry_run(order: &Order) -> Result<String> {
     commands.extend(plan.files.iter().chain(&plan.cgroup).flat_map(Op::explain));
     commands.extend(plan.init_commands());
     commands.extend(plan.endpoint.iter().flat_map(Op::explain));
-    commands.extend(plan.commands_after_network());
+    commands.extend(plan.commands_after_network(request.detach));
     Ok(format!("#!/bin/sh -eu\n{}", explain::script(&commands)))
 }

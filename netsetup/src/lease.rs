@@ -134,6 +134,14 @@ pub fn owner(dir: &Path, address: Ipv4Addr) -> Option<String> {
     fs::read_link(dir.join(address.to_string())).ok()?.into_os_string().into_string().ok()
 }
 
+/// Lets a new, empty folder of leases begin somewhere in the subnet: two engines on one bridge that both count from its
+/// first address give the same ones to containers that neither can see while they're silent. `mark`: the engine's own.
+pub fn start_at(dir: &Path, network: &Network, mark: u32) {
+    let (first, last) = (network.subnet().0.to_bits(), network.broadcast().to_bits());
+    let hosts = (last - first).saturating_sub(1).max(1);
+    write_cursor(dir, Ipv4Addr::from_bits(first + mark % hosts));
+}
+
 fn read_cursor(dir: &Path) -> Option<Ipv4Addr> {
     let mut bytes = [0; CURSOR_WIDTH];
     let length = fs::File::open(dir.join(CURSOR)).ok()?.read_at(&mut bytes, 0).ok()?;

@@ -102,6 +102,13 @@ impl Op {
                 fs::create_dir_all(NAMES).map_err(|error| Error::system(format!("create {NAMES}"), error))?;
                 link().map_err(|error| Error::system(what(), error))
             }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(Error::System {
+                what: what(),
+                source: error,
+                detail: Some(format!(
+                    "see `ip netns list`; choose another --name, or remove that one: ip netns del {name}"
+                )),
+            }),
             result => result.map_err(|error| Error::system(what(), error)),
         }
     }

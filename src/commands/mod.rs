@@ -31,6 +31,9 @@ pub struct Engine {
 
 /// Carries a command out; the exit code.
 pub fn dispatch(global: Global, command: Command) -> Result<u8> {
+    if !matches!(command, Command::Version(_)) {
+        need_root()?;
+    }
     let roots = Roots::new(global.root.as_deref());
     let mut config = Config::read(&roots.root).map_err(|why| anyhow!(why))?;
     if let Some(backend) = global.firewall {
@@ -85,11 +88,15 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     }
 }
 
-/// Makes the engine's folders, and refuses who can't be served.
-pub fn prepare(roots: &Roots) -> Result<()> {
+fn need_root() -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("minidock needs root: it makes namespaces, cgroups and firewall rules; run it with sudo");
     }
+    Ok(())
+}
+
+/// Makes the engine's folders.
+pub fn prepare(roots: &Roots) -> Result<()> {
     for folder in [roots.containers(), roots.names(), roots.run.clone()] {
         if !folder.is_dir() {
             files::ensure_folder(&folder)?;

@@ -16,9 +16,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, anyhow, bail};
 use netsetup::{Endpoint, Network};
 use oci_spec::runtime::Spec;
+use runtime::namespaces::Namespace;
 use runtime::{Bundle, Rootfs, Seccomp};
 
-use crate::explain::Command;
+use crate::explain::{Command, quote};
 use crate::facts::Facts;
 use crate::files;
 use crate::op::Op;
@@ -104,7 +105,8 @@ pub fn plan(
         own.into_iter().partition(|op| matches!(op, runtime::cgroup::Op::DeviceProgram { .. }));
     let endpoint = endpoint(facts, reservation);
     let mut host_lane: Vec<Op> = filters.into_iter().map(Op::Cgroup).collect();
-    host_lane.extend(endpoint_ops(facts, endpoint.as_ref()));
+    let own_namespace = runtime.namespaces.net == Namespace::New;
+    host_lane.extend(endpoint_ops(facts, endpoint.as_ref(), own_namespace, &reservation.name));
     Ok(Plan {
         files: etc_files(request, image, facts, reservation, &folder, &volumes)?,
         network: endpoint.as_ref().and(facts.network.as_ref()).map(|(network, _)| network.clone()),
@@ -127,10 +129,36 @@ impl Plan {
         ops.iter().filter(|op| !matches!(op, runtime::Op::Cgroup(_))).flat_map(runtime::Op::explain).collect()
     }
 
-    /// The init lane from there on.
-    pub fn commands_after_network(&self) -> Vec<Command> {
-        self.runtime.ops_after_go().iter().flat_map(runtime::Op::explain).collect()
+    /// The init lane from there on, and the proxies. `detach`: the script goes on while the program runs.
+    pub fn commands_after_network(&self, detach: bool) -> Vec<Command> {
+        let ops = self.runtime.ops_after_go();
+        let (program, mounts): (Vec<_>, Vec<_>) = ops.iter().partition(|op| matches!(op, runtime::Op::Process(_)));
+        let mut commands: Vec<Command> = mounts.into_iter().flat_map(runtime::Op::explain).collect();
+        commands.extend(self.attachment.iter().flat_map(proxy_commands));
+        for group in &self.runtime.namespaces.cgroups {
+            let procs = quote(&group.path.join("cgroup.procs"));
+            let why = "this shell too, for the program is its child; nsenter(1) enters namespaces only";
+            commands.push((format!("echo $$ > {procs}"), why.to_string()));
+        }
+        commands.extend(program.into_iter().flat_map(runtime::Op::explain));
+        if let Some((command, _)) = commands.last_mut().filter(|_| detach) {
+            command.push_str(" &");
+        }
+        commands
     }
+}
+
+/// The proxy is in the container's monitor; by hand it's a command.
+fn proxy_commands(attachment: &Attachment) -> Vec<Command> {
+    let proxied = attachment.ports.iter().filter(|port| port.mode == netsetup::PublishMode::Proxy);
+    let command = |port: &netsetup::PortMapping| {
+        let line = format!(
+            "minidock proxy -proto {} -host-ip {} -host-port {} -container-ip {} -container-port {} &",
+            port.protocol, port.host_address, port.host_port, attachment.address, port.container_port
+        );
+        (line, format!("carries port {} to the container", port.host_port))
+    };
+    proxied.map(command).collect()
 }
 
 /// CVE-2019-16884, CVE-2022-23648: an image must not have its volume laid over what protects the host, nor outside.
@@ -202,11 +230,13 @@ fn endpoint(facts: &Facts, reservation: &Reservation) -> Option<Endpoint> {
     })
 }
 
-fn endpoint_ops(facts: &Facts, endpoint: Option<&Endpoint>) -> Vec<Op> {
+fn endpoint_ops(facts: &Facts, endpoint: Option<&Endpoint>, own_namespace: bool, name: &str) -> Vec<Op> {
     match (&facts.network, endpoint) {
         (Some((network, _)), Some(endpoint)) => {
             netsetup::plan_endpoint(network, endpoint).into_iter().map(Op::Net).collect()
         }
+        // A namespace of its own without a card (--network none): only its name for `ip netns`.
+        _ if own_namespace => vec![Op::Net(netsetup::Op::Netns(netsetup::netns::Op::Name { name: name.to_string() }))],
         _ => vec![],
     }
 }

@@ -139,7 +139,7 @@ fn script(plan: &Plan) -> String {
     commands.extend(plan.files.iter().chain(&plan.cgroup).flat_map(Op::explain));
     commands.extend(plan.init_commands());
     commands.extend(plan.endpoint.iter().flat_map(Op::explain));
-    commands.extend(plan.commands_after_network());
+    commands.extend(plan.commands_after_network(false));
     explain::script(&commands)
 }
 

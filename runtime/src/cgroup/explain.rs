@@ -11,7 +11,7 @@ pub(super) fn explain(op: &Op) -> Vec<(String, String)> {
             command(format!("mkdir -p {shown}"), "the host has net_cls mounted nowhere"),
             command(
                 format!("mount -t cgroup -o {options} {options} {shown}"),
-                "for all containers; it stays until the last one is gone",
+                "for all containers, so it stays when this one goes",
             ),
         ],
         Op::Parent { .. } => vec![command(format!("mkdir -p {shown}"), "all containers' groups lie in here")],

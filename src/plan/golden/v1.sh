@@ -106,6 +106,10 @@ nsenter -t $pid -a -- ln -s /proc/kcore "$root/dev/core"
 nsenter -t $pid -a -- sh -c 'for path; do if [ -e "$0$path" ]; then mount --rbind "$0$path" "$0$path" && mount -o remount,bind,ro "$0$path"; fi; done' "$root" /proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger
 # what these show is the host's business: files look empty, folders too
 nsenter -t $pid -a -- sh -c 'for path; do if [ -d "$path" ]; then mount -t tmpfs -o ro tmpfs "$path"; elif [ -e "$path" ]; then mount --bind "$0" "$path"; fi; done' "$root/dev/null" "$root/proc/acpi" "$root/proc/asound" "$root/proc/interrupts" "$root/proc/kcore" "$root/proc/keys" "$root/proc/latency_stats" "$root/proc/sched_debug" "$root/proc/scsi" "$root/proc/timer_list" "$root/proc/timer_stats"
+# where ip netns looks for names
+mkdir -p /var/run/netns
+# ip netns exec calm_wren … finds the container's network namespace
+ln -s /proc/$pid/ns/net /var/run/netns/calm_wren
 # devices; of network devices only its own
 nsenter -t $pid -a -- mount --mkdir -t sysfs -o ro,nosuid,nodev,noexec sysfs "$root/sys"
 nsenter -t $pid -a -- mount --mkdir -t tmpfs -o nosuid,nodev,noexec,mode=755 tmpfs "$root/sys/fs/cgroup"
@@ -131,6 +135,14 @@ nsenter -t $pid -a -- mount -o remount,bind,ro "$root"
 nsenter -t $pid -a -- env -C "$root" pivot_root . .
 # take the old one, the host's, away from above
 nsenter -t $pid -m -- umount -l /
+# this shell too, for the program is its child; nsenter(1) enters namespaces only
+echo $$ > /sys/fs/cgroup/memory/minidock/c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00/cgroup.procs
+# this shell too, for the program is its child; nsenter(1) enters namespaces only
+echo $$ > /sys/fs/cgroup/pids/minidock/c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00/cgroup.procs
+# this shell too, for the program is its child; nsenter(1) enters namespaces only
+echo $$ > /sys/fs/cgroup/devices/minidock/c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00/cgroup.procs
+# this shell too, for the program is its child; nsenter(1) enters namespaces only
+echo $$ > /sys/fs/cgroup/net_cls/minidock/c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00/cgroup.procs
 # capabilities (capset): bounding, permitted, effective = chown,dac_override,fowner,fsetid,kill,setgid,setuid,setpcap,net_bind_service,net_raw,sys_chroot,mknod,audit_write,setfcap; inheritable = {}
 # system call rules (seccomp): 354 BPF instructions
 # the program, with nothing but its own environment

@@ -119,6 +119,8 @@ nsenter -t $pid -a -- sh -c 'for path; do if [ -d "$path" ]; then mount -t tmpfs
 nsenter -t $pid -a -- env -C "$root" pivot_root . .
 # take the old one, the host's, away from above
 nsenter -t $pid -m -- umount -l /
+# this shell too, for the program is its child; nsenter(1) enters namespaces only
+echo $$ > /sys/fs/cgroup/minidock/c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00/cgroup.procs
 # capabilities (capset): bounding, permitted, effective = chown,dac_override,fowner,fsetid,kill,setgid,setuid,setpcap,net_bind_service,net_raw,sys_chroot,mknod,audit_write,setfcap; inheritable = {}
 # system call rules (seccomp): 354 BPF instructions
 # the program, with nothing but its own environment
