@@ -16,6 +16,7 @@ use crate::demo_image;
 use crate::monitor;
 use crate::monitor::fork::{Mode, fork};
 use crate::names;
+use crate::request::network::NetworkMode;
 use crate::request::{ImageSource, RunRequest, Surroundings};
 use crate::start::{self, Order};
 use crate::terminal;
@@ -28,6 +29,10 @@ pub fn run(engine: Engine, args: RunArgs) -> Result<u8> {
     super::prepare(&engine.roots)?;
     for warning in &request.warnings {
         eprintln!("WARNING: {warning}");
+    }
+    let shares_files = matches!(request.network.mode, NetworkMode::Container(_));
+    if request.network.dns.is_empty() && !shares_files {
+        request.network.dns = engine.config.dns.clone().unwrap_or_default();
     }
     find_image(&engine, &mut request)?;
     let id = names::new_id();
