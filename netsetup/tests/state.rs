@@ -381,7 +381,8 @@ fn the_namespace_is_visible_to_ip_netns() {
         let error =
             apply(&ops, &mut Live { host: &mut host.host, netns: Some(&mut machine.netns), init_pid: Some(pid) })
                 .unwrap_err();
-        assert_eq!(error.to_string(), "cannot name the network namespace in /run/netns/c2: File exists");
+        let error = error.to_string();
+        assert!(error.starts_with("cannot name the network namespace in /run/netns/c2: File exists (see "), "{error}");
         host.remove(container);
         assert!(!sh("ip netns list").contains("c2"));
     });
