@@ -53,11 +53,12 @@ fn main() -> ExitCode {
         Ok(invocation) => invocation,
         Err(stop) => return stop.report().into(),
     };
+    let is_run = matches!(invocation.command, cli::Command::Run(_));
     match commands::dispatch(invocation.global, invocation.command) {
         Ok(code) => code.into(),
         Err(error) => {
             eprintln!("minidock: {}", error::text(&error));
-            commands::exit_code(&error).into()
+            commands::exit_code(&error, is_run).into()
         }
     }
 }

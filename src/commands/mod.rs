@@ -44,11 +44,7 @@ pub fn dispatch(global: Global, command: Command) -> Result<u8> {
         return inspect::version(&engine, args);
     }
     if let Command::Run(args) = command {
-        // docker: whatever fails before the program does is 125.
-        return run::run(engine, *args).or_else(|error| {
-            eprintln!("minidock: {}", error::text(&error));
-            Ok(error.downcast_ref::<Invalid>().map_or(error::ENGINE_FAILED, |invalid| invalid.code))
-        });
+        return run::run(engine, *args);
     }
     prepare(&engine.roots)?;
     recover_left_overs(&engine);
@@ -77,13 +73,15 @@ pub fn dispatch(global: Global, command: Command) -> Result<u8> {
     }
 }
 
-/// The exit code of a command that failed before it could say one itself.
-pub fn exit_code(error: &anyhow::Error) -> u8 {
+/// The exit code of a command that failed before it could say one itself. For `run`, docker has 125 for whatever fails
+/// before the program does.
+pub fn exit_code(error: &anyhow::Error, is_run: bool) -> u8 {
     if let Some(invalid) = error.downcast_ref::<Invalid>() {
         return invalid.code;
     }
     match error.downcast_ref::<FormatError>() {
         Some(error) => error.code,
+        None if is_run => error::ENGINE_FAILED,
         None => 1,
     }
 }
