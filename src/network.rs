@@ -181,8 +181,12 @@ fn users(roots: &Roots, name: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// One journal for each network namespace that plays the host: what is in one says nothing of another.
+/// One journal for each network namespace that plays the host: what is in one says nothing of another. A mount is in no
+/// network namespace, and found from each.
 fn journal_path(roots: &Roots, name: &str) -> PathBuf {
+    if name == SHARED_MOUNTS {
+        return roots.network(name).join("journal");
+    }
     roots.network(name).join(format!("net-{}", host_netns::current().unwrap_or(0))).join("journal")
 }
 
