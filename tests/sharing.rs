@@ -124,3 +124,15 @@ fn a_damaged_network_journal_is_told_and_not_forgotten() {
     assert_eq!(host.sh("ip -br link show type bridge").out(), "");
     host.finish();
 }
+
+#[test]
+fn the_net_cls_mount_goes_with_the_network() {
+    let host = TestHost::new();
+    let mounted = || host.sh("grep -c '^net_cls ' /proc/mounts || true").out();
+    assert_eq!(mounted(), "0");
+    host.minidock(&["run", "--rm", "--net-cls", "1:10", "busybox", "true"]).ok();
+    assert_eq!(mounted(), "1");
+    host.minidock(&["network", "rm", "bridge"]).ok();
+    assert_eq!(mounted(), "0");
+    host.finish();
+}
