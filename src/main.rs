@@ -11,6 +11,7 @@ mod crash;
 mod demo;
 mod demo_image;
 mod error;
+mod events;
 mod explain;
 mod facts;
 mod files;

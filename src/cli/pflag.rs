@@ -77,9 +77,10 @@ pub(super) fn help(entry: &Entry) -> Stop {
             entry.names.iter().map(|name| format!("minidock {name}")).collect::<Vec<_>>().join(", ")
         ),
     };
-    let command =
-        bare(entry).help_template(format!("{{usage-heading}} {{usage}}\n\n{}\n\n{forms}{{options}}\n", entry.about));
-    Stop::Help(command.clone().render_help().to_string())
+    let command = bare(entry)
+        .help_template(format!("{{usage-heading}} {{usage}}\n\n{}\n\n{forms}\0\n\n{{options}}\n", entry.about));
+    // Put in afterwards: clap would take the braces of a Go template for its own.
+    Stop::Help(command.clone().render_help().to_string().replacen('\0', &format!("Example: {}", entry.example), 1))
 }
 
 /// The parser of one command as declared.

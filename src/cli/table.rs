@@ -22,6 +22,8 @@ pub(super) struct Entry {
     pub usage: &'static str,
     /// How many arguments it takes, in docker's words (`requires at least 1 argument`).
     pub arguments: &'static str,
+    /// One line that a user would type; a test parses it.
+    pub example: &'static str,
     /// Adds its flags to a parser.
     pub define: fn(clap::Command) -> clap::Command,
     /// Makes the command of what was parsed.
@@ -35,14 +37,18 @@ impl Entry {
     }
 }
 
-/// One entry: the forms, the help line, the usage, the argument count, the flags' type, the variant.
+/// One entry: the forms, the help line, the usage, the argument count, the flags' type, the variant, an example.
 macro_rules! entry {
     ($names:expr, $about:expr, $usage:expr, $arguments:expr, $args:ty, $make:expr) => {
+        compile_error!("give the command an example, last: one line that a user would type")
+    };
+    ($names:expr, $about:expr, $usage:expr, $arguments:expr, $args:ty, $make:expr, $example:expr) => {
         Entry {
             names: $names,
             about: $about,
             usage: $usage,
             arguments: $arguments,
+            example: $example,
             define: <$args>::augment_args,
             read: |matches| <$args>::from_arg_matches_mut(matches).map($make),
         }
@@ -54,45 +60,64 @@ const AT_LEAST_1: &str = "requires at least 1 argument";
 #[rustfmt::skip]
 pub(super) const COMMANDS: &[Entry] = &[
     entry!(&["run", "container run"], "Create a container from an image and run a program in it",
-        "[OPTIONS] IMAGE [COMMAND] [ARG...]", AT_LEAST_1, RunArgs, |args| Command::Run(Box::new(args))),
+        "[OPTIONS] IMAGE [COMMAND] [ARG...]", AT_LEAST_1, RunArgs, |args| Command::Run(Box::new(args)),
+        "minidock run --rm -p 8080:80 demo"),
     entry!(&["exec", "container exec"], "Run a further program in a running container",
-        "[OPTIONS] CONTAINER COMMAND [ARG...]", "requires at least 2 arguments", ExecArgs, Command::Exec),
+        "[OPTIONS] CONTAINER COMMAND [ARG...]", "requires at least 2 arguments", ExecArgs, Command::Exec,
+        "minidock exec -it web sh"),
     entry!(&["ps", "container ls", "container list", "container ps"], "List containers",
-        "[OPTIONS]", "accepts no arguments", PsArgs, Command::Ps),
+        "[OPTIONS]", "accepts no arguments", PsArgs, Command::Ps,
+        "minidock ps -a --filter status=exited --format '{{.Names}} {{.Status}}'"),
     entry!(&["inspect"], "Print everything known of containers or images",
-        "[OPTIONS] NAME|ID [NAME|ID...]", AT_LEAST_1, InspectArgs, Command::Inspect),
+        "[OPTIONS] NAME|ID [NAME|ID...]", AT_LEAST_1, InspectArgs, Command::Inspect,
+        "minidock inspect --format '{{.State.Pid}}' web"),
     entry!(&["container inspect"], "Print everything known of containers",
         "[OPTIONS] CONTAINER [CONTAINER...]", AT_LEAST_1, InspectArgs,
-        |args: InspectArgs| Command::Inspect(args.only(InspectKind::Container))),
+        |args: InspectArgs| Command::Inspect(args.only(InspectKind::Container)),
+        "minidock container inspect --format '{{json .NetworkSettings.Ports}}' web"),
     entry!(&["image inspect"], "Print everything known of images",
         "[OPTIONS] IMAGE [IMAGE...]", AT_LEAST_1, InspectArgs,
-        |args: InspectArgs| Command::Inspect(args.only(InspectKind::Image))),
+        |args: InspectArgs| Command::Inspect(args.only(InspectKind::Image)),
+        "minidock image inspect --format '{{.Config.Cmd}}' demo"),
     entry!(&["logs", "container logs"], "Print what a container wrote",
-        "[OPTIONS] CONTAINER", "requires 1 argument", LogsArgs, Command::Logs),
+        "[OPTIONS] CONTAINER", "requires 1 argument", LogsArgs, Command::Logs,
+        "minidock logs -f --tail 20 web"),
     entry!(&["stop", "container stop"], "Stop containers: the stop signal, then SIGKILL",
-        "[OPTIONS] CONTAINER [CONTAINER...]", AT_LEAST_1, StopArgs, Command::Stop),
+        "[OPTIONS] CONTAINER [CONTAINER...]", AT_LEAST_1, StopArgs, Command::Stop,
+        "minidock stop -t 3 web"),
     entry!(&["kill", "container kill"], "Send a signal to containers",
-        "[OPTIONS] CONTAINER [CONTAINER...]", AT_LEAST_1, KillArgs, Command::Kill),
+        "[OPTIONS] CONTAINER [CONTAINER...]", AT_LEAST_1, KillArgs, Command::Kill,
+        "minidock kill -s HUP web"),
     entry!(&["rm", "container rm", "container remove"], "Remove containers",
-        "[OPTIONS] CONTAINER [CONTAINER...]", AT_LEAST_1, RmArgs, Command::Rm),
+        "[OPTIONS] CONTAINER [CONTAINER...]", AT_LEAST_1, RmArgs, Command::Rm,
+        "minidock rm -f web"),
     entry!(&["wait", "container wait"], "Wait until containers stop, and print their exit codes",
-        "CONTAINER [CONTAINER...]", AT_LEAST_1, WaitArgs, Command::Wait),
+        "CONTAINER [CONTAINER...]", AT_LEAST_1, WaitArgs, Command::Wait,
+        "minidock wait web"),
     entry!(&["port", "container port"], "Print where a container's ports are published",
-        "CONTAINER [PRIVATE_PORT[/PROTO]]", "requires at least 1 and at most 2 arguments", PortArgs, Command::Port),
+        "CONTAINER [PRIVATE_PORT[/PROTO]]", "requires at least 1 and at most 2 arguments", PortArgs, Command::Port,
+        "minidock port web 80/tcp"),
     entry!(&["load", "image load"], "Load images from an archive or an OCI layout",
-        "[OPTIONS]", "accepts no arguments", LoadArgs, Command::Load),
+        "[OPTIONS]", "accepts no arguments", LoadArgs, Command::Load,
+        "minidock load -i image.tar"),
     entry!(&["import", "image import"], "Make an image of a root file system",
-        "[OPTIONS] FILE|DIR|- [REPOSITORY[:TAG]]", AT_LEAST_1, ImportArgs, Command::Import),
+        "[OPTIONS] FILE|DIR|- [REPOSITORY[:TAG]]", AT_LEAST_1, ImportArgs, Command::Import,
+        "minidock import rootfs.tar.gz my-image:1"),
     entry!(&["images", "image ls", "image list"], "List images",
-        "[OPTIONS] [REPOSITORY[:TAG]]", "requires at most 1 argument", ImagesArgs, Command::Images),
+        "[OPTIONS] [REPOSITORY[:TAG]]", "requires at most 1 argument", ImagesArgs, Command::Images,
+        "minidock images --format '{{.Repository}}:{{.Tag}} {{.Size}}'"),
     entry!(&["tag", "image tag"], "Give an image a further name",
-        "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", "requires 2 arguments", TagArgs, Command::Tag),
+        "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", "requires 2 arguments", TagArgs, Command::Tag,
+        "minidock tag busybox my-busybox:1"),
     entry!(&["rmi", "image rm", "image remove"], "Remove images",
-        "[OPTIONS] IMAGE [IMAGE...]", AT_LEAST_1, RmiArgs, Command::Rmi),
+        "[OPTIONS] IMAGE [IMAGE...]", AT_LEAST_1, RmiArgs, Command::Rmi,
+        "minidock rmi my-busybox:1"),
     entry!(&["network rm", "network remove"], "Remove what a network has on this host: bridge, rules, sysctls",
-        "NETWORK", "requires 1 argument", NetworkRmArgs, Command::NetworkRm),
+        "NETWORK", "requires 1 argument", NetworkRmArgs, Command::NetworkRm,
+        "minidock network rm bridge"),
     entry!(&["version"], "Print minidock's version",
-        "[OPTIONS]", "accepts no arguments", VersionArgs, Command::Version),
+        "[OPTIONS]", "accepts no arguments", VersionArgs, Command::Version,
+        "minidock version --format '{{.Client.Version}}'"),
 ];
 
 /// docker's commands that minidock doesn't have (yet), with what to do meanwhile. Both forms are meant.

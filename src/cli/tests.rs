@@ -237,6 +237,39 @@ fn help_goes_to_stdout_and_every_parser_is_sound() {
     }
 }
 
+/// Words as a shell cuts them, for lines with nothing but plain and single quotes.
+fn shell_words(line: &str) -> Vec<OsString> {
+    let mut words: Vec<String> = vec![];
+    let mut inside = false;
+    let mut fresh = true;
+    for letter in line.chars() {
+        match letter {
+            '\'' => inside = !inside,
+            ' ' if !inside => fresh = true,
+            letter => {
+                if std::mem::take(&mut fresh) {
+                    words.push(String::new());
+                }
+                words.last_mut().unwrap().push(letter);
+            }
+        }
+    }
+    words.into_iter().map(OsString::from).collect()
+}
+
+#[test]
+fn every_command_has_an_example_that_is_its_own() {
+    for entry in table::COMMANDS {
+        let typed = shell_words(entry.example);
+        let name = format!("minidock {}", entry.name());
+        assert!(format!("{} ", entry.example).starts_with(&format!("{name} ")), "{name}: {}", entry.example);
+        assert!(entry.example.len() <= 90, "{}", entry.example);
+        assert!(parse(typed[1..].to_vec(), &|_| None).is_ok(), "{}", entry.example);
+        let Err(Stop::Help(text)) = read(&format!("help {}", entry.name())) else { panic!("{name}") };
+        assert!(text.contains(&format!("Example: {}\n", entry.example)), "{text}");
+    }
+}
+
 #[test]
 fn large_and_odd_arguments_are_only_arguments() {
     let mut line = words("run");

@@ -7,10 +7,11 @@ use anyhow::{Context, Result, anyhow, bail};
 use super::each;
 use crate::cli::{KillArgs, RmArgs, StopArgs, WaitArgs};
 use crate::containers;
+use crate::events::{self, Event};
 use crate::journal::Journal;
 use crate::process;
 use crate::recover::{self, Scope};
-use crate::request::signal;
+use crate::request::signal::{self, Signal};
 use crate::roots::Roots;
 use crate::state::State;
 
@@ -64,6 +65,7 @@ pub fn kill(roots: &Roots, args: &KillArgs) -> Result<u8> {
         if !sent {
             bail!("cannot kill container: container {} is not running", recover::short(&state.id));
         }
+        events::note(roots, Event::killed(&state, Signal(signal)));
         println!("{name}");
         Ok(())
     })

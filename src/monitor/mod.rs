@@ -14,6 +14,7 @@ use anyhow::Result;
 use netsetup::Host;
 
 use crate::error::Failure;
+use crate::events::{self, Event};
 use crate::explain::{self, Command};
 use crate::journal::Journal;
 use crate::network;
@@ -62,6 +63,8 @@ fn serve(
 ) {
     let Container { journal, cleaner, mut state, running, outputs, proxies, ports, log, mounts } = container;
     send(&client, wire::STARTED, &[]);
+    let roots = &order.engine.roots;
+    events::note_all(roots, ["create", "start"].map(|action| Event::container(action, &state)));
     let mut relay = Relay {
         pidfd: running.pidfd,
         outputs,
@@ -87,6 +90,7 @@ fn serve(
         }
     });
     let ended = ended.unwrap_or(Ended { code: 255, killed: false });
+    events::note(roots, Event::died(&state, ended.code));
     relay.proxies.clear();
     drop(ports); // the host's ports are free before the exit is known
     let noted = Host::open()
