@@ -105,6 +105,7 @@ pub fn settle_ended(roots: &Roots, id: &str, journal: &Journal, code: Option<i32
         true => first_error(undo(roots, journal, Scope::Run)),
         false => Ok(()),
     };
+    crate::monitor::control::remove(&roots.container(id));
     if state.status == Status::Running {
         match code {
             Some(code) => state.end(code, false, ""),

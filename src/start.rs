@@ -21,6 +21,7 @@ use crate::facts::{self, Facts};
 use crate::journal::Journal;
 use crate::log;
 use crate::monitor::cleaner::Cleaner;
+use crate::monitor::control::Listener;
 use crate::network;
 use crate::op::{self, Op};
 use crate::plan::image::ImageFacts;
@@ -68,6 +69,8 @@ pub struct Container {
     /// The container's mount namespace. Whoever drops the last reference does the unmounting, which waits for RCU grace
     /// periods (4-16 ms): that must not be PID 1, whose end is only known afterwards.
     pub mounts: Option<File>,
+    /// Where other commands reach this process.
+    pub control: Listener,
 }
 
 /// Tells the user of each operation as it happens.
@@ -102,6 +105,7 @@ pub fn start(order: &Order, stdin: Option<OwnedFd>, say: Say<'_>) -> Result<Cont
             ports: made.ports,
             log: made.log,
             mounts: made.mounts,
+            control: made.control,
         }),
         Err(error) => {
             let error = undo_failed(order, &journal, error);
@@ -154,6 +158,7 @@ struct Made {
     ports: Vec<ReservedPort>,
     log: Option<log::Writer>,
     mounts: Option<File>,
+    control: Listener,
 }
 
 impl Making<'_> {
@@ -200,6 +205,8 @@ impl Making<'_> {
         } else {
             None
         };
+        // Here, while init mounts; before the state says 'running', so that whoever reads that finds the socket.
+        let control = Listener::open(&reservation.folder)?;
         let mounts = File::open(format!("/proc/{}/ns/mnt", starting.pid)).ok();
         let (starting, netns) = self.connect(&plan, starting, netns.as_mut()).map(|starting| (starting, netns))?;
         if request.explain {
@@ -213,7 +220,7 @@ impl Making<'_> {
         state.write(roots)?;
         let config = plan::paths::ContainerFolder::new(&reservation.folder).config();
         crate::files::replace(&config, &serde_json::to_vec(&plan.spec)?)?;
-        Ok(Made { state, running, outputs, proxies, ports, log, mounts })
+        Ok(Made { state, running, outputs, proxies, ports, log, mounts, control })
     }
 
     /// What containers share: the network, and the net_cls mount.

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
-use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{OptionalActions, Termios, Winsize, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
 
 /// A terminal whose mode is to be restored.
 pub struct Saved {
@@ -44,4 +44,10 @@ impl Saved {
 /// Rows and columns of a terminal; docker's 0×0 means unknown.
 pub fn size(terminal: BorrowedFd<'_>) -> (u16, u16) {
     tcgetwinsize(terminal.as_fd()).map_or((0, 0), |size| (size.ws_row, size.ws_col))
+}
+
+/// Sets it. A size that the kernel refuses leaves the former one; the program isn't worse off.
+pub fn set_size(terminal: BorrowedFd<'_>, rows: u16, columns: u16) {
+    let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let _ = tcsetwinsize(terminal, size);
 }

@@ -1,7 +1,8 @@
-//! The frames between a container's monitor and its foreground client, over one stream socket.
+//! The frames between a container's monitor and its clients, over a stream socket.
 //!
-//! A frame is a kind (1 byte), a length (4 bytes, little endian) and that many bytes. Both ends are the same program in
-//! the same run of it, so there's no version.
+//! A frame is a kind (1 byte), a length (4 bytes, little endian) and that many bytes. The foreground client is a fork of
+//! the same program; who comes through the control socket may be another version, so kinds are never renumbered, and
+//! unknown ones are skipped.
 
 /// A frame's kind. Clients send the ones from 16 on.
 pub const STDOUT: u8 = 1;
@@ -15,6 +16,8 @@ pub const STARTED: u8 = 4;
 pub const EXIT: u8 = 5;
 /// The start failed: exit code, i32, then the error text.
 pub const FAILED: u8 = 6;
+/// The answer to a [`CALL`]: JSON, see `monitor::control`.
+pub const ANSWER: u8 = 7;
 /// Pass this signal on: number, i32.
 pub const SIGNAL: u8 = 16;
 /// The terminal's size: rows, columns, u16 each.
@@ -23,6 +26,8 @@ pub const RESIZE: u8 = 17;
 pub const INPUT: u8 = 18;
 /// Let the container live on without this client.
 pub const DETACH: u8 = 19;
+/// A question at the control socket: JSON, see `monitor::control`.
+pub const CALL: u8 = 20;
 
 /// A longer frame is never sent.
 pub const MAX_FRAME: usize = 64 << 10;

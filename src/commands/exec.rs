@@ -16,6 +16,7 @@ use crate::client::{self, Ended};
 use crate::containers;
 use crate::error::Failure;
 use crate::monitor::fork::{Connection, Mode, fork};
+use crate::monitor::peers::Peers;
 use crate::monitor::relay::{self, Relay};
 use crate::monitor::send;
 use crate::plan::paths::ContainerFolder;
@@ -117,15 +118,14 @@ fn relay(program: &Program, connection: Connection, size: (u16, u16)) -> i32 {
         pidfd: running.pidfd,
         outputs,
         terminal: running.terminal,
-        client: (!detach).then_some(client),
-        client_terminal: terminal,
-        proxies: vec![],
         log: None,
-        to_client: vec![],
+        peers: Peers::owner((!detach).then_some(client), terminal),
+        served: None,
+        to_terminal: vec![],
     };
-    let ended = relay.run(|_| ()).unwrap_or(relay::Ended { code: 255, killed: false });
-    wire::push(&mut relay.to_client, wire::EXIT, &ended.code.to_le_bytes());
-    relay.flush_client();
+    let ended = relay.run(|_, _| ()).unwrap_or(relay::Ended { code: 255, killed: false });
+    relay.peers.end(ended.code);
+    relay.peers.flush();
     0
 }
 

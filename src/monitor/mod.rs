@@ -4,7 +4,10 @@
 //! how the program ended and undoes the journal. Its death kills PID 1; its [`cleaner`] then does the rest.
 
 pub mod cleaner;
+pub mod control;
 pub mod fork;
+#[allow(dead_code, reason = "attach comes next")]
+pub mod peers;
 pub mod relay;
 
 use std::os::fd::OwnedFd;
@@ -26,7 +29,9 @@ use crate::state::State;
 use crate::streams;
 use crate::terminal::Saved;
 use crate::wire;
+use control::Served;
 use fork::Connection;
+use peers::Peers;
 use relay::{Ended, Relay};
 
 /// Makes the container, serves it until it ends, and takes it away. Returns this process's exit code.
@@ -49,65 +54,59 @@ pub fn main(order: Order, connection: Connection) -> i32 {
             return 1;
         }
     };
-    serve(&order, container, client, terminal, keep_stdin);
+    serve(order, container, client, terminal, keep_stdin);
     0
 }
 
 /// From the running program to its end.
-fn serve(
-    order: &Order,
-    container: Container,
-    client: UnixStream,
-    terminal: Option<Saved>,
-    keep_stdin: Option<OwnedFd>,
-) {
-    let Container { journal, cleaner, mut state, running, outputs, proxies, ports, log, mounts } = container;
+fn serve(order: Order, container: Container, client: UnixStream, terminal: Option<Saved>, keep_stdin: Option<OwnedFd>) {
+    let Container { journal, cleaner, state, running, outputs, proxies, ports, log, mounts, control } = container;
     send(&client, wire::STARTED, &[]);
-    let roots = &order.engine.roots;
-    events::note_all(roots, ["create", "start"].map(|action| Event::container(action, &state)));
+    events::note_all(&order.engine.roots, ["create", "start"].map(|action| Event::container(action, &state)));
+    let has_proxies = !proxies.is_empty();
+    let mut peers = Peers::owner((!order.request.detach).then_some(client), terminal);
+    peers.listener = Some(control);
     let mut relay = Relay {
         pidfd: running.pidfd,
         outputs,
         terminal: running.terminal,
-        client: (!order.request.detach).then_some(client),
-        client_terminal: terminal,
-        proxies,
         log,
-        to_client: vec![],
+        peers,
+        served: Some(Served { order, journal, state, ports, proxies }),
+        to_terminal: vec![],
     };
-    if !relay.proxies.is_empty() {
+    if has_proxies {
         // Each client of a proxy is two descriptors. Raised only now, so that the container doesn't inherit it.
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
         let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
         let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
     }
-    let shares_pids = order.request.namespaces.pid != Pid::Private;
     let mut oom_killed = false;
-    let ended = relay.run(|ended| {
-        oom_killed = ended.killed && was_oom_killed(&journal);
-        if shares_pids {
-            kill_rest(order, &journal);
+    let ended = relay.run(|ended, served| {
+        let Some(served) = served else { return };
+        oom_killed = ended.killed && was_oom_killed(&served.journal);
+        if served.order.request.namespaces.pid != Pid::Private {
+            kill_rest(&served.order, &served.journal);
         }
     });
     let ended = ended.unwrap_or(Ended { code: 255, killed: false });
-    events::note(roots, Event::died(&state, ended.code));
-    relay.proxies.clear();
-    drop(ports); // the host's ports are free before the exit is known
+    relay.peers.listener = None;
+    let Some(Served { order, journal, mut state, ports, proxies }) = relay.served.take() else { return };
+    events::note(&order.engine.roots, Event::died(&state, ended.code));
+    drop((proxies, ports)); // the host's ports are free before the exit is known
     let noted = Host::open()
         .map_err(Into::into)
-        .and_then(|mut host| note_end(order, &journal, &mut state, ended, oom_killed, &mut host).map(|()| host));
+        .and_then(|mut host| note_end(&order, &journal, &mut state, ended, oom_killed, &mut host).map(|()| host));
     if let Err(problem) = &noted {
-        let text = format!("minidock: {}\n", crate::error::text(problem));
-        wire::push(&mut relay.to_client, wire::NOTE, text.as_bytes());
+        relay.peers.note(&format!("minidock: {}\n", crate::error::text(problem)));
     }
-    wire::push(&mut relay.to_client, wire::EXIT, &ended.code.to_le_bytes());
-    relay.write_client();
-    // The report is on its way, at once unless the client is slow. The rest needn't wait for a slow one: the lock goes
-    // over to the cleaner, and this process stays only to hand over what the client hasn't taken yet.
+    relay.peers.end(ended.code);
+    // The report is on its way, at once unless a client is slow. The rest needn't wait for a slow one: the lock goes
+    // over to the cleaner, and this process stays only to hand over what the clients haven't taken yet.
     drop(journal);
     cleaner.finish(ended.code);
     drop((noted, mounts, keep_stdin));
-    relay.flush_client();
+    relay.peers.flush();
 }
 
 /// One frame, sent at once; the socket still blocks. A client that is gone is noticed later, by the relay.

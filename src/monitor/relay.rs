@@ -1,25 +1,20 @@
-//! The monitor's loop while the program runs: output to the log and the client, input and signals from the client,
-//! proxies, and the end of PID 1.
+//! The monitor's loop while the program runs: output to the log and the clients, input and signals from them, questions
+//! at the control socket, proxies, and the end of PID 1.
 //!
-//! One thread, one poll(2). When the client is slow, the container's pipes are left full until it has caught up: output
-//! is never dropped and never piles up in memory.
+//! One thread, one poll(2). When a client is slow, the container's pipes are left full until it has caught up: output
+//! never piles up in memory (see `peers` for how long an attached client may take).
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use netsetup::proxy::Proxy;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
-use rustix::termios::Winsize;
 
-use crate::log;
-use crate::terminal::Saved;
-use crate::{process, wire};
+use super::control::{self, Answer, Program, Served};
+use super::peers::{HIGH_WATER, Peers, Wish};
+use crate::{log, process, terminal, wire};
 
-/// Output that the client hasn't taken yet; beyond it the container waits.
-const HIGH_WATER: usize = 256 << 10;
 const CHUNK: usize = wire::MAX_FRAME;
 
 /// What the loop carries.
@@ -30,16 +25,14 @@ pub struct Relay {
     pub outputs: [Option<OwnedFd>; 2],
     /// The terminal's master, with `-t`.
     pub terminal: Option<OwnedFd>,
-    /// The foreground client.
-    pub client: Option<UnixStream>,
-    /// The client's terminal, to be restored if the client is killed.
-    pub client_terminal: Option<Saved>,
-    /// Published ports without DNAT.
-    pub proxies: Vec<Proxy>,
     /// The log; none with `--log-driver none`.
     pub log: Option<log::Writer>,
-    /// To the client.
-    pub to_client: Vec<u8>,
+    /// Who is connected.
+    pub peers: Peers,
+    /// What the control socket's handlers work on; none for `exec`.
+    pub served: Option<Served>,
+    /// What was typed and the terminal hasn't taken yet.
+    pub to_terminal: Vec<u8>,
 }
 
 /// How the program ended.
@@ -51,22 +44,12 @@ pub struct Ended {
     pub killed: bool,
 }
 
-#[derive(Default)]
-struct FromClient {
-    received: Vec<u8>,
-    to_terminal: Vec<u8>,
-}
-
 impl Relay {
     /// Runs until PID 1 has ended and all its output has been read. `on_end` is called when PID 1 has ended, to kill
     /// processes outside its pid namespace.
-    pub fn run(&mut self, on_end: impl FnOnce(Ended)) -> Result<Ended> {
+    pub fn run(&mut self, on_end: impl FnOnce(Ended, Option<&Served>)) -> Result<Ended> {
         let mut on_end = Some(on_end);
-        let mut from_client = FromClient::default();
         let mut ended = None;
-        if let Some(client) = &self.client {
-            client.set_nonblocking(true)?;
-        }
         for fd in self.outputs.iter().chain([&self.terminal]).flatten() {
             rustix::io::ioctl_fionbio(fd, true)?;
         }
@@ -80,47 +63,65 @@ impl Relay {
                 }
                 return Ok(ended);
             }
-            if self.step(&mut from_client, ended.is_some())? && ended.is_none() {
+            if self.step(ended.is_none(), None)? && ended.is_none() {
                 let end = reap(&self.pidfd)?;
                 ended = Some(end);
                 if let Some(on_end) = on_end.take() {
-                    on_end(end);
+                    on_end(end, self.served.as_ref());
                 }
                 self.take_rest();
             }
         }
     }
 
+    #[allow(dead_code, reason = "for the pause before a restart")]
+    /// Serves the control socket and the proxies while no program runs, until `deadline` or until `stop` says so after a
+    /// question was answered.
+    pub fn idle(&mut self, deadline: Instant, mut stop: impl FnMut(&Served) -> bool) -> Result<()> {
+        while Instant::now() < deadline && !self.served.as_ref().is_some_and(&mut stop) {
+            self.step(false, Some(deadline))?;
+        }
+        Ok(())
+    }
+
     /// One turn; true when PID 1 has ended.
-    fn step(&mut self, from_client: &mut FromClient, ended: bool) -> Result<bool> {
+    fn step(&mut self, running: bool, deadline: Option<Instant>) -> Result<bool> {
         let mut pid1_ended = false;
-        for (role, events) in self.wait(from_client, ended)? {
+        for (role, events) in self.wait(running, deadline)? {
             match role {
                 Role::Pid1 => pid1_ended = true,
                 Role::Output(stream) => self.read_output(stream),
-                Role::Terminal => self.serve_terminal(events, from_client),
-                Role::Client => self.serve_client(events, from_client),
-                Role::Proxy(index) => self.proxies[index].ready(Instant::now()),
+                Role::Terminal => self.serve_terminal(events),
+                Role::Listener => self.peers.accept(),
+                Role::Peer(index) => self.serve_peer(index, events),
+                Role::Proxy(index) => {
+                    // A question may have taken the proxy away in this very turn.
+                    if let Some(proxy) = self.served.as_mut().and_then(|served| served.proxies.get_mut(index)) {
+                        proxy.ready(Instant::now());
+                    }
+                }
             }
         }
         let now = Instant::now();
-        for proxy in &mut self.proxies {
+        for proxy in self.served.iter_mut().flat_map(|served| &mut served.proxies) {
             if proxy.timeout(now) == Some(Duration::ZERO) {
                 proxy.ready(now);
             }
         }
+        self.peers.tidy();
         Ok(pid1_ended)
     }
 
-    fn wait(&self, from_client: &FromClient, ended: bool) -> Result<Vec<(Role, PollFlags)>> {
-        let room = self.client.is_none() || self.to_client.len() < HIGH_WATER;
-        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(5 + self.proxies.len());
-        let mut roles = Vec::with_capacity(5 + self.proxies.len());
+    fn wait(&self, running: bool, deadline: Option<Instant>) -> Result<Vec<(Role, PollFlags)>> {
+        let room = self.peers.have_room();
+        let proxies = self.served.as_ref().map_or(&[][..], |served| &served.proxies);
+        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(6 + proxies.len());
+        let mut roles = Vec::with_capacity(6 + proxies.len());
         let mut watch = |fd, events, role| {
             fds.push(PollFd::from_borrowed_fd(fd, events));
             roles.push(role);
         };
-        if !ended {
+        if running {
             watch(self.pidfd.as_fd(), PollFlags::IN, Role::Pid1);
         }
         if room {
@@ -133,22 +134,21 @@ impl Relay {
         if let Some(terminal) = &self.terminal {
             let mut events = PollFlags::empty();
             events.set(PollFlags::IN, room);
-            events.set(PollFlags::OUT, !from_client.to_terminal.is_empty());
+            events.set(PollFlags::OUT, !self.to_terminal.is_empty());
             if !events.is_empty() {
                 watch(terminal.as_fd(), events, Role::Terminal);
             }
         }
-        if let Some(client) = &self.client {
-            let mut events = PollFlags::empty();
-            events.set(PollFlags::IN, from_client.to_terminal.len() < HIGH_WATER);
-            events.set(PollFlags::OUT, !self.to_client.is_empty());
-            watch(client.as_fd(), events, Role::Client);
+        for (index, fd, events) in self.peers.watch(self.to_terminal.len() < HIGH_WATER) {
+            watch(fd, events, index.map_or(Role::Listener, Role::Peer));
         }
-        for (index, proxy) in self.proxies.iter().enumerate() {
+        for (index, proxy) in proxies.iter().enumerate() {
             watch(proxy.fd(), PollFlags::IN, Role::Proxy(index));
         }
         let now = Instant::now();
-        let timeout = self.proxies.iter().filter_map(|proxy| proxy.timeout(now)).min().map(timespec);
+        let until = [deadline, self.peers.deadline()].into_iter().flatten();
+        let timeouts = until.map(|deadline| deadline.saturating_duration_since(now));
+        let timeout = proxies.iter().filter_map(|proxy| proxy.timeout(now)).chain(timeouts).min().map(timespec);
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error).context("cannot wait for the container"),
@@ -194,18 +194,15 @@ impl Relay {
         if let Some(log) = &mut self.log {
             log.write(stream, bytes);
         }
-        if self.client.is_some() {
-            wire::push(&mut self.to_client, if stream == 0 { wire::STDOUT } else { wire::STDERR }, bytes);
-            self.write_client(); // at once: a turn of the loop less on the way
-        }
+        self.peers.output(stream, bytes);
     }
 
-    fn serve_terminal(&mut self, events: PollFlags, from_client: &mut FromClient) {
+    fn serve_terminal(&mut self, events: PollFlags) {
         let Some(terminal) = &self.terminal else { return };
         if events.contains(PollFlags::OUT)
-            && let Ok(written) = rustix::io::write(terminal, &from_client.to_terminal)
+            && let Ok(written) = rustix::io::write(terminal, &self.to_terminal)
         {
-            from_client.to_terminal.drain(..written);
+            self.to_terminal.drain(..written);
         }
         if events.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
             let mut chunk = [0u8; CHUNK];
@@ -218,73 +215,28 @@ impl Relay {
         }
     }
 
-    fn serve_client(&mut self, events: PollFlags, from_client: &mut FromClient) {
-        if events.contains(PollFlags::OUT) {
-            self.write_client();
-        }
-        if !events.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
-            return;
-        }
-        let Some(client) = &self.client else { return };
-        let mut chunk = [0u8; CHUNK];
-        let gone = match rustix::io::read(client, &mut chunk) {
-            Ok(0) => true,
-            Ok(count) => {
-                from_client.received.extend_from_slice(&chunk[..count]);
-                false
+    fn serve_peer(&mut self, index: usize, events: PollFlags) {
+        for wish in self.peers.serve(index, events) {
+            match wish {
+                Wish::Signal(number) => drop(process::signal(&self.pidfd, number)),
+                Wish::Input(bytes) => self.to_terminal.extend_from_slice(&bytes),
+                Wish::Resize(rows, columns) => {
+                    if let Some(terminal) = &self.terminal {
+                        terminal::set_size(terminal.as_fd(), rows, columns);
+                    }
+                }
+                Wish::OwnerDied => drop(process::signal(&self.pidfd, libc::SIGKILL)),
+                Wish::Call(request) => {
+                    let program =
+                        Program { pidfd: self.pidfd.as_fd(), terminal: self.terminal.as_ref().map(AsFd::as_fd) };
+                    let Some(served) = &mut self.served else { continue };
+                    let answer = match control::handle(served, program, &request) {
+                        Ok(ok) => Answer { ok: Some(ok), error: None },
+                        Err(error) => Answer { ok: None, error: Some(crate::error::text(&error)) },
+                    };
+                    self.peers.answer(index, &answer);
+                }
             }
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => false,
-            Err(_) => true,
-        };
-        let mut detached = false;
-        let damaged = wire::drain(&mut from_client.received, |kind, content| match kind {
-            wire::SIGNAL => {
-                process::signal(&self.pidfd, wire::number(content));
-            }
-            wire::INPUT => from_client.to_terminal.extend_from_slice(content),
-            wire::RESIZE if content.len() >= 4 => resize(self.terminal.as_ref(), content),
-            wire::DETACH => detached = true,
-            _ => {}
-        })
-        .is_err();
-        if detached {
-            self.drop_client();
-        } else if gone || damaged {
-            // Killed without having detached: its container goes with it.
-            if let Some(terminal) = &self.client_terminal {
-                terminal.restore();
-            }
-            process::signal(&self.pidfd, libc::SIGKILL);
-            self.drop_client();
-        }
-    }
-
-    /// Sends the client what it takes now.
-    pub fn write_client(&mut self) {
-        if let Some(client) = &self.client
-            && let Ok(written) = rustix::io::write(client, &self.to_client)
-        {
-            self.to_client.drain(..written);
-        }
-    }
-
-    fn drop_client(&mut self) {
-        self.client = None;
-        self.client_terminal = None;
-        self.to_client.clear();
-    }
-
-    /// Sends the client what is left for it, the last frame included, however slow it is.
-    pub fn flush_client(&mut self) {
-        while let Some(client) = &self.client
-            && !self.to_client.is_empty()
-        {
-            let mut fds = [PollFd::new(client, PollFlags::OUT)];
-            if poll(&mut fds, None).is_ok() && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR) {
-                self.drop_client();
-                return;
-            }
-            self.write_client();
         }
     }
 }
@@ -294,20 +246,13 @@ enum Role {
     Pid1,
     Output(usize),
     Terminal,
-    Client,
+    Listener,
+    Peer(usize),
     Proxy(usize),
 }
 
-fn resize(terminal: Option<&OwnedFd>, content: &[u8]) {
-    let word = |at: usize| u16::from_le_bytes([content[at], content[at + 1]]);
-    let size = Winsize { ws_row: word(0), ws_col: word(2), ws_xpixel: 0, ws_ypixel: 0 };
-    if let Some(terminal) = terminal {
-        // A size that the kernel refuses leaves the former one; the program isn't worse off.
-        let _ = rustix::termios::tcsetwinsize(terminal, size);
-    }
-}
-
-fn timespec(duration: Duration) -> Timespec {
+/// For poll(2).
+pub fn timespec(duration: Duration) -> Timespec {
     Timespec { tv_sec: duration.as_secs() as i64, tv_nsec: duration.subsec_nanos().into() }
 }
 
