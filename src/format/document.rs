@@ -1,10 +1,12 @@
 //! A JSON document that keeps the order of its keys, as docker's structs have them, and that a template can walk.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use gtmpl_ng::Value;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
+
+use super::structs;
 
 /// A value of a document.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,6 +17,8 @@ pub enum Document {
     List(Vec<Document>),
     /// A list that was never set: `null` in JSON, an empty list to a template.
     NoList,
+    /// A field that JSON leaves out when it is empty (Go's `omitempty`); a template finds the empty value.
+    Omittable(Box<Document>),
     /// docker's structs: a fixed set of keys; asking for another is an error.
     Struct(Vec<(&'static str, Document)>),
     /// docker's maps: any keys; asking for another gives nothing. Sorted.
@@ -36,21 +40,37 @@ impl Document {
         if list.is_empty() { Document::NoList } else { Document::List(list) }
     }
 
+    /// A field that JSON leaves out when it is empty.
+    pub fn omittable(value: impl Into<Document>) -> Document {
+        Document::Omittable(Box::new(value.into()))
+    }
+
+    fn is_empty(&self) -> bool {
+        use serde_json::Value as Json;
+        match self {
+            Document::Plain(Json::Null | Json::Bool(false)) | Document::NoList => true,
+            Document::Plain(Json::String(text)) => text.is_empty(),
+            Document::Plain(Json::Number(number)) => number.as_f64() == Some(0.0),
+            Document::Plain(Json::Array(list)) => list.is_empty(),
+            Document::Plain(Json::Object(map)) => map.is_empty(),
+            Document::Plain(_) | Document::Struct(_) => false,
+            Document::List(list) => list.is_empty(),
+            Document::Map(map) => map.is_empty(),
+            Document::Omittable(inner) => inner.is_empty(),
+        }
+    }
+
     /// As a value of templates.
     pub fn to_value(&self) -> Value {
         match self {
             Document::Plain(json) => value(json),
             Document::List(list) => Value::Array(list.iter().map(Document::to_value).collect()),
-            Document::NoList => Value::Array(Vec::new()),
-            Document::Struct(fields) => {
-                let mut fields: HashMap<String, Value> =
-                    fields.iter().map(|(key, field)| ((*key).to_owned(), field.to_value())).collect();
-                // In docker's templates both spellings work.
-                if let (Some(id), false) = (fields.get("Id").cloned(), fields.contains_key("ID")) {
-                    fields.insert("ID".to_owned(), id);
-                }
-                Value::Object(fields)
-            }
+            Document::NoList => structs::null_list(),
+            Document::Omittable(inner) => inner.to_value(),
+            Document::Struct(fields) => structs::value(fields.iter().map(|(key, field)| {
+                let omittable = matches!(field, Document::Omittable(_));
+                (structs::Field { name: key, omittable }, field.to_value())
+            })),
             Document::Map(map) => Value::Map(map.iter().map(|(key, field)| (key.clone(), field.to_value())).collect()),
         }
     }
@@ -79,10 +99,12 @@ impl Serialize for Document {
             Document::Plain(json) => json.serialize(to),
             Document::List(list) => list.serialize(to),
             Document::NoList => to.serialize_unit(),
+            Document::Omittable(inner) => inner.serialize(to),
             Document::Map(map) => map.serialize(to),
             Document::Struct(fields) => {
-                let mut map = to.serialize_map(Some(fields.len()))?;
-                for (key, field) in fields {
+                let shown = |field: &Document| !matches!(field, Document::Omittable(inner) if inner.is_empty());
+                let mut map = to.serialize_map(None)?;
+                for (key, field) in fields.iter().filter(|(_, field)| shown(field)) {
                     map.serialize_entry(key, field)?;
                 }
                 map.end()

@@ -1,6 +1,11 @@
 //! docker's template functions, beside those of Go itself.
 
+use std::collections::BTreeMap;
+
 use gtmpl_ng::{FuncError, Value};
+use serde::{Serialize, Serializer};
+
+use super::structs;
 
 type Answer = Result<Value, FuncError>;
 type Function = fn(&[Value]) -> Answer;
@@ -17,6 +22,10 @@ pub(super) const DATA: &[(&str, Function)] = &[
     ("truncate", truncate),
     ("index", index),
     ("label", label),
+    (structs::PRINT, structs::print),
+    ("print", |args| gtmpl_ng::funcs::print(&structs::plain(args, false))),
+    ("println", |args| gtmpl_ng::funcs::println(&structs::plain(args, false))),
+    ("printf", printf),
 ];
 
 /// The same names while the header of a table is made: they leave the header's words alone.
@@ -29,12 +38,21 @@ pub(super) const HEADER: &[(&str, Function)] = &[
     ("upper", first),
     ("pad", pad),
     ("truncate", first),
+    (structs::PRINT, structs::print),
     ("label", |args| Ok(args.get(1).cloned().unwrap_or(Value::NoValue))),
 ];
 
 /// An error with a text of its own.
 fn failed(why: impl Into<String>) -> FuncError {
     FuncError::Generic(why.into())
+}
+
+/// Go's sentence for a wrong number of arguments.
+fn count(function: &str, args: &[Value], wanted: usize) -> Result<(), FuncError> {
+    match args.len() == wanted {
+        true => Ok(()),
+        false => Err(failed(format!("wrong number of args for {function}: want {wanted} got {}", args.len()))),
+    }
 }
 
 fn first(args: &[Value]) -> Answer {
@@ -62,6 +80,7 @@ fn number(function: &str, args: &[Value], at: usize) -> Result<usize, FuncError>
 }
 
 fn text1(function: &str, args: &[Value], change: fn(&str) -> String) -> Answer {
+    count(function, args, 1)?;
     Ok(Value::String(change(text(function, args, 0)?)))
 }
 
@@ -79,6 +98,7 @@ fn title(text: &str) -> String {
 }
 
 fn split(args: &[Value]) -> Answer {
+    count("split", args, 2)?;
     let (whole, separator) = (text("split", args, 0)?, text("split", args, 1)?);
     let parts: Vec<Value> = match separator {
         "" => whole.chars().map(|letter| Value::String(letter.to_string())).collect(),
@@ -88,6 +108,10 @@ fn split(args: &[Value]) -> Answer {
 }
 
 fn join(args: &[Value]) -> Answer {
+    count("join", args, 2)?;
+    if structs::is_null_list(&args[0]) {
+        return Ok(Value::String(String::new()));
+    }
     let Some(Value::Array(parts)) = args.first() else {
         return Err(failed("join: a list of strings is needed"));
     };
@@ -100,6 +124,7 @@ fn join(args: &[Value]) -> Answer {
 }
 
 fn pad(args: &[Value]) -> Answer {
+    count("pad", args, 3)?;
     let (whole, left, right) = (text("pad", args, 0)?, number("pad", args, 1)?, number("pad", args, 2)?);
     match whole {
         "" => Ok(Value::String(String::new())),
@@ -108,6 +133,7 @@ fn pad(args: &[Value]) -> Answer {
 }
 
 fn truncate(args: &[Value]) -> Answer {
+    count("truncate", args, 2)?;
     let (whole, length) = (text("truncate", args, 0)?, number("truncate", args, 1)?);
     Ok(Value::String(whole.chars().take(length).collect()))
 }
@@ -119,6 +145,12 @@ fn index(args: &[Value]) -> Answer {
     {
         let strings = map.values().all(|value| matches!(value, Value::String(_)));
         return Ok(if strings { Value::String(String::new()) } else { Value::NoValue });
+    }
+    let (lists, keys) = args.split_at(args.len().min(1));
+    if let ([Value::Array(list)], [Value::Number(at), ..]) = (lists, keys)
+        && at.as_i64().is_none_or(|at| usize::try_from(at).map_or(true, |at| at >= list.len()))
+    {
+        return Err(failed(format!("error calling index: index out of range: {at}")));
     }
     gtmpl_ng::funcs::index(args)
 }
@@ -135,32 +167,47 @@ fn label(args: &[Value]) -> Answer {
     }
 }
 
+/// Go's, but structs and maps are printed as Go prints them; only `%v`, `%+v` and `%s` fit them.
+fn printf(args: &[Value]) -> Answer {
+    let named = matches!(args.first(), Some(Value::String(format)) if format.contains("%+v"));
+    gtmpl_ng::funcs::printf(&structs::plain(args, named))
+}
+
 fn json(args: &[Value]) -> Answer {
     match args {
-        [one] => Ok(Value::String(to_json(one).to_string())),
-        _ => Err(failed("wrong number of args for json: want 1")),
+        [one] => Ok(Value::String(serde_json::to_string(&Json(one)).unwrap_or_default())),
+        _ => Err(failed(format!("wrong number of args for json: want 1 got {}", args.len()))),
     }
 }
 
-/// Keys come out sorted.
-fn to_json(value: &Value) -> serde_json::Value {
-    use serde_json::Value as Json;
-    match value {
-        Value::NoValue | Value::Nil | Value::Function(_) => Json::Null,
-        Value::Bool(yes) => Json::Bool(*yes),
-        Value::String(text) => Json::String(text.clone()),
-        Value::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
-            (Some(number), _, _) => number.into(),
-            (_, Some(number), _) => number.into(),
-            (_, _, number) => number.into(),
-        },
-        Value::Array(list) => list.iter().map(to_json).collect(),
-        Value::Object(map) => {
-            let fields = map.iter().filter(|(key, _)| *key != super::rows::LABELS);
-            // `ID` was only added for templates where docker's document says `Id`.
-            let fields = fields.filter(|(key, _)| *key != "ID" || !map.contains_key("Id"));
-            fields.map(|(key, field)| (key.clone(), to_json(field))).collect()
+/// A value that writes itself as JSON: structs in docker's order, maps sorted.
+struct Json<'a>(&'a Value);
+
+impl Serialize for Json<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::NoValue | Value::Nil | Value::Function(_) => to.serialize_unit(),
+            Value::Bool(yes) => to.serialize_bool(*yes),
+            Value::String(text) => to.serialize_str(text),
+            Value::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
+                (Some(number), _, _) => to.serialize_i64(number),
+                (_, Some(number), _) => to.serialize_u64(number),
+                (_, _, number) => number.serialize(to),
+            },
+            Value::Array(list) => to.collect_seq(list.iter().map(Json)),
+            Value::Object(map) if map.is_empty() => to.serialize_unit(),
+            Value::Object(map) => {
+                let shown = |key: &str, omittable: bool, field: &Value| {
+                    key != super::rows::LABELS && !(omittable && structs::is_empty(field))
+                };
+                let fields = structs::fields(map);
+                let fields = fields.into_iter().filter(|(key, omittable, field)| shown(key, *omittable, field));
+                to.collect_map(fields.map(|(key, _, field)| (key, Json(field))))
+            }
+            Value::Map(map) => {
+                let sorted: BTreeMap<&String, Json> = map.iter().map(|(key, field)| (key, Json(field))).collect();
+                to.collect_map(sorted)
+            }
         }
-        Value::Map(map) => map.iter().map(|(key, field)| (key.clone(), to_json(field))).collect(),
     }
 }

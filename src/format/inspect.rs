@@ -133,12 +133,7 @@ fn mount(mount: &MountView) -> Document {
 
 /// docker's set of ports: `{"80/tcp": {}}`.
 fn port_set<'a>(ports: impl IntoIterator<Item = &'a (u16, Protocol)>) -> Document {
-    Document::Map(
-        ports
-            .into_iter()
-            .map(|(port, protocol)| (format!("{port}/{protocol}"), Document::Map(BTreeMap::new())))
-            .collect(),
-    )
+    Document::Map(ports.into_iter().map(|(port, protocol)| (format!("{port}/{protocol}"), object! {})).collect())
 }
 
 fn config(view: &ContainerView) -> Document {
@@ -156,8 +151,7 @@ fn config(view: &ContainerView) -> Document {
     if !config.exposed.is_empty() {
         fields.push(("ExposedPorts", port_set(&config.exposed)));
     }
-    let volumes =
-        config.volumes.iter().map(|path| (path.clone(), Document::Map(BTreeMap::new()))).collect::<BTreeMap<_, _>>();
+    let volumes = config.volumes.iter().map(|path| (path.clone(), object! {})).collect::<BTreeMap<_, _>>();
     fields.extend([
         ("Tty", request.terminal.into()),
         ("OpenStdin", request.interactive.into()),

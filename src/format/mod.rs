@@ -10,6 +10,7 @@ pub mod inspect;
 pub mod port;
 pub mod ps;
 mod rows;
+mod structs;
 mod table;
 pub mod template;
 pub mod version;
@@ -18,3 +19,6 @@ pub mod view;
 pub use document::Document;
 pub use template::FormatError;
 pub use view::{ConfigView, ContainerView, MountView, NetworkView, OverlayView, StateView, Status};
+
+#[cfg(test)]
+mod oracle_tests;

@@ -3,10 +3,14 @@
 use gtmpl_ng::{Context, Limits, StructuredError, Value};
 
 use super::functions;
+use super::structs::{self, Insertions};
 
 /// A template that was read.
 pub struct Template {
+    /// As the engine reads it: every action's result goes through our own printing.
     text: String,
+    /// What that put into the user's text.
+    insertions: Insertions,
     data: gtmpl_ng::Template,
 }
 
@@ -33,9 +37,9 @@ impl Template {
     /// # Errors
     /// What can't be read; exit code 64.
     pub fn parse(text: &str) -> Result<Template, FormatError> {
-        let text = with_labels(text);
+        let (text, insertions) = structs::printing(&with_labels(text));
         let data = read(&text, functions::DATA)?;
-        Ok(Template { text, data })
+        Ok(Template { text, insertions, data })
     }
 
     /// Fills it in.
@@ -43,12 +47,37 @@ impl Template {
     /// # Errors
     /// What isn't there; exit code 1.
     pub fn render(&self, value: Value) -> Result<String, FormatError> {
-        run(&self.data, &self.text, value)
+        self.run(&self.data, value)
     }
 
     /// Fills in the words of a table's header.
     pub(super) fn header(&self, value: Value) -> Result<String, FormatError> {
-        run(&read(&self.text, functions::HEADER)?, &self.text, value)
+        self.run(&read(&self.text, functions::HEADER)?, value)
+    }
+
+    fn run(&self, template: &gtmpl_ng::Template, value: Value) -> Result<String, FormatError> {
+        template.render(&Context::from(value)).map_err(|error| {
+            let message = match error.as_structured() {
+                Some(error) => self.explain(error),
+                None => error.to_string(),
+            };
+            FormatError { message: format!("template parsing error: template: {message}"), code: 1 }
+        })
+    }
+
+    /// Go's text: `:1:8: executing "" at <.State.Foo>: map has no entry for key "Foo"`.
+    fn explain(&self, error: &StructuredError) -> String {
+        let place = &error.context;
+        let line_start: usize = self.text.split_inclusive('\n').take(place.line.saturating_sub(1)).map(str::len).sum();
+        let start = line_start + place.col.saturating_sub(1);
+        let expression = self.text.get(start..(start + place.len).min(self.text.len())).unwrap_or_default();
+        let expression = expression.replace(structs::PIPED, "");
+        let column = self.insertions.original(start) - self.insertions.original(line_start);
+        // Go counts from 0, and to the second part of a chain of fields.
+        let second = expression.get(1..).and_then(|rest| rest.find('.')).filter(|_| expression.starts_with('.'));
+        let column = column + second.map_or(0, |at| at + 1);
+        let (expression, why) = self::why(expression, &error.message);
+        format!(":{}:{column}: executing \"\" at <{expression}>: {why}", place.line)
     }
 }
 
@@ -73,34 +102,29 @@ fn strip_position(text: &str) -> Option<&str> {
 fn quoted(why: &str) -> String {
     match why.strip_prefix("function ").and_then(|rest| rest.strip_suffix(" not defined")) {
         Some(name) => format!("function {name:?} not defined"),
-        None => why.to_owned(),
+        None => why.replace("unexpected unclosed action in command", "unclosed action"),
     }
 }
 
-fn run(template: &gtmpl_ng::Template, text: &str, value: Value) -> Result<String, FormatError> {
-    template.render(&Context::from(value)).map_err(|error| {
-        let message = match error.as_structured() {
-            Some(error) => explain(error, text),
-            None => error.to_string(),
-        };
-        FormatError { message: format!("template parsing error: template: {message}"), code: 1 }
-    })
-}
-
-/// Go's text: `:1:8: executing "" at <.State.Foo>: map has no entry for key "Foo"`.
-fn explain(error: &StructuredError, text: &str) -> String {
-    let place = &error.context;
-    let line = text.lines().nth(place.line.saturating_sub(1)).unwrap_or_default();
-    let start = place.col.saturating_sub(1);
-    let expression = line.get(start..(start + place.len).min(line.len())).unwrap_or_default();
-    // Go counts from 0, and to the second part of a chain of fields.
-    let second = expression.get(1..).and_then(|rest| rest.find('.')).filter(|_| expression.starts_with('.'));
-    let column = start + second.map_or(0, |at| at + 1);
-    let why = match error.message.strip_prefix("no field `").and_then(|rest| rest.split_once('`')) {
-        Some((key, _)) => format!("map has no entry for key {key:?}"),
-        None => error.message.clone(),
+/// The engine's reason in Go's words, and the expression that Go would name.
+fn why(expression: String, message: &str) -> (String, String) {
+    if let Some((key, _)) = message.strip_prefix("no field `").and_then(|rest| rest.split_once('`')) {
+        return (expression, format!("map has no entry for key {key:?}"));
+    }
+    if message == "only maps and objects have fields" {
+        let field = expression.rsplit('.').next().unwrap_or_default();
+        let why = format!("can't evaluate field {field} in type interface {{}}");
+        return (expression, why);
+    }
+    if message.starts_with("wrong number of args for ") {
+        let function = expression.split_whitespace().next().unwrap_or_default().to_owned();
+        return (function, message.to_owned());
+    }
+    let why = match message {
+        "cannot evaluate command: nil" => "nil is not a command",
+        other => other,
     };
-    format!(":{}:{column}: executing \"\" at <{expression}>: {why}", place.line)
+    (expression, why.to_owned())
 }
 
 /// docker's `.Label "key"` is a method with an argument; a function takes its place.
