@@ -1,21 +1,42 @@
 //! Finding containers by name, id or the beginning of an id.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Result, bail};
 
 use crate::files;
+use crate::journal::Journal;
 use crate::recover;
 use crate::roots::Roots;
-use crate::state::State;
+use crate::state::{State, Status};
+
+/// How long a monitor may take to note how its program ended.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// All containers with a state, newest first. One whose `--rm` removal is under way is as good as gone.
 pub fn all(roots: &Roots) -> Vec<State> {
     let mut states: Vec<State> = ids(roots)
         .iter()
-        .filter_map(|id| State::read(&roots.container(id)).ok().flatten())
-        .filter(|state| state.is_alive() || !state.auto_remove)
+        .filter_map(|id| read(roots, id).ok().flatten())
+        .filter(|state| state.is_alive() || !state.auto_remove || state.status == Status::Created)
         .collect();
     states.sort_by(|a, b| b.created.cmp(&a.created));
     states
+}
+
+/// A container's state, for people and scripts to see. Between the end of a program and its monitor's note of it, for
+/// which this waits, nobody can say how it ended.
+pub fn read(roots: &Roots, id: &str) -> Result<Option<State>> {
+    let folder = roots.container(id);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let state = State::read(&folder)?;
+        let open = state.as_ref().is_some_and(|state| state.is_open() && !state.is_alive());
+        if !open || !Journal::is_owned(&folder.join("journal")) || Instant::now() >= deadline {
+            return Ok(state);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// The ids of all containers, those included that are being made or removed.
@@ -77,7 +98,7 @@ fn distance(a: &str, b: &str) -> usize {
 /// The container's state.
 pub fn find(roots: &Roots, wanted: &str) -> Result<State> {
     let id = find_id(roots, wanted)?;
-    match State::read(&roots.container(&id))? {
+    match read(roots, &id)? {
         Some(state) => Ok(state),
         None => bail!("container {wanted} is just being made or removed; try again"),
     }

@@ -6,7 +6,7 @@ use runtime::StartError;
 pub const ENGINE_FAILED: u8 = 125;
 
 /// What a command that failed leaves with.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Failure {
     /// 125: the engine; 126: the program can't be executed; 127: no such program; 1: any other command.
     pub code: u8,
@@ -17,13 +17,22 @@ pub struct Failure {
 impl From<anyhow::Error> for Failure {
     /// For a start.
     fn from(error: anyhow::Error) -> Failure {
-        let code = match error.downcast_ref::<StartError>() {
-            Some(error) => error.kind.exit_status(),
-            None => ENGINE_FAILED,
+        let code = match (error.downcast_ref::<StartError>(), error.downcast_ref::<Failure>()) {
+            (Some(error), _) => error.kind.exit_status(),
+            (None, Some(failure)) => failure.code,
+            (None, None) => ENGINE_FAILED,
         };
         Failure { code, message: text(&error) }
     }
 }
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
 
 /// The whole chain of causes on one line: `what: why: deeper why`. A cause that its effect already tells is left out.
 pub fn text(error: &anyhow::Error) -> String {

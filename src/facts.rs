@@ -93,8 +93,22 @@ pub struct Facts {
     pub joined_shm: Option<PathBuf>,
 }
 
-/// Reads what the request needs.
+/// What the facts are for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Purpose {
+    /// To make a container that is started later: those that it joins need not run yet.
+    Create,
+    /// To start one now.
+    Start,
+}
+
+/// Reads what the request needs to be started.
 pub fn read(engine: &Engine, request: &RunRequest, host: &mut Host) -> Result<Facts> {
+    read_for(Purpose::Start, engine, request, host)
+}
+
+/// Reads what the request needs.
+pub fn read_for(purpose: Purpose, engine: &Engine, request: &RunRequest, host: &mut Host) -> Result<Facts> {
     let mode = &request.network.mode;
     let network = match mode {
         NetworkMode::Bridge => {
@@ -107,7 +121,7 @@ pub fn read(engine: &Engine, request: &RunRequest, host: &mut Host) -> Result<Fa
         }
         _ => None,
     };
-    let join = |wanted: Option<&str>| wanted.map(|name| joined(engine, name)).transpose();
+    let join = |wanted: Option<&str>| wanted.map(|name| joined(purpose, engine, name)).transpose();
     let net = if let NetworkMode::Container(name) = mode { Some(name.as_str()) } else { None };
     let pid = if let Pid::Container(name) = &request.namespaces.pid { Some(name.as_str()) } else { None };
     let ipc = if let Ipc::Container(name) = &request.namespaces.ipc { Some(name.as_str()) } else { None };
@@ -124,7 +138,7 @@ pub fn read(engine: &Engine, request: &RunRequest, host: &mut Host) -> Result<Fa
         missing_sources: missing_sources(request)?,
         joined_net: join(net)?,
         joined_pid: join(pid)?,
-        joined_shm: ipc.map(|name| shared_memory(engine, name)).transpose()?,
+        joined_shm: ipc.map(|name| shared_memory(purpose, engine, name)).transpose()?,
         joined_ipc: join(ipc)?,
     })
 }
@@ -152,16 +166,27 @@ pub fn default_network(engine: &Engine, machines_own: bool) -> Network {
     }
 }
 
-fn joined(engine: &Engine, name: &str) -> Result<Joined> {
-    let state: State = containers::find_running(&engine.roots, name)
-        .with_context(|| format!("cannot join the namespaces of container {name}"))?;
-    let process = state.process.ok_or_else(|| anyhow!("container {name} is not running"))?;
+fn joined(purpose: Purpose, engine: &Engine, name: &str) -> Result<Joined> {
+    let state =
+        joinable(purpose, engine, name).with_context(|| format!("cannot join the namespaces of container {name}"))?;
+    let process = match (state.process, purpose) {
+        (Some(process), _) => process,
+        (None, Purpose::Create) => Process { pid: 0, start_ticks: 0 }, // only looked at, never joined
+        (None, Purpose::Start) => bail!("container {name} is not running"),
+    };
     Ok(Joined { process, hostname: state.config.hostname, etc_folder: state.etc_folder, id: state.id })
 }
 
+fn joinable(purpose: Purpose, engine: &Engine, name: &str) -> Result<State> {
+    match purpose {
+        Purpose::Create => containers::find(&engine.roots, name),
+        Purpose::Start => containers::find_running(&engine.roots, name),
+    }
+}
+
 /// docker: only a container that says so shares its memory.
-fn shared_memory(engine: &Engine, name: &str) -> Result<PathBuf> {
-    let state = containers::find_running(&engine.roots, name)
+fn shared_memory(purpose: Purpose, engine: &Engine, name: &str) -> Result<PathBuf> {
+    let state = joinable(purpose, engine, name)
         .with_context(|| format!("cannot join the IPC namespace of container {name}"))?;
     match view::request(&state)?.namespaces.ipc {
         Ipc::Shareable => Ok(ContainerFolder::new(&engine.roots.container(&state.id)).shared_memory()),

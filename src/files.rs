@@ -43,7 +43,7 @@ pub enum Op {
         /// Its size.
         bytes: u64,
     },
-    /// A file that must not exist yet.
+    /// A file of the container's own folder; one of a former run is written anew.
     File {
         /// Its path.
         path: PathBuf,
@@ -100,7 +100,7 @@ pub fn apply(ops: &[Op]) -> Result<()> {
             }
             Op::Source { path } => fs::create_dir_all(path).with_context(|| cannot_make("folder", path))?,
             Op::SharedMemory { path, bytes } => mount_shared_memory(path, *bytes)?,
-            Op::File { path, text, mode, .. } => write_new(path, text.as_bytes(), *mode)?,
+            Op::File { path, text, mode, .. } => write_anew(path, text.as_bytes(), *mode)?,
         }
     }
     Ok(())
@@ -112,7 +112,10 @@ fn shm_options(bytes: u64) -> String {
 
 fn mount_shared_memory(path: &Path, bytes: u64) -> Result<()> {
     let what = || format!("cannot mount the shared memory {}", path.display());
-    fs::DirBuilder::new().mode(0o700).create(path).with_context(what)?;
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {} // of a former run
+        made => made.with_context(what)?,
+    }
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let options = CString::new(format!("mode=1777,size={bytes}")).with_context(what)?;
     mount("shm", path, "tmpfs", flags, options.as_c_str()).with_context(what)
@@ -134,10 +137,12 @@ fn cannot_make(what: &str, path: &Path) -> String {
     format!("cannot make the {what} {}", path.display())
 }
 
-fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+fn write_anew(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let mut file = fs::OpenOptions::new()
         .write(true)
-        .create_new(true)
+        .create(true)
+        .truncate(true)
+        .custom_flags(libc::O_NOFOLLOW)
         .mode(mode)
         .open(path)
         .with_context(|| cannot_make("file", path))?;
@@ -150,8 +155,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".tmp");
     let temporary = PathBuf::from(temporary);
-    let _ = fs::remove_file(&temporary);
-    write_new(&temporary, bytes, 0o600)?;
+    write_anew(&temporary, bytes, 0o600)?;
     fs::rename(&temporary, path).with_context(|| format!("cannot replace {}", path.display()))
 }
 
@@ -197,6 +201,20 @@ pub fn remove_name(roots: &Roots, name: &str, id: &str) -> Result<()> {
     }
     let path = roots.names().join(name);
     ignore_missing(fs::remove_file(&path)).with_context(|| format!("cannot remove {}", path.display()))
+}
+
+/// Takes everything out of a folder of ours.
+pub fn empty_folder(path: &Path) -> Result<()> {
+    let context = || format!("cannot empty {}", path.display());
+    for entry in fs::read_dir(path).with_context(context)? {
+        let entry = entry.with_context(context)?;
+        match entry.file_type().with_context(context)?.is_dir() {
+            true => ignore_missing(fs::remove_dir_all(entry.path())),
+            false => ignore_missing(fs::remove_file(entry.path())),
+        }
+        .with_context(context)?;
+    }
+    Ok(())
 }
 
 /// Removes a container's folder. The journal goes last, so that a crash half-way is found and finished.

@@ -46,6 +46,15 @@ pub struct Header {
     pub image: Option<String>,
 }
 
+/// What the entries of a journal hang on, beside their container.
+#[derive(Debug)]
+pub struct Present {
+    /// This boot's id.
+    pub boot_id: String,
+    /// This network namespace's inode.
+    pub netns: Option<u64>,
+}
+
 /// What a journal says.
 #[derive(Debug)]
 pub struct Contents {
@@ -135,6 +144,40 @@ impl Journal {
             .write_all(text.as_bytes())
             .with_context(|| format!("cannot write the journal {}", self.path.display()))?;
         crash::point(crash::When::After);
+        Ok(())
+    }
+
+    /// Begins the journal anew for another boot or another network namespace, with the same owner and entries: a new
+    /// file, locked before it takes the old one's place. Nothing of the former boot or namespace may be left in it.
+    pub fn renew(&mut self, present: Present) -> Result<()> {
+        let contents = self.contents()?;
+        let Some(header) = contents.header else { bail!("the journal {} has no header", self.path.display()) };
+        if header.boot_id == present.boot_id && header.netns == present.netns {
+            return Ok(());
+        }
+        let header = Header { boot_id: present.boot_id, netns: present.netns, ..header };
+        self.replace(&header, &contents.entries)
+    }
+
+    fn replace(&mut self, header: &Header, entries: &[Residue]) -> Result<()> {
+        let unborn = self.path.with_extension("new");
+        let _ = std::fs::remove_file(&unborn); // a former owner's that was killed
+        let file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&unborn)
+            .with_context(|| format!("cannot rewrite the journal {}", self.path.display()))?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive)
+            .with_context(|| format!("cannot lock the journal {}", self.path.display()))?;
+        let new = Journal { file, path: self.path.clone() };
+        let mut text = serde_json::to_string(header)?;
+        text.push('\n');
+        new.write(text, entries)?;
+        std::fs::rename(&unborn, &self.path)
+            .with_context(|| format!("cannot rewrite the journal {}", self.path.display()))?;
+        *self = new;
         Ok(())
     }
 

@@ -54,7 +54,7 @@ fn main() -> ExitCode {
         Ok(invocation) => invocation,
         Err(stop) => return stop.report().into(),
     };
-    let is_run = matches!(invocation.command, cli::Command::Run(_));
+    let is_run = matches!(invocation.command, cli::Command::Run(_) | cli::Command::Create(_));
     match commands::dispatch(invocation.global, invocation.command) {
         Ok(code) => code.into(),
         Err(error) => {

@@ -8,7 +8,8 @@ use anyhow::{Context, Result, anyhow};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::files;
-use crate::journal::{self, Contents, Journal};
+use crate::host_netns;
+use crate::journal::{self, Contents, Journal, Present};
 use crate::residue::{self, Residue};
 use crate::roots::Roots;
 use crate::state::{State, Status};
@@ -98,7 +99,8 @@ pub fn settle_ended(roots: &Roots, id: &str, journal: &Journal, code: Option<i32
         return files::remove_folder(roots, &roots.container(id)); // the owner died before it wrote a byte
     };
     let state = State::read(&roots.container(id))?;
-    let Some(mut state) = state.filter(|_| !header.auto_remove) else {
+    // `--rm` means at the end of a run: one that was only created waits for its first.
+    let Some(mut state) = state.filter(|state| !header.auto_remove || state.status == Status::Created) else {
         return first_error(undo(roots, journal, Scope::Container));
     };
     let undone = match contents.entries.iter().any(Residue::ends_with_run) {
@@ -106,7 +108,7 @@ pub fn settle_ended(roots: &Roots, id: &str, journal: &Journal, code: Option<i32
         false => Ok(()),
     };
     crate::monitor::control::remove(&roots.container(id));
-    if state.status == Status::Running {
+    if matches!(state.status, Status::Running | Status::Paused | Status::Restarting) {
         match code {
             Some(code) => state.end(code, false, ""),
             None => state.end(137, false, "its monitor was killed"),
@@ -114,6 +116,11 @@ pub fn settle_ended(roots: &Roots, id: &str, journal: &Journal, code: Option<i32
         state.write(roots)?;
     }
     undone
+}
+
+/// This boot and this network namespace, for a journal that begins now.
+pub fn present() -> Present {
+    Present { boot_id: journal::boot_id(), netns: host_netns::current() }
 }
 
 /// A folder without a journal: its maker died between two system calls, or is between them now. The maker holds the
@@ -125,11 +132,36 @@ fn remove_unborn(roots: &Roots, id: &str) -> Result<()> {
     if folder.join("journal").exists() { Ok(()) } else { files::remove_folder(roots, &folder) }
 }
 
-/// Waits until a container's owner has let go of its journal, then undoes what the scope says. Fails after `limit`.
-pub fn wait_and_undo(roots: &Roots, id: &str, scope: Scope, limit: Duration) -> Result<()> {
-    match wait_for_owner(roots, id, limit)? {
-        None => Ok(()),
-        Some(journal) => first_error(undo(roots, &journal, scope)),
+/// Who has a container.
+pub enum Claim {
+    /// This process, by the journal's lock; its program doesn't run.
+    Ours(Journal),
+    /// Its monitor: the program runs.
+    Running(Box<State>),
+    /// Nobody; it's gone.
+    Gone,
+}
+
+/// Takes a container that doesn't run, and waits for one that is just being started, ended or removed, however that
+/// turns out. Fails after `limit`.
+pub fn claim(roots: &Roots, id: &str, limit: Duration) -> Result<Claim> {
+    let folder = roots.container(id);
+    let path = folder.join("journal");
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(journal) = Journal::take_over(&path)? {
+            return Ok(Claim::Ours(journal));
+        }
+        if !path.exists() {
+            return Ok(Claim::Gone);
+        }
+        if let Some(state) = State::read(&folder)?.filter(State::is_alive) {
+            return Ok(Claim::Running(Box::new(state)));
+        }
+        if Instant::now() >= deadline {
+            return Err(anyhow!("container {} is still held by its monitor", short(id)));
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -1,7 +1,11 @@
 //! A start: facts → reservation → plan → stages of operations → the running program. Runs in the monitor.
 //!
-//! Two lanes: init mounts (the container's side) while this process makes links and rules (the host's side); they meet
-//! at "go". Only this process writes the journal.
+//! `run` makes a container and starts it in one go; `create` ([`create`]) makes it; `start` and the restart policy start
+//! one that is there ([`kept`]). Two lanes: init mounts (the container's side) while this process makes links and rules
+//! (the host's side); they meet at "go". Only this process writes the journal.
+
+pub mod create;
+pub mod kept;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -42,10 +46,23 @@ pub struct Order {
     pub engine: Engine,
     /// What the user asked for.
     pub request: RunRequest,
-    /// The new container's id.
+    /// The container's id.
     pub id: String,
     /// The terminal's rows and columns, with `-t`.
     pub size: (u16, u16),
+    /// Whether the container is there already.
+    pub origin: Origin,
+    /// Nobody stays to see the output of this run.
+    pub detach: bool,
+}
+
+/// Where the container comes from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Origin {
+    /// `run`: it is made now, and a failed start leaves nothing of it.
+    New,
+    /// `start`: it was made before, and stays as it was when it can't be started.
+    Kept,
 }
 
 /// A container whose program runs.
@@ -56,6 +73,12 @@ pub struct Container {
     pub cleaner: Cleaner,
     /// As written to the state file.
     pub state: State,
+    /// The program and what serves it.
+    pub run: Run,
+}
+
+/// One run of a container's program; it may have several, one after the other.
+pub struct Run {
     /// PID 1.
     pub running: Running,
     /// Reading ends of its output and error; none with a terminal.
@@ -76,8 +99,16 @@ pub struct Container {
 /// Tells the user of each operation as it happens.
 pub type Say<'a> = &'a mut dyn FnMut(&[Command]);
 
-/// Makes the container and starts its program. After an error nothing of it is left.
-pub fn start(order: &Order, stdin: Option<OwnedFd>, say: Say<'_>) -> Result<Container> {
+/// Starts the container's program, and makes the container first if it's new. After an error nothing is left of a new
+/// one, and nothing of this run of another.
+pub fn start(order: &mut Order, stdin: Option<OwnedFd>, say: Say<'_>) -> Result<Container> {
+    match order.origin {
+        Origin::New => start_new(order, stdin, say),
+        Origin::Kept => kept::start(order, stdin, say),
+    }
+}
+
+fn start_new(order: &Order, stdin: Option<OwnedFd>, say: Say<'_>) -> Result<Container> {
     let roots = &order.engine.roots;
     let mut host = Host::open()?;
     let store = Store::open(&roots.root)?;
@@ -94,19 +125,8 @@ pub fn start(order: &Order, stdin: Option<OwnedFd>, say: Say<'_>) -> Result<Cont
         Err(error) => return Err(undo_failed(order, &journal, error)),
     };
     let mut making = Making { order, host: &mut host, journal: &journal, image: &image, facts: &facts, say };
-    match making.make(name, stdin) {
-        Ok(made) => Ok(Container {
-            journal,
-            cleaner,
-            state: made.state,
-            running: made.running,
-            outputs: made.outputs,
-            proxies: made.proxies,
-            ports: made.ports,
-            log: made.log,
-            mounts: made.mounts,
-            control: made.control,
-        }),
+    match making.make(name, None, stdin) {
+        Ok((state, run)) => Ok(Container { journal, cleaner, state, run }),
         Err(error) => {
             let error = undo_failed(order, &journal, error);
             cleaner.dismiss();
@@ -150,19 +170,9 @@ struct Making<'a> {
     say: Say<'a>,
 }
 
-struct Made {
-    state: State,
-    running: Running,
-    outputs: [Option<OwnedFd>; 2],
-    proxies: Vec<Proxy>,
-    ports: Vec<ReservedPort>,
-    log: Option<log::Writer>,
-    mounts: Option<File>,
-    control: Listener,
-}
-
 impl Making<'_> {
-    fn make(&mut self, name: String, stdin: Option<OwnedFd>) -> Result<Made> {
+    /// `kept`: the state of a container that has been made before.
+    fn make(&mut self, name: String, kept: Option<&State>, stdin: Option<OwnedFd>) -> Result<(State, Run)> {
         let (roots, request) = (&self.order.engine.roots, &self.order.request);
         let (mappings, sockets) = reservation::take_ports(roots, &published(request, self.image)?, |publish| {
             publish_mode(&self.order.engine, request, publish)
@@ -190,9 +200,10 @@ impl Making<'_> {
         };
         let plan = plan::plan(request, self.image, self.facts, &reservation, &places(&self.order.engine))?;
         self.make_shared(&plan)?;
+        if kept.is_none() {
+            self.make_folders(&plan)?;
+        }
         self.stage(&plan.files, None, None)?;
-        let layers = self.image.rootfs.as_ref().map_or(self.image.layers.as_slice(), std::slice::from_ref);
-        volume_copy::fill(&plan.volumes, layers, &roots.container(&self.order.id).join("merged"))?;
         self.stage(&plan.cgroup, None, None)?;
         if request.explain {
             (self.say)(&plan.init_commands());
@@ -216,11 +227,22 @@ impl Making<'_> {
         let (proxies, ports) = proxies(&reservation, sockets, gate_netns)?;
         let running = starting.go(netns.as_ref().map(NewNetns::fd))?;
         let log = plan.log.as_deref().map(log::Writer::create).transpose()?;
-        let state = self.state(&plan, &reservation, running.pid)?;
+        let state = match kept {
+            Some(state) => state.clone(),
+            None => self.state(&plan, &reservation)?,
+        };
+        let state = self.state_of_run(state, &plan, &reservation, running.pid);
         state.write(roots)?;
         let config = plan::paths::ContainerFolder::new(&reservation.folder).config();
         crate::files::replace(&config, &serde_json::to_vec(&plan.spec)?)?;
-        Ok(Made { state, running, outputs, proxies, ports, log, mounts, control })
+        Ok((state, Run { running, outputs, proxies, ports, log, mounts, control }))
+    }
+
+    /// What the container has once for all its runs.
+    fn make_folders(&mut self, plan: &Plan) -> Result<()> {
+        self.stage(&plan.folders, None, None)?;
+        let layers = self.image.rootfs.as_ref().map_or(self.image.layers.as_slice(), std::slice::from_ref);
+        volume_copy::fill(&plan.volumes, layers, &self.order.engine.roots.container(&self.order.id).join("merged"))
     }
 
     /// What containers share: the network, and the net_cls mount.
@@ -278,36 +300,55 @@ impl Making<'_> {
         Ok((Stdio::Pipes { stdin, stdout, stderr }, [Some(out), Some(err)]))
     }
 
-    fn state(&self, plan: &Plan, reservation: &Reservation, pid: u32) -> Result<State> {
+    /// The state of a container that has not run yet.
+    fn state(&self, plan: &Plan, reservation: &Reservation) -> Result<State> {
         let request = &self.order.request;
-        let now = log::now();
         Ok(State {
             version: FORMAT,
             id: reservation.id.clone(),
             name: reservation.name.clone(),
-            created: now.clone(),
+            created: log::now(),
             image: self.image.name.clone(),
             image_id: self.image.id.clone(),
             args: plan::arguments(request, self.image)?,
             request: serde_json::to_value(request)?,
+            status: Status::Created,
+            process: None,
+            started: String::new(),
+            finished: String::new(),
+            exit_code: 0,
+            oom_killed: false,
+            error: String::new(),
+            attachment: None,
+            layers: self.image.layers.clone(),
+            config: self.config(plan, reservation)?,
+            volumes: plan.volumes.clone(),
+            etc_folder: self.etc_folder(reservation),
+            auto_remove: request.remove,
+            other: serde_json::Map::new(),
+        })
+    }
+
+    fn state_of_run(&self, state: State, plan: &Plan, reservation: &Reservation, pid: u32) -> State {
+        State {
             status: Status::Running,
             process: Process::now(pid),
-            started: now,
+            started: log::now(),
             finished: String::new(),
             exit_code: 0,
             oom_killed: false,
             error: String::new(),
             attachment: plan.attachment.clone(),
-            layers: self.image.layers.clone(),
-            config: self.config(plan, reservation)?,
-            volumes: plan.volumes.clone(),
-            etc_folder: match &self.facts.joined_net {
-                Some(joined) => joined.etc_folder.clone(),
-                None => reservation.folder.clone(),
-            },
-            auto_remove: request.remove,
-            other: serde_json::Map::new(),
-        })
+            etc_folder: self.etc_folder(reservation),
+            ..state
+        }
+    }
+
+    fn etc_folder(&self, reservation: &Reservation) -> std::path::PathBuf {
+        match &self.facts.joined_net {
+            Some(joined) => joined.etc_folder.clone(),
+            None => reservation.folder.clone(),
+        }
     }
 }
 
@@ -427,7 +468,7 @@ pub fn dry_run(order: &Order) -> Result<String> {
         commands.extend(netsetup::plan_network(network, facts)?.iter().flat_map(netsetup::Op::explain));
     }
     commands.extend(plan.shared_cgroup.iter().flat_map(runtime::cgroup::Op::explain));
-    commands.extend(plan.files.iter().chain(&plan.cgroup).flat_map(Op::explain));
+    commands.extend(plan.folders.iter().chain(&plan.files).chain(&plan.cgroup).flat_map(Op::explain));
     commands.extend(plan.init_commands());
     commands.extend(plan.endpoint.iter().flat_map(Op::explain));
     commands.extend(plan.commands_after_network(request.detach));

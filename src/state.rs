@@ -24,10 +24,20 @@ pub const FORMAT: u32 = 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
+    /// Made, never started.
+    Created,
     /// Its program runs.
     Running,
+    /// Its program is frozen.
+    Paused,
+    /// Its program has ended, and the monitor will start it again.
+    Restarting,
     /// Its program has ended.
     Exited,
+    /// Its removal has begun.
+    Removing,
+    /// Its removal has failed.
+    Dead,
 }
 
 /// The container's place in a network.
@@ -159,8 +169,13 @@ impl State {
         self.error = error.to_string();
     }
 
+    /// Whether the file says that its program runs.
+    pub fn is_open(&self) -> bool {
+        matches!(self.status, Status::Running | Status::Paused)
+    }
+
     /// Whether its program really runs: a monitor that was killed can't say that it ended.
     pub fn is_alive(&self) -> bool {
-        self.status == Status::Running && self.process.is_some_and(|process| process.is_alive())
+        self.is_open() && self.process.is_some_and(|process| process.is_alive())
     }
 }

@@ -64,9 +64,15 @@ pub fn now() -> Nanoseconds {
 fn state_view(state: &State) -> StateView {
     let alive = state.is_alive();
     // The state of a container whose monitor has just been killed still says "running".
-    let killed = state.status == state::Status::Running && !alive;
+    let killed = matches!(state.status, state::Status::Running | state::Status::Paused) && !alive;
     StateView {
-        status: if alive { Status::Running } else { Status::Exited },
+        status: match state.status {
+            state::Status::Created => Status::Created,
+            state::Status::Paused if alive => Status::Paused,
+            state::Status::Dead | state::Status::Removing => Status::Dead,
+            _ if alive => Status::Running,
+            _ => Status::Exited,
+        },
         pid: state.process.filter(|_| alive).map_or(0, |process| process.pid),
         exit_code: if killed { 137 } else { state.exit_code },
         error: state.error.clone(),

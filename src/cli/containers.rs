@@ -180,6 +180,34 @@ pub struct StopArgs {
     pub containers: Vec<String>,
 }
 
+/// Start containers that are stopped or only created.
+#[derive(Debug, Clone, Default, Args)]
+pub struct StartArgs {
+    /// Stay in the foreground: print the output, pass signals on, exit with the program's code
+    #[arg(short, long)]
+    pub attach: bool,
+    /// Pass stdin on
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Names or ids
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub containers: Vec<String>,
+}
+
+/// Stop containers and start them again.
+#[derive(Debug, Clone, Default, Args)]
+pub struct RestartArgs {
+    /// Signal to send first
+    #[arg(short, long, value_name = "SIGNAL")]
+    pub signal: Option<String>,
+    /// Seconds to wait before SIGKILL; -1 waits for ever
+    #[arg(short, long, visible_alias = "time", value_name = "SECONDS", value_parser = seconds)]
+    pub timeout: Option<i64>,
+    /// Names or ids
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub containers: Vec<String>,
+}
+
 /// Send a signal to containers.
 #[derive(Debug, Clone, Default, Args)]
 pub struct KillArgs {

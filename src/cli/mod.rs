@@ -22,8 +22,8 @@ use clap::{ArgMatches, Args, FromArgMatches};
 use netsetup::Backend;
 
 pub use containers::{
-    ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, NetworkRmArgs, PortArgs, PsArgs, RmArgs, StopArgs,
-    VersionArgs, WaitArgs,
+    ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, NetworkRmArgs, PortArgs, PsArgs, RestartArgs, RmArgs,
+    StartArgs, StopArgs, VersionArgs, WaitArgs,
 };
 pub use images::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
 pub(crate) use pflag::boolean;
@@ -38,6 +38,12 @@ pub(crate) use stop::bounded;
 pub enum Command {
     /// `run`, `container run`
     Run(Box<RunArgs>),
+    /// `create`, `container create`
+    Create(Box<RunArgs>),
+    /// `start`, `container start`
+    Start(StartArgs),
+    /// `restart`, `container restart`
+    Restart(RestartArgs),
     /// `ps`, `container ls`
     Ps(PsArgs),
     /// `inspect`, `container inspect`, `image inspect`

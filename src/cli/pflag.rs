@@ -93,7 +93,7 @@ fn bare(entry: &Entry) -> clap::Command {
         .term_width(100);
     let help = Arg::new("help").long("help").action(ArgAction::Help).help("Print this help");
     // docker still takes -h for help where it isn't another flag's.
-    let help = if entry.name() == "run" { help } else { help.short_alias('h') };
+    let help = if matches!(entry.name(), "run" | "create") { help } else { help.short_alias('h') };
     Global::augment_args((entry.define)(command)).arg(help.help_heading("Global options"))
 }
 
@@ -242,9 +242,12 @@ fn refused_or_unknown(command: &str, flag: &str, suggestion: Option<String>) -> 
     unknown_flag(flag) + &near.map(|near| format!("; did you mean {near}?")).unwrap_or_default()
 }
 
-/// `image inspect` refuses the flags that `inspect` refuses.
+/// `image inspect` refuses the flags that `inspect` refuses, and `create` those of `run`.
 fn command_of(name: &str) -> &str {
-    name.rsplit(' ').next().unwrap_or(name)
+    match name {
+        "create" => "run",
+        name => name.rsplit(' ').next().unwrap_or(name),
+    }
 }
 
 fn unknown_flag(flag: &str) -> String {

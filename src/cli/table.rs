@@ -6,8 +6,8 @@ use std::ffi::OsString;
 use clap::{ArgMatches, Args, FromArgMatches};
 
 use super::containers::{
-    ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, NetworkRmArgs, PortArgs, PsArgs, RmArgs, StopArgs,
-    VersionArgs, WaitArgs,
+    ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, NetworkRmArgs, PortArgs, PsArgs, RestartArgs, RmArgs,
+    StartArgs, StopArgs, VersionArgs, WaitArgs,
 };
 use super::images::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
 use super::{Command, RunArgs, Stop};
@@ -62,6 +62,21 @@ pub(super) const COMMANDS: &[Entry] = &[
     entry!(&["run", "container run"], "Create a container from an image and run a program in it",
         "[OPTIONS] IMAGE [COMMAND] [ARG...]", AT_LEAST_1, RunArgs, |args| Command::Run(Box::new(args)),
         "minidock run --rm -p 8080:80 demo"),
+    Entry {
+        names: &["create", "container create"],
+        about: "Create a container, to be started later",
+        usage: "[OPTIONS] IMAGE [COMMAND] [ARG...]",
+        arguments: AT_LEAST_1,
+        define: |command| RunArgs::augment_args(command).mut_args(run_only),
+        read: read_create,
+        example: "minidock create --name web -p 8080:80 demo",
+    },
+    entry!(&["start", "container start"], "Start containers that are stopped or only created",
+        "[OPTIONS] CONTAINER [CONTAINER...]", AT_LEAST_1, StartArgs, Command::Start,
+        "minidock start web"),
+    entry!(&["restart", "container restart"], "Stop containers and start them again",
+        "[OPTIONS] CONTAINER [CONTAINER...]", AT_LEAST_1, RestartArgs, Command::Restart,
+        "minidock restart -t 3 web"),
     entry!(&["exec", "container exec"], "Run a further program in a running container",
         "[OPTIONS] CONTAINER COMMAND [ARG...]", "requires at least 2 arguments", ExecArgs, Command::Exec,
         "minidock exec -it web sh"),
@@ -120,6 +135,26 @@ pub(super) const COMMANDS: &[Entry] = &[
         "minidock version --format '{{.Client.Version}}'"),
 ];
 
+/// Flags of `run` that mean nothing to `create`.
+const RUN_ONLY: &[(&str, &str)] = &[("detach", "-d"), ("sig_proxy", "--sig-proxy"), ("dry_run", "--dry-run")];
+
+fn run_only(arg: clap::Arg) -> clap::Arg {
+    let hide = RUN_ONLY.iter().any(|(id, _)| arg.get_id() == id);
+    if hide { arg.hide(true) } else { arg }
+}
+
+fn read_create(matches: &mut ArgMatches) -> Result<Command, clap::Error> {
+    for (id, flag) in RUN_ONLY {
+        if matches.value_source(id) == Some(clap::parser::ValueSource::CommandLine) {
+            let mut error = clap::Error::new(clap::error::ErrorKind::UnknownArgument);
+            let name = clap::error::ContextValue::String(flag.to_string());
+            error.insert(clap::error::ContextKind::InvalidArg, name);
+            return Err(error);
+        }
+    }
+    RunArgs::from_arg_matches_mut(matches).map(|args| Command::Create(Box::new(args)))
+}
+
 /// docker's commands that minidock doesn't have (yet), with what to do meanwhile. Both forms are meant.
 #[rustfmt::skip]
 const MISSING: &[(&str, &str)] = &[
@@ -133,7 +168,6 @@ const MISSING: &[(&str, &str)] = &[
     ("build", "build with another tool, and load the result with 'minidock load'"),
     ("commit", "build with another tool, and load the result with 'minidock load'"),
     ("cp", "mount a folder with -v"),
-    ("create", "use 'minidock run -d'"),
     ("diff", "see GraphDriver.Data.UpperDir in 'minidock inspect'"),
     ("events", "see 'minidock ps'"),
     ("export", "see GraphDriver.Data in 'minidock inspect' for the folders"),
@@ -146,10 +180,8 @@ const MISSING: &[(&str, &str)] = &[
     ("pull", "load images from archives with 'minidock load'"),
     ("push", "minidock only loads images so far"),
     ("rename", "give the name with 'minidock run --name'"),
-    ("restart", "run a new container with 'minidock run'"),
     ("save", "keep the archive that was loaded"),
     ("search", "load images from archives with 'minidock load'"),
-    ("start", "run a new container with 'minidock run'"),
     ("stats", "read the cgroup's files"),
     ("system", "see 'minidock ps -a' and 'minidock images'"),
     ("top", "use 'minidock exec NAME ps'"),

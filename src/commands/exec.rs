@@ -42,7 +42,8 @@ pub fn exec(roots: &Roots, args: &ExecArgs) -> Result<u8> {
     let program = Program { process: process(&request, &run_request, &spec)?, spec, state, request, run_request };
     let ExecRequest { detach, interactive, terminal, .. } = program.request;
     // docker: the input of a detached program is empty.
-    let mode = Mode { detach, interactive: interactive && !detach, terminal };
+    let interactive = interactive && !detach;
+    let mode = Mode { detach, interactive, attach_stdin: interactive, terminal };
     let size = terminal::size(io::stdin().as_fd());
     let client = fork(mode, |connection| relay(&program, connection, size))?;
     match client::run(client, &mut || Ok(()))? {

@@ -6,6 +6,7 @@ pub mod inspect;
 pub mod logs;
 pub mod ps;
 pub mod run;
+pub mod start;
 pub mod stop;
 
 use anyhow::{Result, anyhow, bail};
@@ -46,15 +47,20 @@ pub fn dispatch(global: Global, command: Command) -> Result<u8> {
     if let Command::Run(args) = command {
         return run::run(engine, *args);
     }
+    if let Command::Create(args) = command {
+        return run::create(engine, &args);
+    }
     prepare(&engine.roots)?;
     recover_left_overs(&engine);
     let roots = &engine.roots;
     match command {
-        Command::Run(_) | Command::Version(_) => Ok(0), // above
+        Command::Run(_) | Command::Create(_) | Command::Version(_) => Ok(0), // above
         Command::Ps(args) => ps::ps(roots, &args),
         Command::Inspect(args) => inspect::inspect(roots, &args),
         Command::Logs(args) => logs::logs(roots, &args),
         Command::Exec(args) => exec::exec(roots, &args),
+        Command::Start(args) => start::start(&engine, &args),
+        Command::Restart(args) => start::restart(&engine, &args),
         Command::Stop(args) => stop::stop(roots, &args),
         Command::Kill(args) => stop::kill(roots, &args),
         Command::Rm(args) => stop::rm(roots, &args),

@@ -1,4 +1,4 @@
-//! `run`: checks the request, forks the container's monitor, and is its client until the program ends.
+//! `run` and `create`: checks the request, forks the container's monitor, and is its client until the program ends.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -17,26 +17,13 @@ use crate::monitor;
 use crate::monitor::fork::{Mode, fork};
 use crate::names;
 use crate::request::network::NetworkMode;
-use crate::request::{ImageSource, RunRequest, Surroundings};
-use crate::start::{self, Order};
+use crate::request::{ImageSource, Invalid, RunRequest, Surroundings};
+use crate::start::{self, Order, Origin};
 use crate::terminal;
 
 /// Runs a container; the exit code is its program's.
 pub fn run(engine: Engine, args: RunArgs) -> Result<u8> {
-    let mut request = RunRequest::gather(&args, &Surroundings::real())?;
-    let stdin = io::stdin();
-    request.check_terminal(rustix::termios::isatty(&stdin))?;
-    super::prepare(&engine.roots)?;
-    for warning in &request.warnings {
-        eprintln!("WARNING: {warning}");
-    }
-    let shares_files = matches!(request.network.mode, NetworkMode::Container(_));
-    if request.network.dns.is_empty() && !shares_files {
-        request.network.dns = engine.config.dns.clone().unwrap_or_default();
-    }
-    find_image(&engine, &mut request)?;
-    let id = names::new_id();
-    let order = Order { engine, request, id, size: terminal::size(stdin.as_fd()) };
+    let order = order(engine, &args, |request| request.check_terminal(rustix::termios::isatty(io::stdin())))?;
     if order.request.dry_run {
         print!("{}", start::dry_run(&order)?);
         return Ok(0);
@@ -44,7 +31,8 @@ pub fn run(engine: Engine, args: RunArgs) -> Result<u8> {
     let mut cid_file = order.request.cid_file.as_deref().map(CidFile::create).transpose()?;
     let (detach, id) = (order.request.detach, order.id.clone());
     let request = &order.request;
-    let mode = Mode { detach, interactive: request.interactive, terminal: request.terminal };
+    let (interactive, terminal) = (request.interactive, request.terminal);
+    let mode = Mode { detach, interactive, attach_stdin: interactive && !detach, terminal };
     let client = fork(mode, |connection| monitor::main(order, connection))?;
     let mut keep_cid = || cid_file.take().map_or(Ok(()), |cid_file| cid_file.keep(&id));
     match client::run(client, &mut keep_cid)? {
@@ -62,6 +50,42 @@ pub fn run(engine: Engine, args: RunArgs) -> Result<u8> {
         // As a program that writes into a closed pipe ends.
         Ended::BrokenPipe => Ok(128 + libc::SIGPIPE as u8),
     }
+}
+
+/// Makes a container that `start` starts; prints its id.
+pub fn create(engine: Engine, args: &RunArgs) -> Result<u8> {
+    let order = order(engine, args, |_| Ok(()))?;
+    if order.request.dry_run {
+        bail!("--dry-run shows what 'minidock run' does; creating only makes files");
+    }
+    let cid_file = order.request.cid_file.as_deref().map(CidFile::create).transpose()?;
+    let explain = order.request.explain;
+    start::create::create(&order, &mut |commands| {
+        if explain {
+            eprint!("{}", crate::explain::script(commands));
+        }
+    })?;
+    cid_file.map_or(Ok(()), |cid_file| cid_file.keep(&order.id))?;
+    println!("{}", order.id);
+    Ok(0)
+}
+
+/// From the words of the command line to what is to be made.
+fn order(engine: Engine, args: &RunArgs, check: impl FnOnce(&RunRequest) -> Result<(), Invalid>) -> Result<Order> {
+    let mut request = RunRequest::gather(args, &Surroundings::real())?;
+    check(&request)?;
+    super::prepare(&engine.roots)?;
+    for warning in &request.warnings {
+        eprintln!("WARNING: {warning}");
+    }
+    let shares_files = matches!(request.network.mode, NetworkMode::Container(_));
+    if request.network.dns.is_empty() && !shares_files {
+        request.network.dns = engine.config.dns.clone().unwrap_or_default();
+    }
+    find_image(&engine, &mut request)?;
+    let size = terminal::size(io::stdin().as_fd());
+    let detach = request.detach;
+    Ok(Order { engine, request, id: names::new_id(), size, origin: Origin::New, detach })
 }
 
 /// Loads an archive that was named in the image's place, and makes the built-in demo image when it's wanted.

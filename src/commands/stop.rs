@@ -1,6 +1,6 @@
 //! `stop`, `kill`, `rm`, `wait`: the commands that end containers, or wait for their end.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
@@ -8,9 +8,8 @@ use super::each;
 use crate::cli::{KillArgs, RmArgs, StopArgs, WaitArgs};
 use crate::containers;
 use crate::events::{self, Event};
-use crate::journal::Journal;
 use crate::process;
-use crate::recover::{self, Scope};
+use crate::recover::{self, Claim, Scope};
 use crate::request::signal::{self, Signal};
 use crate::roots::Roots;
 use crate::state::State;
@@ -36,7 +35,7 @@ fn signal_number(text: &str) -> Result<i32> {
 }
 
 /// Asks the program to end, then kills it, and waits until its run has been undone.
-fn end(roots: &Roots, state: &State, signal: i32, grace: Option<Duration>) -> Result<()> {
+pub fn end(roots: &Roots, state: &State, signal: i32, grace: Option<Duration>) -> Result<()> {
     if let Some(pidfd) = state.process.and_then(|process| process.open()) {
         process::signal(&pidfd, signal);
         if !process::wait_end(&pidfd, grace) {
@@ -81,24 +80,19 @@ pub fn rm(roots: &Roots, args: &RmArgs) -> Result<u8> {
             }
             other => other?,
         };
-        let folder = roots.container(&id);
-        let deadline = Instant::now() + PATIENCE;
-        // One that is just being started has no state yet.
-        while State::read(&folder)?.is_none() && Journal::is_owned(&folder.join("journal")) && Instant::now() < deadline
-        {
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        if let Some(state) = State::read(&folder)?.filter(State::is_alive) {
-            if !args.force {
-                bail!(
+        let journal = loop {
+            match recover::claim(roots, &id, PATIENCE)? {
+                Claim::Gone => break None,
+                Claim::Ours(journal) => break Some(journal),
+                Claim::Running(_) if !args.force => bail!(
                     "cannot remove container {name:?}: container is running: stop the container before removing or \
                      force remove"
-                );
+                ),
+                Claim::Running(state) => end(roots, &state, libc::SIGKILL, Some(PATIENCE))?,
             }
-            end(roots, &state, libc::SIGKILL, Some(PATIENCE))?;
-        }
-        recover::wait_and_undo(roots, &id, Scope::Container, PATIENCE)
-            .with_context(|| format!("cannot remove container {name:?}"))?;
+        };
+        let problems = journal.map(|journal| recover::undo(roots, &journal, Scope::Container)).unwrap_or_default();
+        recover::first_error(problems).with_context(|| format!("cannot remove container {name:?}"))?;
         println!("{name}");
         Ok(())
     })

@@ -17,7 +17,7 @@ pub struct Connection {
     pub client: UnixStream,
     /// The reading end for the program's standard input.
     pub stdin: Option<OwnedFd>,
-    /// The writing end, kept open for a detached `-i` program.
+    /// The writing end, kept open for a `-i` program whose client passes nothing on.
     pub keep_stdin: Option<OwnedFd>,
     /// The client's terminal.
     pub terminal: Option<Saved>,
@@ -28,15 +28,17 @@ pub struct Connection {
 pub struct Mode {
     /// `-d`
     pub detach: bool,
-    /// `-i`
+    /// `-i`: the program has a standard input.
     pub interactive: bool,
+    /// The client passes its own standard input on.
+    pub attach_stdin: bool,
     /// `-t`
     pub terminal: bool,
 }
 
 /// Forks. `serve` runs in the new process, whose exit code it returns; the caller becomes the client.
 pub fn fork(mode: Mode, serve: impl FnOnce(Connection) -> i32) -> Result<Client> {
-    let Mode { detach, interactive, terminal } = mode;
+    let Mode { detach, interactive, attach_stdin, terminal } = mode;
     let (ours, theirs) = UnixStream::pair().context("cannot make the socket to the container's monitor")?;
     let (stdin, stdin_pipe) = match interactive && !terminal {
         true => {
@@ -56,25 +58,25 @@ pub fn fork(mode: Mode, serve: impl FnOnce(Connection) -> i32) -> Result<Client>
         Fork::Child => {
             // Defaults again: whoever stops the monitor stops it.
             let _ = blocked.thread_unblock();
-            let keep_stdin = leave(ours, stdin_pipe, detach);
+            let keep_stdin = leave(ours, stdin_pipe, !attach_stdin);
             let connection = Connection { client: theirs, stdin, keep_stdin, terminal: saved };
             settle_in(&connection);
             sys::exit_now(serve(connection))
         }
         Fork::Parent => Ok(Client {
             monitor: ours,
-            stdin_pipe: stdin_pipe.filter(|_| !detach),
+            stdin_pipe: stdin_pipe.filter(|_| attach_stdin),
             terminal: terminal && !detach,
-            interactive: terminal && interactive && !detach,
+            interactive: terminal && attach_stdin,
             detach,
         }),
     }
 }
 
 /// The client's ends aren't the new process's; they're closed with all the others by [`settle_in`].
-fn leave(ours: UnixStream, stdin_pipe: Option<OwnedFd>, detach: bool) -> Option<OwnedFd> {
+fn leave(ours: UnixStream, stdin_pipe: Option<OwnedFd>, keep: bool) -> Option<OwnedFd> {
     std::mem::forget(ours);
-    if detach {
+    if keep {
         return stdin_pipe;
     }
     std::mem::forget(stdin_pipe);

@@ -24,7 +24,7 @@ use crate::network;
 use crate::recover;
 use crate::request::namespaces::Pid;
 use crate::residue::{self, Residue};
-use crate::start::{self, Container, Order};
+use crate::start::{self, Container, Order, Origin, Run};
 use crate::state::State;
 use crate::streams;
 use crate::terminal::Saved;
@@ -35,7 +35,7 @@ use peers::Peers;
 use relay::{Ended, Relay};
 
 /// Makes the container, serves it until it ends, and takes it away. Returns this process's exit code.
-pub fn main(order: Order, connection: Connection) -> i32 {
+pub fn main(mut order: Order, connection: Connection) -> i32 {
     let Connection { client, stdin, keep_stdin, terminal } = connection;
     let explain = order.request.explain;
     let mut say = |commands: &[Command]| {
@@ -43,7 +43,7 @@ pub fn main(order: Order, connection: Connection) -> i32 {
             send(&client, wire::NOTE, explain::script(commands).as_bytes());
         }
     };
-    let made = streams::leave_stdio().and_then(|()| start::start(&order, stdin, &mut say));
+    let made = streams::leave_stdio().and_then(|()| start::start(&mut order, stdin, &mut say));
     let container = match made {
         Ok(container) => container,
         Err(error) => {
@@ -60,11 +60,13 @@ pub fn main(order: Order, connection: Connection) -> i32 {
 
 /// From the running program to its end.
 fn serve(order: Order, container: Container, client: UnixStream, terminal: Option<Saved>, keep_stdin: Option<OwnedFd>) {
-    let Container { journal, cleaner, state, running, outputs, proxies, ports, log, mounts, control } = container;
+    let Container { journal, cleaner, state, run } = container;
+    let Run { running, outputs, proxies, ports, log, mounts, control } = run;
     send(&client, wire::STARTED, &[]);
-    events::note_all(&order.engine.roots, ["create", "start"].map(|action| Event::container(action, &state)));
+    let told: &[&str] = if order.origin == Origin::New { &["create", "start"] } else { &["start"] };
+    events::note_all(&order.engine.roots, told.iter().map(|action| Event::container(action, &state)));
     let has_proxies = !proxies.is_empty();
-    let mut peers = Peers::owner((!order.request.detach).then_some(client), terminal);
+    let mut peers = Peers::owner((!order.detach).then_some(client), terminal);
     peers.listener = Some(control);
     let mut relay = Relay {
         pidfd: running.pidfd,

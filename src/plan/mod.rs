@@ -37,7 +37,9 @@ pub use spec::{OCI_VERSION, arguments, hostname};
 /// Everything that will happen, in stages. Within a stage nothing depends on anything else.
 #[derive(Debug)]
 pub struct Plan {
-    /// The container's files.
+    /// The container's own folders, made once for all its runs.
+    pub folders: Vec<Op>,
+    /// The files of this run.
     pub files: Vec<Op>,
     /// The network that it joins; what that lacks is worked out again under the network's lock.
     pub network: Option<Network>,
@@ -108,7 +110,8 @@ pub fn plan(
     let own_namespace = runtime.namespaces.net == Namespace::New;
     host_lane.extend(endpoint_ops(facts, endpoint.as_ref(), own_namespace, &reservation.name));
     Ok(Plan {
-        files: etc_files(request, image, facts, reservation, &folder, &volumes)?,
+        folders: folders(image, &folder, &volumes),
+        files: etc_files(request, facts, reservation, &folder)?,
         network: endpoint.as_ref().and(facts.network.as_ref()).map(|(network, _)| network.clone()),
         shared_cgroup: shared,
         cgroup: own.into_iter().map(Op::Cgroup).collect(),
@@ -254,14 +257,7 @@ fn attachment(endpoint: &Endpoint) -> Attachment {
     }
 }
 
-fn etc_files(
-    request: &RunRequest,
-    image: &ImageFacts,
-    facts: &Facts,
-    reservation: &Reservation,
-    folder: &ContainerFolder,
-    volumes: &[Volume],
-) -> Result<Vec<Op>> {
+fn folders(image: &ImageFacts, folder: &ContainerFolder, volumes: &[Volume]) -> Vec<Op> {
     let mut ops = Vec::new();
     let mut make = |path: PathBuf, mode: u32, why: &'static str| ops.push(files::Op::Folder { path, mode, why });
     if image.rootfs.is_none() {
@@ -277,6 +273,16 @@ fn etc_files(
     for volume in volumes {
         make(volume.source.clone(), 0o755, "an anonymous volume");
     }
+    ops.into_iter().map(Op::Files).collect()
+}
+
+fn etc_files(
+    request: &RunRequest,
+    facts: &Facts,
+    reservation: &Reservation,
+    folder: &ContainerFolder,
+) -> Result<Vec<Op>> {
+    let mut ops = Vec::new();
     if facts.joined_net.is_none() {
         let gateway = facts.network.as_ref().map(|(network, _)| network.gateway);
         let own_network = reservation.address;

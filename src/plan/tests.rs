@@ -136,7 +136,7 @@ fn planned(words: &[&str], layout: Layout) -> anyhow::Result<Plan> {
 
 fn script(plan: &Plan) -> String {
     let mut commands: Vec<_> = plan.shared_cgroup.iter().flat_map(runtime::cgroup::Op::explain).collect();
-    commands.extend(plan.files.iter().chain(&plan.cgroup).flat_map(Op::explain));
+    commands.extend(plan.folders.iter().chain(&plan.files).chain(&plan.cgroup).flat_map(Op::explain));
     commands.extend(plan.init_commands());
     commands.extend(plan.endpoint.iter().flat_map(Op::explain));
     commands.extend(plan.commands_after_network(false));
@@ -169,7 +169,7 @@ fn a_whole_run_on_cgroup_v1_is_this_script() {
 #[test]
 fn the_residues_of_a_plan_name_all_that_stays_on_the_host() {
     let plan = planned(&["--name", "web", "-p", "10080:80", "-m", "64m", "web"], v2()).unwrap();
-    let all = plan.files.iter().chain(&plan.cgroup).chain(&plan.endpoint);
+    let all = plan.folders.iter().chain(&plan.files).chain(&plan.cgroup).chain(&plan.endpoint);
     let residues: Vec<String> =
         all.filter_map(|op| op.residue(Some(42))).map(|residue| serde_json::to_string(&residue).unwrap()).collect();
     for part in [format!("minidock/{ID}"), "vethc0ffee0".into(), "\"pid\":42".into(), "10080".into()] {

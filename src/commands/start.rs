@@ -1,0 +1,86 @@
+//! `start` and `restart`: a further run of a container that is there already.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow, bail};
+
+use super::{Engine, each, stop};
+use crate::cli::{RestartArgs, StartArgs};
+use crate::client::{self, Ended};
+use crate::containers;
+use crate::events::{self, Event};
+use crate::monitor;
+use crate::monitor::fork::{Mode, fork};
+use crate::request::signal;
+use crate::start::kept::ALREADY_RUNS;
+use crate::start::{Order, Origin};
+use crate::state::{State, Status};
+use crate::terminal;
+use crate::view;
+
+/// Starts containers. With `-a` the exit code is the program's.
+pub fn start(engine: &Engine, args: &StartArgs) -> Result<u8> {
+    if !args.attach && !args.interactive {
+        return each(&args.containers, |name| {
+            begin(engine, &containers::find(&engine.roots, name)?)?;
+            println!("{name}");
+            Ok(())
+        });
+    }
+    let [name] = args.containers.as_slice() else {
+        bail!("you cannot start and attach multiple containers at once");
+    };
+    let state = containers::find(&engine.roots, name)?;
+    if state.is_alive() {
+        bail!("container {name} is already running; see its output with 'minidock logs -f {name}'");
+    }
+    match launch(engine, &state, true, args.interactive)? {
+        Ended::Detached => Ok(0),
+        Ended::Exit(code) => Ok(code as u8),
+        Ended::Failed { message, .. } => Err(anyhow!(message)),
+        Ended::BrokenPipe => Ok(128 + libc::SIGPIPE as u8),
+    }
+}
+
+/// Starts a container in the background; one that runs already is left alone, as docker does.
+pub fn begin(engine: &Engine, state: &State) -> Result<()> {
+    if state.is_alive() {
+        if state.status == Status::Paused {
+            bail!("cannot start a paused container, try unpause instead");
+        }
+        return Ok(());
+    }
+    match launch(engine, state, false, false)? {
+        Ended::Failed { code, .. } if code == i32::from(ALREADY_RUNS) => Ok(()), // another minidock was faster
+        Ended::Failed { message, .. } => Err(anyhow!(message)),
+        _ => Ok(()),
+    }
+}
+
+fn launch(engine: &Engine, state: &State, attach: bool, stdin: bool) -> Result<Ended> {
+    let request = view::request(state)?;
+    let (interactive, terminal) = (request.interactive, request.terminal);
+    let mode = Mode { detach: !attach, interactive, attach_stdin: interactive && stdin, terminal };
+    let engine = Engine { roots: engine.roots.clone(), config: engine.config.clone() };
+    let size = terminal::size(io::stdin().as_fd());
+    let order = Order { engine, request, id: state.id.clone(), size, origin: Origin::Kept, detach: !attach };
+    let client = fork(mode, |connection| monitor::main(order, connection))?;
+    client::run(client, &mut || Ok(()))
+}
+
+/// Stops containers and starts them again.
+pub fn restart(engine: &Engine, args: &RestartArgs) -> Result<u8> {
+    let wanted = args.signal.as_deref().map(signal::parse).transpose().map_err(|why| anyhow!(why))?;
+    each(&args.containers, |name| {
+        let state = containers::find(&engine.roots, name)?;
+        let seconds = args.timeout.unwrap_or(state.config.stop_timeout_seconds);
+        let grace = u64::try_from(seconds).ok().map(Duration::from_secs);
+        stop::end(&engine.roots, &state, wanted.map_or(state.config.stop_signal, |signal| signal.0), grace)?;
+        begin(engine, &containers::find(&engine.roots, name)?)?;
+        events::note(&engine.roots, Event::container("restart", &state));
+        println!("{name}");
+        Ok(())
+    })
+}

@@ -1,0 +1,41 @@
+//! `create`: folder, name, layers and volumes of a container that is not started yet. All that its program will need is
+//! checked now, as far as it can be.
+
+use anyhow::Result;
+use images::Store;
+use netsetup::Host;
+
+use super::{Making, Order, Say, image_facts, places, undo_failed};
+use crate::events::{self, Event};
+use crate::facts;
+use crate::plan;
+use crate::reservation::{self, Reservation};
+
+/// Makes the container. After an error nothing of it is left.
+pub fn create(order: &Order, say: Say<'_>) -> Result<()> {
+    let roots = &order.engine.roots;
+    let mut host = Host::open()?;
+    let store = Store::open(&roots.root)?;
+    // Held until the journal names the image, so that it isn't removed in between.
+    let guard = store.lock_shared()?;
+    let image = image_facts(&store, &order.request)?;
+    let facts = facts::read_for(facts::Purpose::Create, &order.engine, &order.request, &mut host)?;
+    let image_id = (!image.id.is_empty()).then(|| image.id.clone());
+    let (journal, name) =
+        reservation::begin(roots, &order.id, order.request.name.as_deref(), image_id, order.request.remove)?;
+    drop(guard);
+    let mut making = Making { order, host: &mut host, journal: &journal, image: &image, facts: &facts, say };
+    make(&mut making, name).map_err(|error| undo_failed(order, &journal, error))
+}
+
+fn make(making: &mut Making<'_>, name: String) -> Result<()> {
+    let (roots, id) = (&making.order.engine.roots, &making.order.id);
+    let reservation = Reservation { id: id.clone(), folder: roots.container(id), name, address: None, ports: vec![] };
+    let plan =
+        plan::plan(&making.order.request, making.image, making.facts, &reservation, &places(&making.order.engine))?;
+    making.make_folders(&plan)?;
+    let state = making.state(&plan, &reservation)?;
+    state.write(roots)?;
+    events::note(roots, Event::container("create", &state));
+    Ok(())
+}
