@@ -158,8 +158,11 @@ fn wrong_commands_and_counts_exit_with_1() {
         ("runn x", "'runn' is not a minidock command; did you mean 'run'?"),
         ("container lss", "'container lss' is not a minidock command; did you mean 'container ls'?"),
         ("zzzzzz", "'zzzzzz' is not a minidock command"),
-        ("create x", "'create' is not available yet; use 'minidock run -d'"),
-        ("container start x", "'container start' is not available yet; run a new container with 'minidock run'"),
+        ("build x", "'build' is not available yet; build with another tool, and load the result with 'minidock load'"),
+        (
+            "container commit x",
+            "'container commit' is not available yet; build with another tool, and load the result with 'minidock load'",
+        ),
     ];
     for (line, message) in table {
         assert_eq!(refused(line), (format!("minidock: {message}"), 1), "{line}");
