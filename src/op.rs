@@ -23,7 +23,7 @@ impl Op {
         match self {
             Op::Files(op) => op.residue(),
             Op::Cgroup(op) => op.residue().map(Residue::Cgroup),
-            Op::Net(op) => op.residue(init_pid).map(Residue::Net),
+            Op::Net(op) => op.residue(init_pid).map(of_net),
         }
     }
 
@@ -34,6 +34,14 @@ impl Op {
             Op::Cgroup(op) => op.explain(),
             Op::Net(op) => op.explain(),
         }
+    }
+}
+
+/// A file outlives the kernel's things: a reboot, the namespace of its host.
+fn of_net(residue: netsetup::Residue) -> Residue {
+    match residue {
+        netsetup::Residue::Names { folder, id } => Residue::Names { folder, id },
+        other => Residue::Net(other),
     }
 }
 

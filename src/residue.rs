@@ -42,6 +42,13 @@ pub enum Residue {
         /// The owner.
         id: String,
     },
+    /// A container's entry in a network's register of names.
+    Names {
+        /// The register.
+        folder: PathBuf,
+        /// The container's id.
+        id: String,
+    },
     /// A link, rule, sysctl or name of a network namespace.
     Net(netsetup::Residue),
     /// A control group or a cgroup mount.
@@ -96,6 +103,7 @@ fn undo_family(roots: &Roots, netns: Option<u64>, run: &[Residue]) -> Result<(),
             Residue::Folder { path } => files::remove_folder(roots, path),
             Residue::Mount { path } => files::remove_mount(roots, path),
             Residue::Name { name, id } => files::remove_name(roots, name, id),
+            Residue::Names { folder, id } => netsetup::dns::names::withdraw(folder, id).map(|_| ()).map_err(Into::into),
             Residue::Lease { network, address, id } => {
                 netsetup::lease::release(&roots.leases(network), id, *address).map(|_| ()).map_err(Into::into)
             }

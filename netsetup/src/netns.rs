@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::sched::{CloneFlags, setns, unshare};
 use serde::{Deserialize, Serialize};
 
+use crate::dns::Sockets;
 use crate::netlink::Netlink;
 use crate::undo::{Residue, Undone};
 use crate::{Command, Error, Result, query};
@@ -27,6 +28,7 @@ pub struct NewNetns {
     pub(crate) links: Vec<(String, u32)>,
     /// An index that no link in here has.
     pub(crate) free_index: u32,
+    pub(crate) resolver: Option<Sockets>,
 }
 
 impl NewNetns {
@@ -49,12 +51,17 @@ impl NewNetns {
         let (fd, mut route) = inside?;
         // Some hosts put tunnel devices into each new namespace, so the first index after lo may be taken.
         let free_index = query::highest_index(&mut route)? + 1;
-        Ok(NewNetns { fd, outside, route, links: Vec::new(), free_index })
+        Ok(NewNetns { fd, outside, route, links: Vec::new(), free_index, resolver: None })
     }
 
     /// The namespace, for setns(2).
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// The sockets of its name server, if the plan had one.
+    pub fn take_resolver(&mut self) -> Option<Sockets> {
+        self.resolver.take()
     }
 
     pub(crate) fn outside(&self) -> BorrowedFd<'_> {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::firewall::{conntrack, iptables, nftables, table};
 use crate::host::Host;
-use crate::{Protocol, Result, link, netns, query, sysctl};
+use crate::{Protocol, Result, dns, link, netns, query, sysctl};
 
 /// What stays on the host when every process is dead, with what undo needs to find it and to know it as its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +72,13 @@ pub enum Residue {
         name: String,
         /// PID 1 of the container as the host saw it.
         pid: u32,
+    },
+    /// A container's entry in a network's register of names.
+    Names {
+        /// The register.
+        folder: std::path::PathBuf,
+        /// The container's id.
+        id: String,
     },
     /// A kernel setting.
     Sysctl {
@@ -152,6 +159,7 @@ fn undo_one(residue: &Residue, host: &mut Host, links: Links) -> Result<Undone> 
             iptables::undo(&[residue]).pop().unwrap_or(Ok(Undone::NotThere))
         }
         Residue::NetnsName { name, pid } => netns::undo(name, *pid),
+        Residue::Names { folder, id } => dns::names::withdraw(folder, id),
         Residue::Sysctl { key, old, new } => sysctl::undo(key, old, new),
     }
 }

@@ -383,13 +383,13 @@ fn comment_data(comment: &str) -> Vec<u8> {
 }
 
 /// struct nfgenmsg
-pub(super) fn header(out: &mut Vec<u8>, family: u8, resource: u16) {
+pub(crate) fn header(out: &mut Vec<u8>, family: u8, resource: u16) {
     out.extend_from_slice(&[family, 0]);
     out.extend_from_slice(&resource.to_be_bytes());
 }
 
 /// An attribute with these bytes.
-pub(super) fn bytes(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
+pub(crate) fn bytes(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
     out.extend_from_slice(&((4 + value.len()) as u16).to_ne_bytes());
     out.extend_from_slice(&kind.to_ne_bytes());
     out.extend_from_slice(value);
@@ -404,12 +404,12 @@ fn text(out: &mut Vec<u8>, kind: u16, value: &str) {
 }
 
 /// A number in network byte order, as all of netfilter's are.
-pub(super) fn number(out: &mut Vec<u8>, kind: u16, value: u32) {
+pub(crate) fn number(out: &mut Vec<u8>, kind: u16, value: u32) {
     bytes(out, kind, &value.to_be_bytes());
 }
 
 /// An attribute that holds attributes.
-pub(super) fn nested(out: &mut Vec<u8>, kind: u16, body: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn nested(out: &mut Vec<u8>, kind: u16, body: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend_from_slice(&[0, 0]);
     out.extend_from_slice(&(kind | NESTED).to_ne_bytes());

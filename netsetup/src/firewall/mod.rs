@@ -3,7 +3,7 @@
 //! Which back end serves is decided in the plan: an op belongs to one of them.
 
 pub mod conntrack;
-mod encode;
+pub(crate) mod encode;
 pub mod iptables;
 pub mod nftables;
 mod ruleset;

@@ -1,0 +1,43 @@
+//! Names: a small DNS server for one container, on 127.0.0.11 inside of it, driven by its owner's poll loop.
+//!
+//! It answers for the containers of the networks that its container is in (`names`), and passes everything else on to
+//! the host's name servers (`upstream`). It has no thread and never blocks: poll [`Resolver::fd`] for input with
+//! [`Resolver::timeout`], then call [`Resolver::ready`], which does a bounded amount of work. Whoever floods it hurts
+//! nobody but the container itself, and there only those who ask at the same moment.
+
+mod clients;
+mod message;
+pub mod names;
+mod op;
+mod passing;
+mod redirect;
+mod resolver;
+mod sockets;
+#[cfg(test)]
+mod tests;
+mod upstream;
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+pub use op::Op;
+pub use resolver::Resolver;
+pub use sockets::Sockets;
+
+/// Where the container's resolv.conf sends its questions: docker's address.
+pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
+/// The port that our sockets really have: above those that the kernel gives to clients.
+const PORT: u16 = 65353;
+/// The table in the container's namespace.
+const TABLE: &str = "minidock_names";
+
+/// A network that the container is in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The network's name: `web.NETWORK` is `web` there.
+    pub network: String,
+    /// The network's register of names.
+    pub folder: PathBuf,
+    /// Nothing leaves this network. A container that is in such networks only gets no answer from outside.
+    pub internal: bool,
+}
