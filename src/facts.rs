@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use netsetup::{Backend, Host, Network};
+use netsetup::{Backend, Host, Network, Subnet};
 
 use crate::commands::Engine;
 use crate::containers;
@@ -156,13 +156,11 @@ pub fn default_network(engine: &Engine, machines_own: bool) -> Network {
     };
     let (gateway, prefix_len) = engine.config.bip.unwrap_or((gateway, 16));
     Network {
-        name: DEFAULT_NETWORK.to_string(),
-        bridge: engine.config.bridge.clone().unwrap_or(bridge),
-        gateway,
-        prefix_len,
+        ipv4: Some(Subnet::new(gateway, prefix_len)),
         mtu: engine.config.mtu.unwrap_or(1500),
         table,
         backend: engine.config.firewall.unwrap_or(Backend::Nftables),
+        ..Network::new(DEFAULT_NETWORK, engine.config.bridge.as_deref().unwrap_or(&bridge))
     }
 }
 

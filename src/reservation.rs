@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::ErrorKind;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
@@ -34,7 +34,7 @@ pub struct Reservation {
     /// The name.
     pub name: String,
     /// Its address; none without a bridge.
-    pub address: Option<Ipv4Addr>,
+    pub address: Option<IpAddr>,
     /// Its published ports, with real numbers.
     pub ports: Vec<PortMapping>,
 }
@@ -123,19 +123,19 @@ pub fn take_address(
     journal: &Journal,
     network: &Network,
     id: &str,
-    in_use: &BTreeSet<Ipv4Addr>,
+    in_use: &BTreeSet<IpAddr>,
     found_bridge: bool,
-) -> Result<Ipv4Addr> {
+) -> Result<IpAddr> {
     match try_address(roots, journal, network, id, in_use, found_bridge)? {
         Some(address) => Ok(address),
         None => {
             // Perhaps only dead containers' addresses are left: give those back, then look once more.
             recover::recover_all(roots);
             try_address(roots, journal, network, id, in_use, found_bridge)?.ok_or_else(|| {
-                let (subnet, length) = network.subnet();
                 anyhow!(
-                    "network {} has no free address left in {subnet}/{length}; remove containers that you don't need",
-                    network.name
+                    "network {} has no free address left in {}; remove containers that you don't need",
+                    network.name,
+                    network.subnets().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
                 )
             })
         }
@@ -147,19 +147,22 @@ fn try_address(
     journal: &Journal,
     network: &Network,
     id: &str,
-    in_use: &BTreeSet<Ipv4Addr>,
+    in_use: &BTreeSet<IpAddr>,
     found_bridge: bool,
-) -> Result<Option<Ipv4Addr>> {
+) -> Result<Option<IpAddr>> {
     let leases = roots.leases(&network.name);
     if !leases.is_dir() {
         files::ensure_folder(&leases)?;
         if found_bridge {
             // Another engine made the bridge and counts from its beginning; its idle containers can't be seen.
-            netsetup::lease::start_at(&leases, network, network::mark(&roots.root));
+            for subnet in network.subnets() {
+                netsetup::lease::start_at(&leases, subnet, network::mark(&roots.root));
+            }
         }
     }
     let _lock = network::lock(roots, &network.name)?;
-    for address in netsetup::lease::candidates(&leases, network, in_use) {
+    let Some(subnet) = &network.ipv4 else { return Ok(None) };
+    for address in netsetup::lease::candidates(&leases, subnet, in_use) {
         journal.record(&[Residue::Lease { network: network.name.clone(), address, id: id.to_string() }])?;
         if netsetup::lease::claim(&leases, id, address)? {
             return Ok(Some(address));
@@ -210,14 +213,12 @@ fn take_port(roots: &Roots, publish: &Publish) -> Result<ReservedPort> {
 fn name_port_holder(roots: &Roots, publish: &Publish, number: u16, error: PortError) -> anyhow::Error {
     let ours = containers::all(roots).into_iter().find(|state| {
         state.is_alive()
-            && state.attachment.as_ref().is_some_and(|attachment| {
-                attachment.ports.iter().any(|port| {
-                    port.host_port == number
-                        && port.protocol == publish.protocol
-                        && (port.host_address == publish.host_address
-                            || port.host_address.is_unspecified()
-                            || publish.host_address.is_unspecified())
-                })
+            && state.ports().any(|port| {
+                port.host_port == number
+                    && port.protocol == publish.protocol
+                    && (port.host_address == publish.host_address
+                        || port.host_address.is_unspecified()
+                        || publish.host_address.is_unspecified())
             })
     });
     match (ours, &error) {

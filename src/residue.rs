@@ -3,7 +3,7 @@
 //! A residue holds what undo needs (kind, name, owner mark), not the whole operation, so an older or newer minidock can
 //! undo it. This enum is the sum of the families'; their own modules know how.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::{Result, anyhow};
@@ -38,7 +38,7 @@ pub enum Residue {
         /// The network's name.
         network: String,
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The owner.
         id: String,
     },

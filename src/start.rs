@@ -179,7 +179,7 @@ impl Making<'_> {
         })?;
         let address = match &self.facts.network {
             Some((network, facts)) => {
-                let in_use = netsetup::bridge_addresses_in_use(self.host, &network.bridge)?;
+                let in_use = netsetup::bridge_addresses_in_use(self.host, network)?;
                 Some(reservation::take_address(
                     roots,
                     self.journal,
@@ -211,7 +211,7 @@ impl Making<'_> {
         let (stdio, outputs) = self.streams(stdin)?;
         let starting = runtime::init::spawn(&plan.runtime, stdio)?;
         self.check_joined()?;
-        let mut netns = if plan.runtime.namespaces.net == Namespace::New && plan.attachment.is_some() {
+        let mut netns = if plan.runtime.namespaces.net == Namespace::New && !plan.attachments.is_empty() {
             Some(NewNetns::create()?)
         } else {
             None
@@ -319,7 +319,7 @@ impl Making<'_> {
             exit_code: 0,
             oom_killed: false,
             error: String::new(),
-            attachment: None,
+            attachments: vec![],
             layers: self.image.layers.clone(),
             config: self.config(plan, reservation)?,
             volumes: plan.volumes.clone(),
@@ -338,7 +338,7 @@ impl Making<'_> {
             exit_code: 0,
             oom_killed: false,
             error: String::new(),
-            attachment: plan.attachment.clone(),
+            attachments: plan.attachments.clone(),
             etc_folder: self.etc_folder(reservation),
             ..state
         }
@@ -406,7 +406,7 @@ fn published(request: &RunRequest, image: &ImageFacts) -> Result<Vec<Publish>> {
                 port.parse().with_context(|| format!("the image exposes {text:?}, which is no port; leave out -P"))?;
             let protocol = protocol.parse().map_err(|why: String| anyhow!(why))?;
             if !all.iter().any(|one| one.container_port == container_port && one.protocol == protocol) {
-                let host_address = std::net::Ipv4Addr::UNSPECIFIED;
+                let host_address = std::net::Ipv4Addr::UNSPECIFIED.into();
                 all.push(Publish { protocol, host_address, host: HostPort::Random, container_port });
             }
         }
@@ -449,8 +449,9 @@ pub fn dry_run(order: &Order) -> Result<String> {
     let facts = facts::read(&order.engine, request, &mut host)?;
     let address = match &facts.network {
         Some((network, _)) => {
-            let in_use = netsetup::bridge_addresses_in_use(&mut host, &network.bridge)?;
-            netsetup::lease::candidates(&roots.leases(&network.name), network, &in_use).next()
+            let in_use = netsetup::bridge_addresses_in_use(&mut host, network)?;
+            let free = |subnet| netsetup::lease::candidates(&roots.leases(&network.name), subnet, &in_use).next();
+            network.ipv4.as_ref().and_then(free)
         }
         None => None,
     };

@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use netsetup::PortMapping;
-use serde::{Deserialize, Serialize};
+use netsetup::{Place, PortMapping};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::files;
 use crate::plan::volumes::Volume;
@@ -42,23 +42,109 @@ pub enum Status {
 
 /// The container's place in a network.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(from = "WrittenAttachment")]
 pub struct Attachment {
     /// The network's name.
     pub network: String,
+    /// The network's id; empty for one that has none.
+    pub network_id: String,
     /// The bridge.
     pub bridge: String,
     /// The host's end of the veth pair.
     pub host_link: String,
+    /// The container's end, `eth0`.
+    pub inside_link: String,
     /// IPv4 address.
-    pub address: Ipv4Addr,
-    /// Bits of the network part.
-    pub prefix_len: u8,
-    /// The default route's next hop.
-    pub gateway: Ipv4Addr,
+    pub ipv4: Option<Place>,
+    /// IPv6 address.
+    pub ipv6: Option<Place>,
+    /// Further addresses and their prefix lengths.
+    pub extra_addresses: Vec<(IpAddr, u8)>,
     /// MAC address.
     pub mac: [u8; 6],
+    /// Further names in this network.
+    pub aliases: Vec<String>,
+    /// Which network has the default route: the highest, then the first.
+    pub gateway_priority: i64,
     /// Published ports.
     pub ports: Vec<PortMapping>,
+}
+
+impl Attachment {
+    /// The address to which a port of this host address leads: that of the same IP version, else the only one.
+    pub fn address_for(&self, host_address: IpAddr) -> Option<IpAddr> {
+        let (same, other) = if host_address.is_ipv4() { (self.ipv4, self.ipv6) } else { (self.ipv6, self.ipv4) };
+        same.or(other).map(|place| place.address)
+    }
+}
+
+/// As the file has it. The first version had one IPv4 address in fields of its own.
+#[derive(Deserialize)]
+struct WrittenAttachment {
+    network: String,
+    #[serde(default)]
+    network_id: String,
+    bridge: String,
+    host_link: String,
+    #[serde(default = "eth0")]
+    inside_link: String,
+    #[serde(default)]
+    ipv4: Option<Place>,
+    #[serde(default)]
+    ipv6: Option<Place>,
+    #[serde(default)]
+    extra_addresses: Vec<(IpAddr, u8)>,
+    mac: [u8; 6],
+    #[serde(default)]
+    aliases: Vec<String>,
+    #[serde(default)]
+    gateway_priority: i64,
+    #[serde(default)]
+    ports: Vec<PortMapping>,
+    #[serde(default)]
+    address: Option<IpAddr>,
+    #[serde(default)]
+    prefix_len: u8,
+    #[serde(default)]
+    gateway: Option<IpAddr>,
+}
+
+fn eth0() -> String {
+    "eth0".to_string()
+}
+
+impl From<WrittenAttachment> for Attachment {
+    fn from(written: WrittenAttachment) -> Attachment {
+        let first_version = |address| Place { address, prefix_len: written.prefix_len, gateway: written.gateway };
+        Attachment {
+            ipv4: written.ipv4.or(written.address.map(first_version)),
+            network: written.network,
+            network_id: written.network_id,
+            bridge: written.bridge,
+            host_link: written.host_link,
+            inside_link: written.inside_link,
+            ipv6: written.ipv6,
+            extra_addresses: written.extra_addresses,
+            mac: written.mac,
+            aliases: written.aliases,
+            gateway_priority: written.gateway_priority,
+            ports: written.ports,
+        }
+    }
+}
+
+/// The first version wrote one attachment or null.
+fn attachments<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Attachment>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Many(Vec<Attachment>),
+        One(Box<Option<Attachment>>),
+    }
+    Ok(match Written::deserialize(deserializer)? {
+        Written::Many(many) => many,
+        Written::One(one) => one.into_iter().collect(),
+    })
 }
 
 /// What came of request and image together.
@@ -119,8 +205,9 @@ pub struct State {
     pub oom_killed: bool,
     /// What went wrong beyond the exit code.
     pub error: String,
-    /// Its network; none for `host`, `none`, `container:` and `ns:`.
-    pub attachment: Option<Attachment>,
+    /// Its networks in the order of its cards; none for `host`, `none`, `container:` and `ns:`.
+    #[serde(default, alias = "attachment", deserialize_with = "attachments")]
+    pub attachments: Vec<Attachment>,
     /// Layer folders, lowest first.
     pub layers: Vec<PathBuf>,
     /// The folder of its hosts, hostname and resolv.conf: its own, or that of the container whose network it shares.
@@ -174,8 +261,38 @@ impl State {
         matches!(self.status, Status::Running | Status::Paused)
     }
 
+    /// The published ports of all its networks.
+    pub fn ports(&self) -> impl Iterator<Item = &PortMapping> {
+        self.attachments.iter().flat_map(|attachment| &attachment.ports)
+    }
+
     /// Whether its program really runs: a monitor that was killed can't say that it ended.
     pub fn is_alive(&self) -> bool {
         self.is_open() && self.process.is_some_and(|process| process.is_alive())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_version_s_attachment_is_read() {
+        let old = r#"{"network":"bridge","bridge":"docker0","host_link":"veth3f2a9c1","address":"172.17.0.2",
+            "prefix_len":16,"gateway":"172.17.0.1","mac":[2,66,172,17,0,2],"ports":[{"protocol":"tcp",
+            "host_address":"0.0.0.0","host_port":10080,"container_port":80,"mode":"dnat"}]}"#;
+        #[derive(Deserialize)]
+        struct Part {
+            #[serde(default, alias = "attachment", deserialize_with = "attachments")]
+            attachments: Vec<Attachment>,
+        }
+        let read = |text: &str| serde_json::from_str::<Part>(text).unwrap().attachments;
+        let found = read(&format!(r#"{{"attachment":{old}}}"#));
+        let place = Place { address: [172, 17, 0, 2].into(), prefix_len: 16, gateway: Some([172, 17, 0, 1].into()) };
+        assert_eq!((found.len(), found[0].ipv4, found[0].inside_link.as_str()), (1, Some(place), "eth0"));
+        assert_eq!(found[0].ports[0].to_string(), "0.0.0.0:10080->80/tcp");
+        let again = read(&format!(r#"{{"attachments":{}}}"#, serde_json::to_string(&found).unwrap()));
+        assert_eq!(again[0].ipv4, Some(place));
+        assert!(read(r#"{"attachment":null}"#).is_empty() && read("{}").is_empty());
     }
 }

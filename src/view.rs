@@ -107,12 +107,12 @@ fn config(state: &State) -> ConfigView {
 
 fn network(state: &State, request: &RunRequest) -> NetworkView {
     let own = matches!(request.network.mode, NetworkMode::Bridge);
-    match state.attachment.as_ref().filter(|_| state.is_alive()) {
+    match state.attachments.first().filter(|_| state.is_alive()) {
         Some(attachment) => NetworkView {
-            ports: attachment.ports.clone(),
-            address: Some(attachment.address),
-            prefix_len: attachment.prefix_len,
-            gateway: Some(attachment.gateway),
+            ports: state.ports().copied().collect(),
+            address: attachment.ipv4.map(|place| place.address),
+            prefix_len: attachment.ipv4.map_or(0, |place| place.prefix_len),
+            gateway: attachment.ipv4.and_then(|place| place.gateway),
             mac: Some(attachment.mac),
             sandbox_key: if own { PathBuf::from("/run/netns").join(&state.name) } else { PathBuf::new() },
         },

@@ -3,12 +3,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use netsetup::{
-    Backend, Endpoint, Facts, Host, Links, Live, Network, NewNetns, Op, PortMapping, Protocol, PublishMode, apply,
-    lease, plan_endpoint, plan_network, undo_with,
+    Endpoint, Facts, Host, Links, Live, Network, NewNetns, Op, Place, PortMapping, Protocol, PublishMode, Subnet,
+    apply, lease, mac_of, plan_endpoint, plan_network, undo_with,
 };
 
 const STEPS: [&str; 8] = ["facts", "lease", "plan", "namespace", "links", "name", "port", "undo"];
@@ -24,15 +24,8 @@ fn main() {
     let no_flags = nix::mount::MsFlags::empty();
     nix::mount::mount(Some("tmpfs"), "/run", Some("tmpfs"), no_flags, none).unwrap();
 
-    let network = Network {
-        name: "bridge".into(),
-        bridge: "docker0".into(),
-        gateway: Ipv4Addr::new(172, 17, 0, 1),
-        prefix_len: 16,
-        mtu: 1500,
-        table: "minidock".into(),
-        backend: Backend::Nftables,
-    };
+    let ipv4 = Some(Subnet::new([172, 17, 0, 1], 16));
+    let network = Network { ipv4, ..Network::new("bridge", "docker0") };
     let mut host = Host::open().unwrap();
     let facts = Facts::read(&mut host, &network).unwrap();
     let ops = plan_network(&network, &facts).unwrap();
@@ -74,24 +67,26 @@ fn one(number: usize, network: &Network) -> Vec<Duration> {
     let facts = Facts::read(&mut host, network).unwrap();
     lap();
     let id = format!("{number:064x}");
-    let address = lease::take("/run/leases".as_ref(), &id, network, &Default::default(), None).unwrap();
+    let subnet = network.ipv4.as_ref().unwrap();
+    let address = lease::take("/run/leases".as_ref(), &id, network, subnet, &Default::default(), None).unwrap();
     lap();
-    let [_, _, c, d] = address.octets();
     let endpoint = Endpoint {
         owner: id,
         name: format!("c{number}"),
         host_link: format!("veth{number:07x}"),
         inside_link: "eth0".into(),
-        mac: [2, 0x42, 172, 17, c, d],
-        address,
-        prefix_len: 16,
-        gateway: network.gateway,
+        mac: mac_of(address),
+        ipv4: Some(Place { address, prefix_len: 16, gateway: Some(subnet.gateway) }),
+        ipv6: None,
+        extra_addresses: vec![],
+        may_spoof: false,
+        first: true,
         mtu: 1500,
         bridge: network.bridge.clone(),
         hairpin: facts.bridge_netfilter,
         ports: vec![PortMapping {
             protocol: Protocol::Tcp,
-            host_address: Ipv4Addr::UNSPECIFIED,
+            host_address: IpAddr::from([0, 0, 0, 0]),
             host_port: 10000 + number as u16,
             container_port: 80,
             mode: PublishMode::Dnat,

@@ -1,7 +1,7 @@
 //! What can go wrong, in the user's words: what failed, on what, why, what to do.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::PortMapping;
 
@@ -23,7 +23,7 @@ pub enum Error {
     #[error("cannot give the address {address}: {why}; choose another one")]
     AddressTaken {
         /// The address that was asked for.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// Who has it.
         why: String,
     },
@@ -31,7 +31,7 @@ pub enum Error {
     #[error("no free address in {subnet}/{prefix_len}: remove containers, or use a network with a larger subnet")]
     NoAddress {
         /// The subnet's first address.
-        subnet: Ipv4Addr,
+        subnet: IpAddr,
         /// The subnet's length in bits.
         prefix_len: u8,
     },

@@ -1,7 +1,7 @@
 //! What this host already has of a network. Reading changes nothing.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage;
@@ -21,7 +21,7 @@ const DUMP: u16 = libc::NLM_F_DUMP as u16;
 pub struct Facts {
     /// The link with the bridge's name.
     pub bridge: Option<Bridge>,
-    /// All IPv4 addresses of this host.
+    /// All addresses of this host, IPv6 link-local ones apart.
     pub addresses: Vec<Address>,
     /// net.ipv4.ip_forward
     pub ip_forward: bool,
@@ -47,7 +47,7 @@ pub struct Bridge {
     /// In bytes.
     pub mtu: u32,
     /// Its addresses and their prefix lengths, the first one first.
-    pub addresses: Vec<(Ipv4Addr, u8)>,
+    pub addresses: Vec<(IpAddr, u8)>,
 }
 
 /// An address of this host.
@@ -58,7 +58,7 @@ pub struct Address {
     /// The link's name, as far as the kernel tells it.
     pub link: String,
     /// The address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// The subnet's length in bits.
     pub prefix_len: u8,
 }
@@ -107,11 +107,15 @@ fn adopt(bridge: Option<&Bridge>, network: &Network) -> Network {
     let Some(bridge) = bridge.filter(|bridge| bridge.kind == "bridge") else {
         return network;
     };
-    let same = |(address, _): &&(Ipv4Addr, u8)| *address == network.gateway;
-    let usable = |(_, prefix_len): &&(Ipv4Addr, u8)| *prefix_len <= 30;
-    let kept = bridge.addresses.iter().find(same).or_else(|| bridge.addresses.iter().find(usable));
-    if let Some((address, prefix_len)) = kept {
-        (network.gateway, network.prefix_len) = (*address, *prefix_len);
+    for (subnet, longest) in [(&mut network.ipv4, 30), (&mut network.ipv6, 126)] {
+        let Some(subnet) = subnet else { continue };
+        let version = |(address, _): &&(IpAddr, u8)| address.is_ipv4() == subnet.gateway.is_ipv4();
+        let same = |(address, _): &&(IpAddr, u8)| *address == subnet.gateway;
+        let usable = |one: &&(IpAddr, u8)| version(one) && one.1 <= longest;
+        let kept = bridge.addresses.iter().find(same).or_else(|| bridge.addresses.iter().find(usable));
+        if let Some((address, prefix_len)) = kept {
+            (subnet.gateway, subnet.prefix_len) = (*address, *prefix_len);
+        }
     }
     network.mtu = bridge.mtu;
     network
@@ -146,12 +150,17 @@ pub fn egress_mtu(host: &mut Host) -> u32 {
 
 /// Addresses of containers (or machines) on the bridge that the kernel has seen there: its neighbours, as far as their
 /// MAC is still behind a port of the bridge. (Entries of dead containers linger for minutes, but their ports are gone.)
-pub fn bridge_addresses_in_use(host: &mut Host, bridge: &str) -> Result<BTreeSet<Ipv4Addr>> {
+pub fn bridge_addresses_in_use(host: &mut Host, network: &Network) -> Result<BTreeSet<IpAddr>> {
     let netlink = host.route()?;
-    let Some(found) = query::get(netlink, bridge)? else {
+    let Some(found) = query::get(netlink, &network.bridge)? else {
         return Ok(BTreeSet::new());
     };
-    let neighbours = neighbours(netlink, AddressFamily::Inet, found.index)?;
+    let mut neighbours = Vec::new();
+    for (family, subnet) in [(AddressFamily::Inet, &network.ipv4), (AddressFamily::Inet6, &network.ipv6)] {
+        if subnet.is_some() {
+            neighbours.extend(self::neighbours(netlink, family, found.index)?);
+        }
+    }
     if neighbours.is_empty() {
         return Ok(BTreeSet::new());
     }
@@ -177,7 +186,7 @@ const NDA_MASTER: u16 = 9;
 
 struct Neighbour {
     state: u16,
-    address: Option<Ipv4Addr>,
+    address: Option<IpAddr>,
     mac: Vec<u8>,
 }
 
@@ -201,7 +210,7 @@ fn neighbours(netlink: &mut Netlink, family: AddressFamily, index: u32) -> Resul
         let body = answer.payload.get(12..).unwrap_or_default();
         Neighbour {
             state: u16_at(&answer.payload, 8),
-            address: attribute(body, NDA_DST).and_then(ipv4),
+            address: attribute(body, NDA_DST).and_then(ip),
             mac: attribute(body, NDA_LLADDR).unwrap_or_default().to_vec(),
         }
     };
@@ -210,23 +219,25 @@ fn neighbours(netlink: &mut Netlink, family: AddressFamily, index: u32) -> Resul
 
 fn addresses(netlink: &mut Netlink) -> Result<Vec<Address>> {
     let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = AddressFamily::Unspec;
     let answers = dump(netlink, RouteNetlinkMessage::GetAddress(message), "list the host's addresses")?;
     let read = |answer: &Answer| {
         let mut found = Address {
             index: u32_at(&answer.payload, 4),
             link: String::new(),
-            address: Ipv4Addr::UNSPECIFIED,
+            address: Ipv4Addr::UNSPECIFIED.into(),
             prefix_len: *answer.payload.get(1)?,
         };
         for (kind, value) in attributes(answer.payload.get(8..)?) {
             match kind {
-                libc::IFA_LOCAL => found.address = ipv4(value)?,
+                // IPv6 has IFA_LOCAL only on tunnels. In IPv4 it follows IFA_ADDRESS, which is the other end on those.
+                libc::IFA_ADDRESS | libc::IFA_LOCAL => found.address = ip(value)?,
                 libc::IFA_LABEL => found.link = text_of(value),
                 _ => {}
             }
         }
-        Some(found)
+        let link_local = matches!(found.address, IpAddr::V6(address) if address.is_unicast_link_local());
+        (!link_local).then_some(found)
     };
     Ok(answers.iter().filter(|answer| answer.kind == libc::RTM_NEWADDR).filter_map(read).collect())
 }
@@ -241,6 +252,10 @@ fn dump(netlink: &mut Netlink, message: RouteNetlinkMessage, what: &str) -> Resu
     }
 }
 
-fn ipv4(bytes: &[u8]) -> Option<Ipv4Addr> {
-    <[u8; 4]>::try_from(bytes).ok().map(Ipv4Addr::from)
+fn ip(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
+        16 => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+        _ => None,
+    }
 }

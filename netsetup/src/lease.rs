@@ -7,17 +7,18 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
 
+use crate::subnet::{Subnet, first_address, from_number, last_address, to_number};
 use crate::undo::Undone;
 use crate::{Error, Network, Result};
 
-/// The address given last: a hint where to go on, never needed.
-const CURSOR: &str = ".last";
+/// The address given last: a hint where to go on, never needed. One for each IP version.
+const CURSORS: [&str; 2] = [".last", ".last6"];
 /// Longer than every address, so that each writer overwrites all of the one before.
-const CURSOR_WIDTH: usize = 16;
+const CURSOR_WIDTHS: [usize; 2] = [16, 40];
 
 /// Takes an address for the owner: the wanted one, or the next that is free. `in_use` are addresses that others have
 /// without a lease of ours. Makes the folder when it isn't there.
@@ -28,71 +29,82 @@ pub fn take(
     dir: &Path,
     owner: &str,
     network: &Network,
-    in_use: &BTreeSet<Ipv4Addr>,
-    wanted: Option<Ipv4Addr>,
-) -> Result<Ipv4Addr> {
+    subnet: &Subnet,
+    in_use: &BTreeSet<IpAddr>,
+    wanted: Option<IpAddr>,
+) -> Result<IpAddr> {
     if let Some(address) = wanted {
-        return take_wanted(dir, owner, network, in_use, address);
+        check_wanted(network, subnet, in_use, address)?;
+        if !claim(dir, owner, address)? {
+            return Err(taken(dir, address));
+        }
+        return Ok(address);
     }
-    for address in candidates(dir, network, in_use) {
+    for address in candidates(dir, subnet, in_use) {
         if claim(dir, owner, address)? {
             return Ok(address);
         }
     }
-    let (subnet, prefix_len) = network.subnet();
-    Err(Error::NoAddress { subnet, prefix_len })
+    Err(Error::NoAddress { subnet: subnet.first(), prefix_len: subnet.prefix_len })
 }
 
-fn take_wanted(
-    dir: &Path,
-    claimant: &str,
-    network: &Network,
-    in_use: &BTreeSet<Ipv4Addr>,
-    address: Ipv4Addr,
-) -> Result<Ipv4Addr> {
-    let (subnet, prefix_len) = network.subnet();
+/// The error for an address that has a lease.
+pub fn taken(dir: &Path, address: IpAddr) -> Error {
+    let why = owner(dir, address)
+        .map_or_else(|| "it was just taken".to_owned(), |owner| format!("the container {owner} has it"));
+    Error::AddressTaken { address, why }
+}
+
+/// Whether a container may have this address, leases aside.
+///
+/// # Errors
+/// [`Error::AddressTaken`] with the reason.
+pub fn check_wanted(network: &Network, subnet: &Subnet, in_use: &BTreeSet<IpAddr>, address: IpAddr) -> Result<()> {
     let refused = |why: String| Err(Error::AddressTaken { address, why });
-    if !network.contains(address) {
-        return refused(format!("it is not in the subnet {subnet}/{prefix_len} of the network {}", network.name));
+    if !subnet.contains(address) {
+        return refused(format!("it is not in the subnet {subnet} of the network {}", network.name));
     }
-    if address == subnet || address == network.broadcast() {
-        return refused(format!("it names the subnet {subnet}/{prefix_len} itself or everybody in it"));
+    if address == subnet.first() || address == subnet.last() {
+        return refused(format!("it names the subnet {subnet} itself or everybody in it"));
     }
-    if address == network.gateway {
+    if address == subnet.gateway {
         return refused(format!("it is the host's own in {}", network.bridge));
+    }
+    if subnet.reserved.contains(&address) {
+        return refused(format!("the network {} keeps it for another use", network.name));
     }
     if in_use.contains(&address) {
         return refused(format!("somebody on {} uses it", network.bridge));
     }
-    if !claim(dir, claimant, address)? {
-        return refused(
-            owner(dir, address)
-                .map_or_else(|| "it was just taken".to_owned(), |owner| format!("the container {owner} has it")),
-        );
-    }
-    Ok(address)
+    Ok(())
 }
 
 /// The addresses that a container may have, in the order in which they go round, without those in use. Leased ones are
 /// among them: [`claim`] finds out.
 pub fn candidates<'a>(
     dir: &Path,
-    network: &Network,
-    in_use: &'a BTreeSet<Ipv4Addr>,
-) -> impl Iterator<Item = Ipv4Addr> + use<'a> {
-    // Never the subnet's first and last address.
-    let first = network.subnet().0.to_bits().saturating_add(1);
-    let count = network.broadcast().to_bits().saturating_sub(first);
-    let last = read_cursor(dir).filter(|last| network.contains(*last)).map_or(0, Ipv4Addr::to_bits);
+    subnet: &'a Subnet,
+    in_use: &'a BTreeSet<IpAddr>,
+) -> impl Iterator<Item = IpAddr> + use<'a> {
+    let (first, count) = span(subnet);
+    let last = read_cursor(dir, subnet.gateway).filter(|last| subnet.contains(*last)).map_or(0, to_number);
     let start = last.saturating_add(1).saturating_sub(first);
-    let gateway = network.gateway;
-    let round = (0..count)
-        .map(move |step| Ipv4Addr::from_bits(first + ((u64::from(start) + u64::from(step)) % u64::from(count)) as u32));
-    round.filter(move |address| *address != gateway && !in_use.contains(address))
+    let round = (0..count).map(move |step| from_number(first + ((start % count + step) % count), subnet.gateway));
+    round.filter(move |address| {
+        *address != subnet.gateway && !in_use.contains(address) && !subnet.reserved.contains(address)
+    })
+}
+
+/// The number of the first address for containers, and how many there are: never the subnet's first and last.
+fn span(subnet: &Subnet) -> (u128, u128) {
+    let (range, length) = subnet.range.unwrap_or((subnet.gateway, subnet.prefix_len));
+    let first = to_number(first_address(range, length)).max(to_number(subnet.first()).saturating_add(1));
+    let end = to_number(last_address(range, length)).saturating_add(1).min(to_number(subnet.last()));
+    (first, end.saturating_sub(first))
 }
 
 /// Takes this very address; false when somebody has it. Makes the folder when it isn't there.
-pub fn claim(dir: &Path, owner: &str, address: Ipv4Addr) -> Result<bool> {
+pub fn claim(dir: &Path, owner: &str, address: IpAddr) -> Result<bool> {
     let what = || format!("lease the address {address} in {}", dir.display());
     if owner.is_empty() || owner.contains('\0') {
         return Err(Error::Refused(format!("cannot {}: the owner has no name", what())));
@@ -114,7 +126,7 @@ pub fn claim(dir: &Path, owner: &str, address: Ipv4Addr) -> Result<bool> {
 }
 
 /// Gives the address back, when it is this owner's.
-pub fn release(dir: &Path, owner: &str, address: Ipv4Addr) -> Result<Undone> {
+pub fn release(dir: &Path, owner: &str, address: IpAddr) -> Result<Undone> {
     match self::owner(dir, address) {
         None => return Ok(Undone::NotThere),
         Some(other) if other != owner => {
@@ -130,28 +142,33 @@ pub fn release(dir: &Path, owner: &str, address: Ipv4Addr) -> Result<Undone> {
 }
 
 /// Who has the address.
-pub fn owner(dir: &Path, address: Ipv4Addr) -> Option<String> {
+pub fn owner(dir: &Path, address: IpAddr) -> Option<String> {
     fs::read_link(dir.join(address.to_string())).ok()?.into_os_string().into_string().ok()
 }
 
 /// Lets a new, empty folder of leases begin somewhere in the subnet: two engines on one bridge that both count from its
 /// first address give the same ones to containers that neither can see while they're silent. `mark`: the engine's own.
-pub fn start_at(dir: &Path, network: &Network, mark: u32) {
-    let (first, last) = (network.subnet().0.to_bits(), network.broadcast().to_bits());
-    let hosts = (last - first).saturating_sub(1).max(1);
-    write_cursor(dir, Ipv4Addr::from_bits(first + mark % hosts));
+pub fn start_at(dir: &Path, subnet: &Subnet, mark: u32) {
+    let (first, count) = span(subnet);
+    write_cursor(dir, from_number(first + u128::from(mark) % count.max(1), subnet.gateway));
 }
 
-fn read_cursor(dir: &Path) -> Option<Ipv4Addr> {
-    let mut bytes = [0; CURSOR_WIDTH];
-    let length = fs::File::open(dir.join(CURSOR)).ok()?.read_at(&mut bytes, 0).ok()?;
+fn version(address: IpAddr) -> usize {
+    usize::from(address.is_ipv6())
+}
+
+fn read_cursor(dir: &Path, like: IpAddr) -> Option<IpAddr> {
+    let mut bytes = [0; CURSOR_WIDTHS[1]];
+    let length = fs::File::open(dir.join(CURSORS[version(like)])).ok()?.read_at(&mut bytes, 0).ok()?;
     std::str::from_utf8(&bytes[..length]).ok()?.trim().parse().ok()
 }
 
 /// One pwrite of a fixed width: readers see the old or the new address. A failure only costs a longer search.
-fn write_cursor(dir: &Path, address: Ipv4Addr) {
-    let text = format!("{address:<width$}\n", address = address.to_string(), width = CURSOR_WIDTH - 1);
-    if let Ok(file) = fs::OpenOptions::new().write(true).create(true).truncate(false).open(dir.join(CURSOR)) {
+fn write_cursor(dir: &Path, address: IpAddr) {
+    let version = version(address);
+    let text = format!("{address:<width$}\n", address = address.to_string(), width = CURSOR_WIDTHS[version] - 1);
+    let path = dir.join(CURSORS[version]);
+    if let Ok(file) = fs::OpenOptions::new().write(true).create(true).truncate(false).open(path) {
         let _ = file.write_at(text.as_bytes(), 0);
     }
 }
@@ -159,7 +176,7 @@ fn write_cursor(dir: &Path, address: Ipv4Addr) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Backend;
+    use std::net::Ipv4Addr;
     use std::path::PathBuf;
 
     struct Folder(PathBuf);
@@ -179,18 +196,26 @@ mod tests {
     }
 
     fn network(gateway: &str, prefix_len: u8) -> Network {
-        Network {
-            name: "test".into(),
-            bridge: "br0".into(),
-            gateway: gateway.parse().unwrap(),
-            prefix_len,
-            mtu: 1500,
-            table: "t".into(),
-            backend: Backend::Nftables,
-        }
+        let mut network = Network::new("test", "br0");
+        network.ipv4 = Some(Subnet::new(gateway.parse::<IpAddr>().unwrap(), prefix_len));
+        network
     }
 
-    fn text(result: Result<Ipv4Addr>) -> String {
+    fn take(
+        dir: &Path,
+        owner: &str,
+        network: &Network,
+        in_use: &BTreeSet<IpAddr>,
+        wanted: Option<IpAddr>,
+    ) -> Result<IpAddr> {
+        super::take(dir, owner, network, network.ipv4.as_ref().unwrap(), in_use, wanted)
+    }
+
+    fn v4(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
+        Ipv4Addr::new(a, b, c, d).into()
+    }
+
+    fn text(result: Result<IpAddr>) -> String {
         result.map_or_else(|error| error.to_string(), |address| address.to_string())
     }
 
@@ -199,7 +224,7 @@ mod tests {
         let (folder, none, net) = (Folder::new("round"), BTreeSet::new(), network("10.0.0.1", 29));
         let take_next = || text(take(&folder.0, "c", &net, &none, None));
         assert_eq!(take_next(), "10.0.0.2");
-        assert_eq!(release(&folder.0, "c", Ipv4Addr::new(10, 0, 0, 2)).unwrap(), Undone::Removed);
+        assert_eq!(release(&folder.0, "c", v4(10, 0, 0, 2)).unwrap(), Undone::Removed);
         for address in ["10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.0.2"] {
             assert_eq!(take_next(), address);
         }
@@ -214,23 +239,23 @@ mod tests {
         let (folder, none, net) = (Folder::new("cursor"), BTreeSet::new(), network("10.0.0.6", 29));
         for damage in ["", "rubbish", "192.168.1.1", "10.0.0.255999999999999999999"] {
             fs::create_dir_all(&folder.0).unwrap();
-            fs::write(folder.0.join(CURSOR), damage).unwrap();
+            fs::write(folder.0.join(CURSORS[0]), damage).unwrap();
             assert_eq!(text(take(&folder.0, "c", &net, &none, None)), "10.0.0.1", "{damage:?}");
-            release(&folder.0, "c", Ipv4Addr::new(10, 0, 0, 1)).unwrap();
+            release(&folder.0, "c", v4(10, 0, 0, 1)).unwrap();
         }
     }
 
     #[test]
     fn addresses_in_use_are_left_out() {
         let folder = Folder::new("in-use");
-        let in_use = [Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 0, 0, 3)].into();
+        let in_use = [v4(10, 0, 0, 2), v4(10, 0, 0, 3)].into();
         assert_eq!(text(take(&folder.0, "c", &network("10.0.0.1", 24), &in_use, None)), "10.0.0.4");
     }
 
     #[test]
     fn a_wanted_address_is_given_or_refused_with_a_reason() {
         let (folder, net) = (Folder::new("wanted"), network("10.0.0.1", 24));
-        let in_use = [Ipv4Addr::new(10, 0, 0, 9)].into();
+        let in_use = [v4(10, 0, 0, 9)].into();
         let want = |address: &str| text(take(&folder.0, "c1", &net, &in_use, Some(address.parse().unwrap())));
         assert_eq!(want("10.0.0.7"), "10.0.0.7");
         for (address, why) in [
@@ -259,7 +284,7 @@ mod tests {
     fn fifty_at_the_same_moment_get_fifty_addresses() {
         let (folder, net) = (Folder::new("fifty"), network("10.0.0.1", 24));
         let start = std::sync::Barrier::new(50);
-        let given: Vec<Ipv4Addr> = std::thread::scope(|scope| {
+        let given: Vec<IpAddr> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..50)
                 .map(|index| {
                     let (folder, net, start) = (&folder, &net, &start);
@@ -278,5 +303,20 @@ mod tests {
         });
         assert_eq!(given.len(), 200);
         assert_eq!(given.iter().collect::<BTreeSet<_>>().len(), 200);
+    }
+
+    #[test]
+    fn ipv6_addresses_and_ranges() {
+        let (folder, none, net) = (Folder::new("v6"), BTreeSet::new(), network("fd00:1::1", 64));
+        let mut subnet = net.ipv4.clone().unwrap();
+        let next = |subnet: &Subnet| text(super::take(&folder.0, "c", &net, subnet, &none, None));
+        assert_eq!((next(&subnet), next(&subnet)), ("fd00:1::2".to_owned(), "fd00:1::3".to_owned()));
+        subnet.range = Some(("fd00:1::ff00".parse().unwrap(), 126));
+        subnet.reserved = vec!["fd00:1::ff01".parse().unwrap()];
+        for address in ["fd00:1::ff00", "fd00:1::ff02", "fd00:1::ff03"] {
+            assert_eq!(next(&subnet), address);
+        }
+        assert!(next(&subnet).starts_with("no free address"));
+        assert!(super::take(&folder.0, "c", &net, &subnet, &none, Some("fd00:1::ff01".parse().unwrap())).is_err());
     }
 }

@@ -23,6 +23,7 @@ mod plan;
 pub mod port;
 pub mod proxy;
 mod query;
+mod subnet;
 pub mod sysctl;
 mod undo;
 
@@ -31,7 +32,8 @@ pub use facts::{Address, Bridge, Facts, bridge_addresses_in_use, egress_mtu};
 pub use host::Host;
 pub use mapping::{PortMapping, Protocol, PublishMode};
 pub use netns::NewNetns;
-pub use network::{Backend, Endpoint, Network};
+pub use network::{Backend, Driver, Endpoint, GatewayMode, IpvlanMode, MacvlanMode, Network, Place, mac_of};
 pub use op::{Live, Op, apply};
 pub use plan::{plan_endpoint, plan_network};
+pub use subnet::{Subnet, first_address, last_address};
 pub use undo::{Links, Residue, Undone, undo, undo_with};

@@ -3,17 +3,15 @@
 //! The veth pair is made by one message from inside the container's namespace: eth0 is born in place and the other end
 //! goes out to the host, into the bridge, up. Made on the host and moved, it would wait ~18 ms for an RCU grace period.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
     InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
     LinkMessage,
 };
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
-};
+use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +42,7 @@ pub enum Op {
         /// The bridge's name.
         bridge: String,
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The subnet's length in bits.
         prefix_len: u8,
         /// Whether the bridge is made by the same plan, so that the address goes with it.
@@ -77,14 +75,14 @@ pub enum Op {
         /// The link in the container.
         link: String,
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The subnet's length in bits.
         prefix_len: u8,
     },
     /// Leads everything else to the gateway.
     DefaultRoute {
         /// The bridge's address.
-        gateway: Ipv4Addr,
+        gateway: IpAddr,
     },
     /// Switches the container's lo on.
     LoopbackUp,
@@ -116,7 +114,7 @@ impl Op {
             )],
             Op::BridgeAddress { bridge, address, prefix_len, .. } => {
                 vec![line(
-                    format!("ip addr add {address}/{prefix_len} dev {bridge}"),
+                    format!("ip addr add {address}/{prefix_len} dev {bridge}{}", nodad(*address)),
                     "the host's address in the network: the containers' gateway",
                 )]
             }
@@ -145,13 +143,13 @@ impl Op {
             }
             Op::Address { link, address, prefix_len } => {
                 vec![line(
-                    format!("nsenter -t $pid -n ip addr add {address}/{prefix_len} dev {link}"),
+                    format!("nsenter -t $pid -n ip addr add {address}/{prefix_len} dev {link}{}", nodad(*address)),
                     "the container's address",
                 )]
             }
             Op::DefaultRoute { gateway } => {
                 vec![line(
-                    format!("nsenter -t $pid -n ip route add default via {gateway}"),
+                    format!("nsenter -t $pid -n ip {}route add default via {gateway}", v6_flag(*gateway)),
                     "what is not in the subnet goes through the host",
                 )]
             }
@@ -326,24 +324,31 @@ fn dressing(name: &str, alias: &str, hairpin: bool) -> LinkMessage {
     message
 }
 
-fn address_message(index: u32, address: Ipv4Addr, prefix_len: u8) -> RouteNetlinkMessage {
+fn address_message(index: u32, address: IpAddr, prefix_len: u8) -> RouteNetlinkMessage {
     let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = family(address);
     message.header.prefix_len = prefix_len;
     message.header.index = index;
-    message.attributes =
-        vec![AddressAttribute::Local(IpAddr::V4(address)), AddressAttribute::Address(IpAddr::V4(address))];
+    message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
+    if address.is_ipv6() {
+        // Given out by one engine alone: waiting a second for somebody to protest (RFC 4862) would be in vain.
+        message.header.flags = AddressHeaderFlags::Nodad;
+    }
     RouteNetlinkMessage::NewAddress(message)
 }
 
-fn default_route_message(gateway: Ipv4Addr) -> RouteNetlinkMessage {
+fn family(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+fn default_route_message(gateway: IpAddr) -> RouteNetlinkMessage {
     let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
+    message.header.address_family = family(gateway);
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::Boot; // what `ip route add` writes
     message.header.scope = RouteScope::Universe;
     message.header.kind = RouteType::Unicast;
-    message.attributes = vec![RouteAttribute::Gateway(RouteAddress::Inet(gateway))];
+    message.attributes = vec![RouteAttribute::Gateway(gateway.into())];
     RouteNetlinkMessage::NewRoute(message)
 }
 
@@ -351,7 +356,7 @@ fn default_route_message(gateway: Ipv4Addr) -> RouteNetlinkMessage {
 pub(crate) fn delete_address(
     netlink: &mut Netlink,
     index: u32,
-    address: Ipv4Addr,
+    address: IpAddr,
     prefix_len: u8,
 ) -> std::result::Result<(), Failure> {
     let mut batch = Batch::default();
@@ -368,6 +373,16 @@ pub(crate) fn delete(netlink: &mut Netlink, index: u32) -> std::result::Result<(
     message.header.index = index;
     batch.push_route(RouteNetlinkMessage::DelLink(message), ACK);
     netlink.send(&batch)
+}
+
+/// What `ip addr add` wants for an IPv6 address that needs no check.
+fn nodad(address: IpAddr) -> &'static str {
+    if address.is_ipv6() { " nodad" } else { "" }
+}
+
+/// `ip` takes `default` for IPv4 unless it's told.
+fn v6_flag(address: IpAddr) -> &'static str {
+    if address.is_ipv6() { "-6 " } else { "" }
 }
 
 fn mac_text(mac: &[u8; 6]) -> String {

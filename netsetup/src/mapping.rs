@@ -1,7 +1,7 @@
 //! A published port: which host address and port leads to which port of the container, and by what means.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -73,8 +73,8 @@ pub enum PublishMode {
 pub struct PortMapping {
     /// The transport protocol of both sides.
     pub protocol: Protocol,
-    /// The host's address that the port is published on; `0.0.0.0` means every address.
-    pub host_address: Ipv4Addr,
+    /// The host's address that the port is published on; `0.0.0.0` and `::` mean every address of their version.
+    pub host_address: IpAddr,
     /// The port on the host, 1-65535.
     pub host_port: u16,
     /// The port in the container, 1-65535.
@@ -84,9 +84,10 @@ pub struct PortMapping {
 }
 
 impl fmt::Display for PortMapping {
-    /// `0.0.0.0:10080->80/tcp`, the way `docker ps` prints it.
+    /// `0.0.0.0:10080->80/tcp` or `[::]:10080->80/tcp`, the way `docker ps` prints it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}->{}/{}", self.host_address, self.host_port, self.container_port, self.protocol)
+        let at = SocketAddr::new(self.host_address, self.host_port);
+        write!(f, "{at}->{}/{}", self.container_port, self.protocol)
     }
 }
 
@@ -107,11 +108,13 @@ mod tests {
     fn a_mapping_reads_as_docker_prints_it() {
         let mapping = PortMapping {
             protocol: Protocol::Udp,
-            host_address: Ipv4Addr::UNSPECIFIED,
+            host_address: [0, 0, 0, 0].into(),
             host_port: 10053,
             container_port: 53,
             mode: PublishMode::Dnat,
         };
         assert_eq!(mapping.to_string(), "0.0.0.0:10053->53/udp");
+        let mapping = PortMapping { host_address: std::net::Ipv6Addr::UNSPECIFIED.into(), ..mapping };
+        assert_eq!(mapping.to_string(), "[::]:10053->53/udp");
     }
 }

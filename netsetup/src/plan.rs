@@ -1,19 +1,30 @@
 //! The plan: descriptions and facts in, operations out. Pure: no system call, no clock, no environment.
 
+use std::net::IpAddr;
+
 use crate::facts::{Facts, route_localnet_key};
 use crate::firewall::{self, conntrack, iptables, nftables};
-use crate::network::first_address;
-use crate::{Backend, Endpoint, Error, Network, Op, PortMapping, Protocol, PublishMode, Result, link, netns, sysctl};
+use crate::subnet::bits_of;
+use crate::{
+    Backend, Endpoint, Error, Network, Op, Place, PortMapping, Protocol, PublishMode, Result, Subnet, link, netns,
+    sysctl,
+};
 
 /// What the network still lacks on this host; empty when all is there.
 ///
 /// # Errors
 /// [`Error::Refused`] when something else has the bridge's name or the subnet.
 pub fn plan_network(network: &Network, facts: &Facts) -> Result<Vec<Op>> {
-    if network.prefix_len > 30 || !valid_link_name(&network.bridge) {
+    if !valid_link_name(&network.bridge) {
         return Err(Error::Refused(format!(
-            "the network {} can't work: the bridge's name needs 1-15 bytes, the subnet at most 30 bits ({} /{})",
-            network.name, network.bridge, network.prefix_len
+            "the network {} can't work: the bridge's name {:?} needs 1-15 letters, digits, dots and dashes",
+            network.name, network.bridge
+        )));
+    }
+    if let Some(subnet) = network.subnets().find(|subnet| bits_of(subnet.gateway) - subnet.prefix_len.min(128) < 2) {
+        return Err(Error::Refused(format!(
+            "the network {} can't work: the subnet {subnet} is too small; the most are /30 and, in IPv6, /126",
+            network.name
         )));
     }
     let mut ops = Vec::new();
@@ -55,40 +66,12 @@ fn plan_bridge(network: &Network, facts: &Facts) -> Result<Vec<link::Op>> {
             "cannot use {name} as a bridge: it is there and is {kind}; rename or remove it"
         )));
     }
-    if let Some(found) = &facts.bridge
-        && let [(address, prefix_len), ..] = found.addresses[..]
-        && !found.addresses.iter().any(|(one, _)| *one == network.gateway)
-    {
-        return Err(Error::Refused(format!(
-            "the bridge {name} has the address {address}/{prefix_len}, not {}/{}: take its address for the network, \
-             or remove the bridge",
-            network.gateway, network.prefix_len
-        )));
-    }
-    let addressed = facts
-        .bridge
-        .as_ref()
-        .is_some_and(|found| found.addresses.iter().any(|(address, _)| *address == network.gateway));
     let mut ops = Vec::new();
     if facts.bridge.is_none() {
         ops.push(link::Op::Bridge { name: name.clone(), mac: network.bridge_mac(), mtu: network.mtu });
     }
-    if !addressed {
-        if let Some(other) = facts.addresses.iter().find(|other| overlap(network, other)) {
-            let (subnet, prefix_len) = network.subnet();
-            return Err(Error::Refused(format!(
-                "cannot use the subnet {subnet}/{prefix_len} for {name}: {} has {}/{} in it; choose another subnet",
-                if other.link.is_empty() { "another link" } else { &other.link },
-                other.address,
-                other.prefix_len
-            )));
-        }
-        ops.push(link::Op::BridgeAddress {
-            bridge: name.clone(),
-            address: network.gateway,
-            prefix_len: network.prefix_len,
-            with_bridge: facts.bridge.is_none(),
-        });
+    for subnet in network.subnets() {
+        ops.extend(plan_address(network, subnet, facts)?);
     }
     if !facts.bridge.as_ref().is_some_and(|found| found.up) {
         ops.push(link::Op::BridgeUp { name: name.clone() });
@@ -96,10 +79,40 @@ fn plan_bridge(network: &Network, facts: &Facts) -> Result<Vec<link::Op>> {
     Ok(ops)
 }
 
-/// Whether another link's subnet and the network's have addresses in common.
-fn overlap(network: &Network, other: &crate::facts::Address) -> bool {
-    let shorter = network.prefix_len.min(other.prefix_len);
-    first_address(network.gateway, shorter) == first_address(other.address, shorter)
+/// The bridge's address in one subnet, where it isn't there yet.
+fn plan_address(network: &Network, subnet: &Subnet, facts: &Facts) -> Result<Option<link::Op>> {
+    let name = &network.bridge;
+    let version = |address: &IpAddr| address.is_ipv4() == subnet.gateway.is_ipv4();
+    let there = facts.bridge.iter().flat_map(|found| &found.addresses).filter(|(address, _)| version(address));
+    let mut other = None;
+    for (address, prefix_len) in there {
+        if *address == subnet.gateway {
+            return Ok(None);
+        }
+        other = other.or(Some((address, prefix_len)));
+    }
+    // A bridge may have IPv6 addresses of its own beside the network's.
+    if let Some((address, prefix_len)) = other.filter(|(address, _)| address.is_ipv4()) {
+        return Err(Error::Refused(format!(
+            "the bridge {name} has the address {address}/{prefix_len}, not {}/{}: take its address for the network, \
+             or remove the bridge",
+            subnet.gateway, subnet.prefix_len
+        )));
+    }
+    if let Some(other) = facts.addresses.iter().find(|other| subnet.overlaps(other.address, other.prefix_len)) {
+        return Err(Error::Refused(format!(
+            "cannot use the subnet {subnet} for {name}: {} has {}/{} in it; choose another subnet",
+            if other.link.is_empty() { "another link" } else { &other.link },
+            other.address,
+            other.prefix_len
+        )));
+    }
+    Ok(Some(link::Op::BridgeAddress {
+        bridge: name.clone(),
+        address: subnet.gateway,
+        prefix_len: subnet.prefix_len,
+        with_bridge: facts.bridge.is_none(),
+    }))
 }
 
 /// dev_valid_name() in net/core/dev.c, and no character that a firewall's or the shell's language would take for its own.
@@ -110,48 +123,50 @@ fn valid_link_name(name: &str) -> bool {
 
 /// One container's links, name and ports. Ports in proxy mode are no concern of the kernel.
 pub fn plan_endpoint(network: &Network, endpoint: &Endpoint) -> Vec<Op> {
-    let links = [
-        link::Op::Veth {
-            host: endpoint.host_link.clone(),
-            inside: endpoint.inside_link.clone(),
-            bridge: endpoint.bridge.clone(),
-            mac: endpoint.mac,
-            mtu: endpoint.mtu,
-            alias: endpoint.name.clone(),
-            hairpin: endpoint.hairpin,
-        },
-        link::Op::Address {
+    let mut links = vec![link::Op::Veth {
+        host: endpoint.host_link.clone(),
+        inside: endpoint.inside_link.clone(),
+        bridge: endpoint.bridge.clone(),
+        mac: endpoint.mac,
+        mtu: endpoint.mtu,
+        alias: endpoint.name.clone(),
+        hairpin: endpoint.hairpin,
+    }];
+    let places = endpoint.places().map(|place| (place.address, place.prefix_len));
+    links.extend(
+        places.chain(endpoint.extra_addresses.iter().copied()).map(|(address, prefix_len)| link::Op::Address {
             link: endpoint.inside_link.clone(),
-            address: endpoint.address,
-            prefix_len: endpoint.prefix_len,
-        },
-        link::Op::DefaultRoute { gateway: endpoint.gateway },
-        link::Op::LoopbackUp,
-    ];
-    let name = Op::Netns(netns::Op::Name { name: endpoint.name.clone() });
+            address,
+            prefix_len,
+        }),
+    );
+    let gateways = endpoint.places().filter_map(|place| place.gateway);
+    links.extend(gateways.map(|gateway| link::Op::DefaultRoute { gateway }));
+    if endpoint.first {
+        links.push(link::Op::LoopbackUp);
+    }
+    let name = endpoint.first.then(|| Op::Netns(netns::Op::Name { name: endpoint.name.clone() }));
     let ports: Vec<PortMapping> =
         endpoint.ports.iter().filter(|mapping| mapping.mode == PublishMode::Dnat).copied().collect();
-    let forget = ports
-        .iter()
-        .filter(|mapping| mapping.protocol == Protocol::Udp)
-        .map(|mapping| firewall::Op::Conntrack(conntrack::Op::Forget { mapping: *mapping, address: endpoint.address }));
+    let forget = ports.iter().filter(|mapping| mapping.protocol == Protocol::Udp).filter_map(|mapping| {
+        let address = endpoint.address_for(mapping.host_address)?;
+        Some(firewall::Op::Conntrack(conntrack::Op::Forget { mapping: *mapping, address }))
+    });
     let rules = plan_ports(network, endpoint, &ports).into_iter().chain(forget);
-    links.into_iter().map(Op::Link).chain([name]).chain(rules.map(Op::Firewall)).collect()
+    links.into_iter().map(Op::Link).chain(name).chain(rules.map(Op::Firewall)).collect()
 }
 
 fn plan_ports(network: &Network, endpoint: &Endpoint, ports: &[PortMapping]) -> Vec<firewall::Op> {
-    if ports.is_empty() {
+    let Some(Place { address, .. }) = endpoint.ipv4.filter(|_| !ports.is_empty()) else {
         return Vec::new();
-    }
-    let short_id: String = endpoint.owner.chars().take(12).collect();
-    let publish = |mapping: &PortMapping| {
-        firewall::Op::Iptables(iptables::Op::Publish { mapping: *mapping, address: endpoint.address })
     };
+    let short_id: String = endpoint.owner.chars().take(12).collect();
+    let publish = |mapping: &PortMapping| firewall::Op::Iptables(iptables::Op::Publish { mapping: *mapping, address });
     match network.backend {
         Backend::Nftables => vec![firewall::Op::Nftables(nftables::Op::Publish {
             table: network.table.clone(),
             ports: ports.to_vec(),
-            address: endpoint.address,
+            address,
             comment: format!("{} {short_id}", endpoint.name),
         })],
         Backend::Iptables => ports.iter().map(publish).collect(),
@@ -166,15 +181,8 @@ mod tests {
     use crate::firewall::nftables::TableState;
 
     fn network(backend: Backend) -> Network {
-        Network {
-            name: "bridge".into(),
-            bridge: "docker0".into(),
-            gateway: Ipv4Addr::new(172, 17, 0, 1),
-            prefix_len: 16,
-            mtu: 1500,
-            table: "minidock".into(),
-            backend,
-        }
+        let ipv4 = Some(Subnet::new([172, 17, 0, 1], 16));
+        Network { ipv4, backend, ..Network::new("bridge", "docker0") }
     }
 
     /// A host that has nothing yet.
@@ -200,7 +208,7 @@ mod tests {
     fn endpoint() -> Endpoint {
         let port = |host_address: Ipv4Addr, host_port, container_port, protocol, mode| PortMapping {
             protocol,
-            host_address,
+            host_address: host_address.into(),
             host_port,
             container_port,
             mode,
@@ -212,9 +220,15 @@ mod tests {
             host_link: "veth3f2a9c1".into(),
             inside_link: "eth0".into(),
             mac: [2, 0x42, 172, 17, 0, 2],
-            address: Ipv4Addr::new(172, 17, 0, 2),
-            prefix_len: 16,
-            gateway: Ipv4Addr::new(172, 17, 0, 1),
+            ipv4: Some(Place {
+                address: [172, 17, 0, 2].into(),
+                prefix_len: 16,
+                gateway: Some([172, 17, 0, 1].into()),
+            }),
+            ipv6: None,
+            extra_addresses: vec![],
+            may_spoof: false,
+            first: true,
             mtu: 1500,
             bridge: "docker0".into(),
             hairpin: false,
@@ -321,7 +335,7 @@ mod tests {
             kind: "bridge".into(),
             up: true,
             mtu: 1500,
-            addresses: vec![(Ipv4Addr::new(10, 200, 0, 1), 24)],
+            addresses: vec![([10, 200, 0, 1].into(), 24)],
         });
         assert_eq!(
             plan_network(&network, &facts).unwrap_err().to_string(),

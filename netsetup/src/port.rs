@@ -11,7 +11,7 @@
 pub mod holder;
 pub(crate) mod sock_diag;
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
@@ -29,7 +29,7 @@ pub enum PortError {
         /// The protocol wanted.
         protocol: Protocol,
         /// The host address wanted.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The port wanted; 0 when no random port was free.
         port: u16,
         /// The process, where it can be known.
@@ -39,7 +39,7 @@ pub enum PortError {
     #[error("cannot publish port {port} on {address}: this host has no such address; see them with `ip addr`")]
     NoSuchAddress {
         /// The host address wanted.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The port wanted.
         port: u16,
     },
@@ -61,7 +61,7 @@ pub enum PortError {
         /// The protocol wanted.
         protocol: Protocol,
         /// The host address wanted.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The port wanted.
         port: u16,
         /// What `socket` or `bind` said.
@@ -69,7 +69,7 @@ pub enum PortError {
     },
 }
 
-fn of(protocol: Protocol, address: Ipv4Addr) -> String {
+fn of(protocol: Protocol, address: IpAddr) -> String {
     let protocol = if protocol == Protocol::Tcp { String::new() } else { format!("/{protocol}") };
     let address = if address.is_unspecified() { String::new() } else { format!(" on {address}") };
     protocol + &address
@@ -83,7 +83,7 @@ fn who(holder: &Option<Holder>) -> String {
 #[derive(Debug)]
 pub struct ReservedPort {
     protocol: Protocol,
-    address: SocketAddrV4,
+    address: SocketAddr,
     socket: OwnedFd,
     /// The lock of step 2, never read: its closing is the unlocking.
     _lock: Option<OwnedFd>,
@@ -95,9 +95,9 @@ impl ReservedPort {
         self.address.port()
     }
 
-    /// The host address, `0.0.0.0` for any.
-    pub fn address(&self) -> Ipv4Addr {
-        *self.address.ip()
+    /// The host address, `0.0.0.0` or `::` for any.
+    pub fn address(&self) -> IpAddr {
+        self.address.ip()
     }
 
     /// The transport protocol.
@@ -123,8 +123,9 @@ impl ReservedPort {
 ///
 /// # Errors
 /// [`PortError`]: in use (with the holder), no such address, no such protocol.
-pub fn reserve(protocol: Protocol, host_address: Ipv4Addr, host_port: u16) -> Result<ReservedPort, PortError> {
-    let wanted = SocketAddrV4::new(host_address, host_port);
+pub fn reserve(protocol: Protocol, host_address: impl Into<IpAddr>, host_port: u16) -> Result<ReservedPort, PortError> {
+    let host_address = host_address.into();
+    let wanted = SocketAddr::new(host_address, host_port);
     let failed = |errno| match errno {
         Errno::ADDRINUSE => PortError::InUse {
             protocol,
@@ -135,7 +136,7 @@ pub fn reserve(protocol: Protocol, host_address: Ipv4Addr, host_port: u16) -> Re
         Errno::ADDRNOTAVAIL => PortError::NoSuchAddress { address: host_address, port: host_port },
         errno => PortError::Other { protocol, address: host_address, port: host_port, errno },
     };
-    let socket = socket(protocol).map_err(|errno| match errno {
+    let socket = socket(protocol, host_address).map_err(|errno| match errno {
         Errno::PROTONOSUPPORT | Errno::SOCKTNOSUPPORT => PortError::NoProtocol { protocol, port: host_port, errno },
         errno => failed(errno),
     })?;
@@ -150,21 +151,28 @@ pub fn reserve(protocol: Protocol, host_address: Ipv4Addr, host_port: u16) -> Re
         // Where DNAT serves, a stray datagram to this socket would lie in it for ever: let it hold next to nothing.
         sockopt::set_socket_recv_buffer_size(&socket, 0).map_err(failed)?;
     }
-    let bound = net::getsockname(&socket).and_then(SocketAddrV4::try_from).map_err(failed)?;
+    let bound = net::getsockname(&socket).and_then(SocketAddr::try_from).map_err(failed)?;
     Ok(ReservedPort { protocol, address: bound, socket, _lock: lock })
 }
 
-fn socket(protocol: Protocol) -> Result<OwnedFd, Errno> {
+fn socket(protocol: Protocol, address: IpAddr) -> Result<OwnedFd, Errno> {
     let (kind, number) = match protocol {
         Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),
         Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
         Protocol::Sctp => (SocketType::STREAM, ipproto::SCTP),
     };
-    net::socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, Some(number))
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    if address.is_ipv4() {
+        return net::socket_with(AddressFamily::INET, kind, flags, Some(number));
+    }
+    let socket = net::socket_with(AddressFamily::INET6, kind, flags, Some(number))?;
+    // The same number of IPv4 is reserved by itself.
+    sockopt::set_ipv6_v6only(&socket, true)?;
+    Ok(socket)
 }
 
 /// Step 2 of the module's comment. Returns the lock, which must live as long as the socket.
-fn bind_over_time_wait(socket: &OwnedFd, wanted: SocketAddrV4) -> Result<OwnedFd, Errno> {
+fn bind_over_time_wait(socket: &OwnedFd, wanted: SocketAddr) -> Result<OwnedFd, Errno> {
     let lock = net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     // By port alone, whatever the address: "any" and a specific address exclude each other too.
     let name = format!("minidock/port/tcp/{}", wanted.port());
@@ -179,7 +187,7 @@ fn bind_over_time_wait(socket: &OwnedFd, wanted: SocketAddrV4) -> Result<OwnedFd
 mod tests {
     use super::*;
     use std::io::Read;
-    use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+    use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 
     const ANY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
     const LOCAL: Ipv4Addr = Ipv4Addr::LOCALHOST;
@@ -229,7 +237,7 @@ mod tests {
     /// check among those who set SO_REUSEADDR), and only our own lock keeps a second engine away. 6.12 checks by itself.
     fn time_wait_of_a_client() -> u16 {
         let listener = TcpListener::bind((LOCAL, 0)).unwrap();
-        let client = socket(Protocol::Tcp).unwrap();
+        let client = socket(Protocol::Tcp, LOCAL.into()).unwrap();
         sockopt::set_socket_reuseaddr(&client, true).unwrap();
         net::bind(&client, &SocketAddrV4::new(LOCAL, 0)).unwrap();
         let port = SocketAddrV4::try_from(net::getsockname(&client).unwrap()).unwrap().port();
@@ -248,7 +256,7 @@ mod tests {
     }
 
     fn only_once(port: u16) {
-        let plain = socket(Protocol::Tcp).unwrap();
+        let plain = socket(Protocol::Tcp, ANY.into()).unwrap();
         assert_eq!(
             net::bind(&plain, &SocketAddrV4::new(ANY, port)),
             Err(Errno::ADDRINUSE),

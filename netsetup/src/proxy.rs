@@ -12,16 +12,22 @@ mod tcp;
 mod tests;
 mod udp;
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
+use rustix::net::AddressFamily;
 
 use crate::port::ReservedPort;
 use crate::{PortMapping, Protocol};
 pub use by_hand::{ByHandError, run_by_hand};
 pub use gate::Gate;
+
+/// The address family of a socket that is to talk to this address.
+fn family(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
+}
 
 /// Why there can be no proxy for a port.
 #[derive(Debug, thiserror::Error)]
@@ -59,12 +65,12 @@ impl Proxy {
     /// [`ProxyError`]: SCTP, or no descriptors or memory left.
     pub fn new(
         mapping: &PortMapping,
-        container: Ipv4Addr,
+        container: impl Into<IpAddr>,
         reserved: ReservedPort,
         gate: Option<Gate>,
     ) -> Result<Proxy, ProxyError> {
         let port = reserved.port();
-        let target = SocketAddrV4::new(container, mapping.container_port);
+        let target = SocketAddr::new(container.into(), mapping.container_port);
         let kind = match reserved.protocol() {
             Protocol::Tcp => tcp::TcpProxy::new(target, reserved, gate).map(Kind::Tcp),
             Protocol::Udp => udp::UdpProxy::new(target, reserved).map(Kind::Udp),

@@ -1,7 +1,7 @@
 //! Undo: residues of a journal, removed in the order given. Not there is success, another's is left alone, and an error
 //! doesn't stop the rest.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -30,7 +30,7 @@ pub enum Residue {
         /// The bridge's name.
         bridge: String,
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The subnet's length in bits.
         prefix_len: u8,
     },
@@ -203,7 +203,7 @@ fn undo_bridge(name: &str, host: &mut Host, links: Links) -> Result<Undone> {
     delete_link(name, found.index, host)
 }
 
-fn undo_address(bridge: &str, address: Ipv4Addr, prefix_len: u8, host: &mut Host) -> Result<Undone> {
+fn undo_address(bridge: &str, address: IpAddr, prefix_len: u8, host: &mut Host) -> Result<Undone> {
     let Some(found) = query::get(host.route()?, bridge)? else {
         return Ok(Undone::NotThere);
     };

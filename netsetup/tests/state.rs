@@ -5,10 +5,10 @@
 
 mod host;
 
-use std::net::Ipv4Addr;
 use std::process::Command;
 
 use host::*;
+use netsetup::Subnet;
 use netsetup::firewall::nftables::TableState;
 use netsetup::{
     Backend, Error, Facts, Host, Links, Live, Op, Undone, apply, bridge_addresses_in_use, egress_mtu, firewall,
@@ -276,10 +276,7 @@ fn a_bridge_that_is_there_keeps_its_address_and_survives() {
         let ops = plan_network(&host.network, &facts).unwrap();
         let script: Vec<String> = ops.iter().flat_map(Op::explain).map(|(command, _)| command).collect();
         assert!(script.iter().any(|command| command.contains("subnets '{ 10.200.0.0/24 }'")), "{script:?}");
-        assert_eq!(
-            (host.network.gateway, host.network.prefix_len, host.network.mtu),
-            (Ipv4Addr::new(10, 200, 0, 1), 24, 1400)
-        );
+        assert_eq!((host.network.ipv4.clone(), host.network.mtu), (Some(Subnet::new([10, 200, 0, 1], 24)), 1400));
         host.up();
         assert!(sh("ip addr show docker0").contains("10.200.0.1/24") && !sh("ip addr show docker0").contains("172.17"));
         host.down();
@@ -349,7 +346,7 @@ fn the_table_stays_while_another_network_is_in_it() {
             host.up();
             let first = std::mem::take(&mut host.journal);
             let bridge = std::mem::replace(&mut host.network.bridge, "br-lab".into());
-            host.network.gateway = Ipv4Addr::new(10, 7, 0, 1);
+            host.network.ipv4 = Some(Subnet::new([10, 7, 0, 1], 16));
             host.up();
             let second = std::mem::replace(&mut host.journal, first);
             let undone = host.down();
@@ -409,16 +406,16 @@ fn a_link_with_no_namespace_left_vanishes_without_a_delete() {
 fn addresses_on_the_bridge_are_seen() {
     on_a_host(Backend::Nftables, |host| {
         host.up();
-        assert!(bridge_addresses_in_use(&mut host.host, "docker0").unwrap().is_empty());
+        assert!(bridge_addresses_in_use(&mut host.host, &host.network).unwrap().is_empty());
         let container = host.container(2, &[]);
         container.machine.within(|| serve_tcp(80));
         assert!(ask_tcp(container.address, 80, COMES).is_ok());
         sh(
             "ip neigh add 172.17.0.77 lladdr 02:42:ac:11:00:77 dev docker0 nud stale; ip neigh add 172.17.0.78 lladdr 02:42:ac:11:00:78 dev docker0",
         );
-        let seen = bridge_addresses_in_use(&mut host.host, "docker0").unwrap();
+        let seen = bridge_addresses_in_use(&mut host.host, &host.network).unwrap();
         // .77 is an old entry, its port is gone; .78 is permanent.
-        assert_eq!(seen, [Ipv4Addr::new(172, 17, 0, 2), Ipv4Addr::new(172, 17, 0, 78)].into());
+        assert_eq!(seen, [[172, 17, 0, 2].into(), [172, 17, 0, 78].into()].into());
     });
 }
 
@@ -456,7 +453,7 @@ fn errors_name_the_op_that_failed() {
             "cannot create the link eth0 in the container with veth020202 in docker0: File exists"
         );
         endpoint.host_link = "vethother".into();
-        endpoint.gateway = Ipv4Addr::new(10, 1, 1, 1);
+        endpoint.ipv4.as_mut().unwrap().gateway = Some([10, 1, 1, 1].into());
         let text = error(&endpoint, host);
         assert!(
             text.starts_with(
@@ -487,18 +484,11 @@ fn a_missing_iptables_names_its_package() {
 fn fifty_processes_lease_fifty_addresses() {
     // This test binary again, as fifty processes: each leases one address.
     const DIR: &str = "NETSETUP_TEST_LEASES";
-    let network = netsetup::Network {
-        name: "bridge".into(),
-        bridge: "docker0".into(),
-        gateway: GATEWAY,
-        prefix_len: 16,
-        mtu: 1500,
-        table: "minidock".into(),
-        backend: Backend::Nftables,
-    };
+    let subnet = Subnet::new(GATEWAY, 16);
+    let network = netsetup::Network { ipv4: Some(subnet.clone()), ..netsetup::Network::new("bridge", "docker0") };
     if let Some(dir) = std::env::var_os(DIR) {
         let owner = std::process::id().to_string();
-        netsetup::lease::take(dir.as_ref(), &owner, &network, &Default::default(), None).unwrap();
+        netsetup::lease::take(dir.as_ref(), &owner, &network, &subnet, &Default::default(), None).unwrap();
         return;
     }
     let dir = std::env::temp_dir().join(format!("netsetup-leases-{}", std::process::id()));

@@ -34,13 +34,10 @@ pub fn ps(roots: &Roots, args: &PsArgs) -> Result<u8> {
 /// Prints where a container's ports are published.
 pub fn port(roots: &Roots, args: &PortArgs) -> Result<u8> {
     let state = containers::find(roots, &args.container)?;
-    let ports = match &state.attachment {
-        Some(attachment) if state.is_alive() => attachment.ports.as_slice(),
-        _ => &[],
-    };
+    let ports: Vec<_> = if state.is_alive() { state.ports().copied().collect() } else { vec![] };
     let text = match &args.private_port {
-        None => format::port::list(ports),
-        Some(wanted) => format::port::one(ports, wanted, &args.container).map_err(|why| anyhow!(why))?,
+        None => format::port::list(&ports),
+        Some(wanted) => format::port::one(&ports, wanted, &args.container).map_err(|why| anyhow!(why))?,
     };
     print!("{text}");
     Ok(0)

@@ -351,7 +351,7 @@ fn throttles(list: &[Throttle]) -> Document {
 
 fn network_settings(view: &ContainerView) -> Document {
     let network = &view.network;
-    let address = |address: Option<std::net::Ipv4Addr>| address.map_or(String::new(), |address| address.to_string());
+    let address = |address: Option<std::net::IpAddr>| address.map_or(String::new(), |address| address.to_string());
     let prefix_len = if network.address.is_some() { network.prefix_len } else { 0 };
     let networks = match view.request.network.mode {
         NetworkMode::Bridge => Some(("bridge", network)),

@@ -24,7 +24,7 @@ fn request(words: &[&str]) -> RunRequest {
 fn view(request: &RunRequest) -> ContainerView<'_> {
     let mapping = |host_port, container_port| PortMapping {
         protocol: Protocol::Tcp,
-        host_address: std::net::Ipv4Addr::UNSPECIFIED,
+        host_address: std::net::Ipv4Addr::UNSPECIFIED.into(),
         host_port,
         container_port,
         mode: PublishMode::Dnat,

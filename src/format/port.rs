@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 
 use netsetup::{PortMapping, Protocol};
 
@@ -11,7 +12,7 @@ pub fn column(mappings: &[PortMapping], exposed: &BTreeSet<(u16, Protocol)>) -> 
     let published: BTreeSet<_> = mappings.iter().map(|mapping| (mapping.container_port, mapping.protocol)).collect();
     let mut ports: Vec<(u16, String, u16, Protocol)> = mappings
         .iter()
-        .map(|mapping| (mapping.container_port, mapping.host_address.to_string(), mapping.host_port, mapping.protocol))
+        .map(|mapping| (mapping.container_port, bracketed(mapping.host_address), mapping.host_port, mapping.protocol))
         .chain(exposed.difference(&published).map(|(port, protocol)| (*port, String::new(), 0, *protocol)))
         .collect();
     ports.sort();
@@ -43,6 +44,11 @@ pub fn column(mappings: &[PortMapping], exposed: &BTreeSet<(u16, Protocol)>) -> 
     finished.into_iter().chain(open).chain(alone).collect::<Vec<_>>().join(", ")
 }
 
+/// An IPv6 address stands in brackets before a port.
+fn bracketed(address: IpAddr) -> String {
+    if address.is_ipv6() { format!("[{address}]") } else { address.to_string() }
+}
+
 fn range((address, protocol): &(String, Protocol), (first, last): (u16, u16)) -> String {
     let ports = if first == last { first.to_string() } else { format!("{first}-{last}") };
     match &address[..] {
@@ -57,7 +63,7 @@ pub fn list(mappings: &[PortMapping]) -> String {
     mappings.sort_by_key(|mapping| (mapping.container_port, mapping.protocol, mapping.host_address, mapping.host_port));
     mappings
         .iter()
-        .map(|m| format!("{}/{} -> {}:{}\n", m.container_port, m.protocol, m.host_address, m.host_port))
+        .map(|m| format!("{}/{} -> {}\n", m.container_port, m.protocol, SocketAddr::new(m.host_address, m.host_port)))
         .collect()
 }
 
@@ -73,7 +79,7 @@ pub fn one(mappings: &[PortMapping], wanted: &str, container: &str) -> Result<St
         .filter(|mapping| {
             mapping.container_port == port && mapping.protocol.to_string() == protocol.to_ascii_lowercase()
         })
-        .map(|mapping| format!("{}:{}\n", mapping.host_address, mapping.host_port))
+        .map(|mapping| format!("{}\n", SocketAddr::new(mapping.host_address, mapping.host_port)))
         .collect();
     match lines.is_empty() {
         true => Err(format!("No public port '{port}/{protocol}' published for {container}")),

@@ -1,7 +1,7 @@
 //! What is known of a container, as plain data for `ps` and `inspect`. The engine fills it in.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use netsetup::{PortMapping, Protocol};
@@ -127,11 +127,11 @@ pub struct NetworkView {
     /// Published ports; empty when it doesn't run.
     pub ports: Vec<PortMapping>,
     /// On the bridge; `None` in other modes and when it doesn't run.
-    pub address: Option<Ipv4Addr>,
+    pub address: Option<IpAddr>,
     /// Of the bridge's network.
     pub prefix_len: u8,
     /// The bridge's address.
-    pub gateway: Option<Ipv4Addr>,
+    pub gateway: Option<IpAddr>,
     /// Of eth0.
     pub mac: Option<[u8; 6]>,
     /// The name for `ip netns`: /run/netns/NAME.

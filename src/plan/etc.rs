@@ -1,7 +1,7 @@
 //! The container's `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf`, as docker writes them.
 
 use std::fmt::Write;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 /// What `--dns` and its kin say.
 #[derive(Debug, Default, Clone, Copy)]
@@ -15,7 +15,7 @@ pub struct Dns<'a> {
 }
 
 /// `/etc/hosts`: the loopback names, the user's lines, the container's own name.
-pub fn hosts(extra: &[(String, IpAddr)], own: Option<(Ipv4Addr, &str)>) -> String {
+pub fn hosts(extra: &[(String, IpAddr)], own: Option<(IpAddr, &str)>) -> String {
     let mut text = String::from(
         "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n\
          ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",

@@ -14,7 +14,7 @@ pub mod volumes;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
-use netsetup::{Endpoint, Network};
+use netsetup::{Endpoint, Network, Place};
 use oci_spec::runtime::Spec;
 use runtime::namespaces::Namespace;
 use runtime::{Bundle, Rootfs, Seccomp};
@@ -53,8 +53,8 @@ pub struct Plan {
     pub endpoint: Vec<Op>,
     /// The OCI configuration.
     pub spec: Spec,
-    /// The container's place in the network.
-    pub attachment: Option<Attachment>,
+    /// The container's places in networks.
+    pub attachments: Vec<Attachment>,
     /// Anonymous volumes to be filled from the image.
     pub volumes: Vec<Volume>,
     /// The log file; none with `--log-driver none`.
@@ -116,7 +116,7 @@ pub fn plan(
         shared_cgroup: shared,
         cgroup: own.into_iter().map(Op::Cgroup).collect(),
         endpoint: host_lane,
-        attachment: endpoint.as_ref().map(attachment),
+        attachments: endpoint.as_ref().map(attachment).into_iter().collect(),
         runtime,
         spec,
         volumes,
@@ -137,7 +137,7 @@ impl Plan {
         let ops = self.runtime.ops_after_go();
         let (program, mounts): (Vec<_>, Vec<_>) = ops.iter().partition(|op| matches!(op, runtime::Op::Process(_)));
         let mut commands: Vec<Command> = mounts.into_iter().flat_map(runtime::Op::explain).collect();
-        commands.extend(self.attachment.iter().flat_map(proxy_commands));
+        commands.extend(self.attachments.iter().flat_map(proxy_commands));
         for group in &self.runtime.namespaces.cgroups {
             let procs = quote(&group.path.join("cgroup.procs"));
             let why = "this shell too, for the program is its child; nsenter(1) enters namespaces only";
@@ -157,11 +157,15 @@ fn proxy_commands(attachment: &Attachment) -> Vec<Command> {
     let command = |port: &netsetup::PortMapping| {
         let line = format!(
             "minidock proxy -proto {} -host-ip {} -host-port {} -container-ip {} -container-port {} &",
-            port.protocol, port.host_address, port.host_port, attachment.address, port.container_port
+            port.protocol,
+            port.host_address,
+            port.host_port,
+            attachment.address_for(port.host_address)?,
+            port.container_port
         );
-        (line, format!("carries port {} to the container", port.host_port))
+        Some((line, format!("carries port {} to the container", port.host_port)))
     };
-    proxied.map(command).collect()
+    proxied.filter_map(command).collect()
 }
 
 /// CVE-2019-16884, CVE-2022-23648: an image must not have its volume laid over what protects the host, nor outside.
@@ -216,16 +220,18 @@ fn stop_signal(request: &RunRequest, image: &ImageFacts) -> Result<i32> {
 fn endpoint(facts: &Facts, reservation: &Reservation) -> Option<Endpoint> {
     let (network, host) = facts.network.as_ref()?;
     let address = reservation.address?;
-    let [a, b, c, d] = address.octets();
+    let subnet = network.ipv4.as_ref()?;
     Some(Endpoint {
         owner: reservation.id.clone(),
         name: reservation.name.clone(),
         host_link: format!("veth{}", reservation.id.get(..7)?),
         inside_link: "eth0".to_string(),
-        mac: [0x02, 0x42, a, b, c, d],
-        address,
-        prefix_len: network.prefix_len,
-        gateway: network.gateway,
+        mac: netsetup::mac_of(address),
+        ipv4: Some(Place { address, prefix_len: subnet.prefix_len, gateway: Some(subnet.gateway) }),
+        ipv6: None,
+        extra_addresses: vec![],
+        may_spoof: false,
+        first: true,
         mtu: network.mtu,
         bridge: network.bridge.clone(),
         hairpin: host.bridge_netfilter,
@@ -247,12 +253,16 @@ fn endpoint_ops(facts: &Facts, endpoint: Option<&Endpoint>, own_namespace: bool,
 fn attachment(endpoint: &Endpoint) -> Attachment {
     Attachment {
         network: crate::facts::DEFAULT_NETWORK.to_string(),
+        network_id: String::new(),
         bridge: endpoint.bridge.clone(),
         host_link: endpoint.host_link.clone(),
-        address: endpoint.address,
-        prefix_len: endpoint.prefix_len,
-        gateway: endpoint.gateway,
+        inside_link: endpoint.inside_link.clone(),
+        ipv4: endpoint.ipv4,
+        ipv6: endpoint.ipv6,
+        extra_addresses: endpoint.extra_addresses.clone(),
         mac: endpoint.mac,
+        aliases: vec![],
+        gateway_priority: 0,
         ports: endpoint.ports.clone(),
     }
 }
@@ -284,7 +294,8 @@ fn etc_files(
 ) -> Result<Vec<Op>> {
     let mut ops = Vec::new();
     if facts.joined_net.is_none() {
-        let gateway = facts.network.as_ref().map(|(network, _)| network.gateway);
+        let gateway =
+            facts.network.as_ref().and_then(|(network, _)| network.subnets().next()).map(|subnet| subnet.gateway);
         let own_network = reservation.address;
         let hostname = hostname(request, facts, &reservation.id);
         let hosts = if request.network.mode == NetworkMode::Host && request.network.extra_hosts.is_empty() {
@@ -292,7 +303,7 @@ fn etc_files(
         } else {
             let mut extra = Vec::new();
             for host in &request.network.extra_hosts {
-                let address = host.address.or(gateway.map(Into::into)).ok_or_else(|| {
+                let address = host.address.or(gateway).ok_or_else(|| {
                     anyhow!("--add-host {}:host-gateway needs the bridge network; give an address instead", host.name)
                 })?;
                 extra.push((host.name.clone(), address));

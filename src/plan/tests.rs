@@ -49,15 +49,8 @@ fn v1() -> Layout {
 }
 
 fn facts(cgroup: Layout) -> Facts {
-    let network = Network {
-        name: "bridge".into(),
-        bridge: "docker0".into(),
-        gateway: [172, 17, 0, 1].into(),
-        prefix_len: 16,
-        mtu: 1500,
-        table: "minidock".into(),
-        backend: netsetup::Backend::Nftables,
-    };
+    let ipv4 = Some(netsetup::Subnet::new([172, 17, 0, 1], 16));
+    let network = Network { ipv4, ..Network::new("bridge", "docker0") };
     let table = nftables::Facts { table: nftables::TableState::Missing, missing: vec![] };
     let host = netsetup::Facts {
         bridge: None,

@@ -19,7 +19,7 @@ pub struct Publish {
     /// The transport protocol of both sides.
     pub protocol: Protocol,
     /// The host's address; `0.0.0.0`: all of them.
-    pub host_address: Ipv4Addr,
+    pub host_address: IpAddr,
     /// The host's port.
     pub host: HostPort,
     /// The container's port, 1-65535.
@@ -116,13 +116,13 @@ fn split_parts(text: &str) -> Result<(&str, &str, &str), String> {
     }
 }
 
-fn host_address(text: &str) -> Result<Ipv4Addr, String> {
+fn host_address(text: &str) -> Result<IpAddr, String> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     if bare.is_empty() {
-        return Ok(Ipv4Addr::UNSPECIFIED);
+        return Ok(Ipv4Addr::UNSPECIFIED.into());
     }
     match bare.parse() {
-        Ok(IpAddr::V4(address)) => Ok(address),
+        Ok(IpAddr::V4(address)) => Ok(address.into()),
         Ok(IpAddr::V6(_)) => {
             Err("publishing on IPv6 addresses is not available yet; use an IPv4 address of the host".to_owned())
         }
@@ -143,13 +143,13 @@ fn range(text: &str) -> Option<RangeInclusive<u16>> {
 
 /// Two flags that want one port of the host can't both be served; `0.0.0.0` overlaps every address.
 fn refuse_twice(ports: &[Publish]) -> Result<(), Invalid> {
-    let mut taken: HashMap<(Protocol, u16), Vec<Ipv4Addr>> = HashMap::new();
+    let mut taken: HashMap<(Protocol, u16), Vec<IpAddr>> = HashMap::new();
     for publish in ports {
         let HostPort::Fixed(port) = publish.host else {
             continue;
         };
         let addresses = taken.entry((publish.protocol, port)).or_default();
-        let any = Ipv4Addr::UNSPECIFIED;
+        let any = IpAddr::from(Ipv4Addr::UNSPECIFIED);
         let address = publish.host_address;
         if addresses.iter().any(|other| *other == address || *other == any || address == any) {
             return Err(Invalid::new(format!(
@@ -191,8 +191,8 @@ mod tests {
     #[test]
     fn the_forms_of_a_published_port() {
         use HostPort::{FirstFree, Fixed, Random};
-        let any = Ipv4Addr::UNSPECIFIED;
-        let local = Ipv4Addr::LOCALHOST;
+        let any = IpAddr::from(Ipv4Addr::UNSPECIFIED);
+        let local = IpAddr::from(Ipv4Addr::LOCALHOST);
         let table = [
             ("80", Protocol::Tcp, any, Random, 80),
             ("8080:80", Protocol::Tcp, any, Fixed(8080), 80),

@@ -93,7 +93,7 @@ pub fn not_started(order: &Order, journal: &Journal, state: &mut State, error: a
     let failure = Failure::from(error);
     if !state.auto_remove {
         state.process = None;
-        state.attachment = None;
+        state.attachments.clear();
         state.error = failure.message.clone();
         state.exit_code =
             if failure.code == crate::error::ENGINE_FAILED { NOT_STARTED } else { i32::from(failure.code) };

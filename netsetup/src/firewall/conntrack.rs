@@ -1,7 +1,7 @@
 //! Flows that the kernel remembers. A UDP client that keeps sending from one port stays with the translation of its
 //! first packet: the flows of a mapping are forgotten when it comes and when it goes.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +18,7 @@ pub enum Op {
         /// The published port.
         mapping: PortMapping,
         /// The container's address.
-        address: Ipv4Addr,
+        address: IpAddr,
     },
 }
 
@@ -30,8 +30,9 @@ impl Op {
         } else {
             format!(" --orig-dst {}", mapping.host_address)
         };
+        let family = if mapping.host_address.is_ipv6() { "-f ipv6 " } else { "" };
         vec![(
-            format!("conntrack -D -p {}{at} --orig-port-dst {} || true", mapping.protocol, mapping.host_port),
+            format!("conntrack -D {family}-p {}{at} --orig-port-dst {} || true", mapping.protocol, mapping.host_port),
             "flows from before the mapping would go on to where they went".to_owned(),
         )]
     }
@@ -45,8 +46,8 @@ impl Op {
 /// Addresses and ports of one direction of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Tuple {
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
+    source: IpAddr,
+    destination: IpAddr,
     source_port: u16,
     destination_port: u16,
 }
@@ -60,18 +61,18 @@ const CTA_FILTER: u16 = 25;
 const SUBSYSTEM: u16 = 1 << 8;
 const GET: u16 = 1;
 const DELETE: u16 = 2;
-const AF_INET: u8 = libc::AF_INET as u8;
 
 /// Deletes the flows to the host port, best effort.
-pub(crate) fn forget(host: &mut Host, protocol: Protocol, host_address: Ipv4Addr, host_port: u16, address: Ipv4Addr) {
+pub(crate) fn forget(host: &mut Host, protocol: Protocol, host_address: IpAddr, host_port: u16, address: IpAddr) {
     let Ok(netlink) = host.netfilter() else {
         return;
     };
     let mut deletes = Batch::default();
-    for (tuple, orig, reply) in flows_to(netlink, protocol, host_port) {
+    let family = if host_address.is_ipv4() { libc::AF_INET as u8 } else { libc::AF_INET6 as u8 };
+    for (tuple, orig, reply) in flows_to(netlink, family, protocol, host_port) {
         if concerned(&orig, &reply, host_address, host_port, address) {
             deletes.push(SUBSYSTEM | DELETE, 0, |out| {
-                header(out, AF_INET, 0);
+                header(out, family, 0);
                 bytes(out, CTA_TUPLE_ORIG | 0x8000, &tuple);
             });
         }
@@ -83,7 +84,7 @@ pub(crate) fn forget(host: &mut Host, protocol: Protocol, host_address: Ipv4Addr
 
 /// Whether the flow goes to the mapping's host address and is either translated to the container, to a container that was
 /// there before, or not at all. A flow that is only masqueraded passes by this host to another's port.
-fn concerned(orig: &Tuple, reply: &Tuple, host_address: Ipv4Addr, host_port: u16, address: Ipv4Addr) -> bool {
+fn concerned(orig: &Tuple, reply: &Tuple, host_address: IpAddr, host_port: u16, address: IpAddr) -> bool {
     let here =
         orig.destination_port == host_port && (host_address.is_unspecified() || orig.destination == host_address);
     let redirected = reply.source != orig.destination || reply.source_port != orig.destination_port;
@@ -93,12 +94,12 @@ fn concerned(orig: &Tuple, reply: &Tuple, host_address: Ipv4Addr, host_port: u16
 
 /// The flows with this protocol and destination port: the raw tuple, and both directions. The kernel filters them since
 /// 5.8 (CTA_FILTER), before that it sends all.
-fn flows_to(netlink: &mut Netlink, protocol: Protocol, port: u16) -> Vec<(Vec<u8>, Tuple, Tuple)> {
+fn flows_to(netlink: &mut Netlink, family: u8, protocol: Protocol, port: u16) -> Vec<(Vec<u8>, Tuple, Tuple)> {
     // net/netfilter/nf_internals.h: CTA_FILTER_F_CTA_PROTO_NUM, CTA_FILTER_F_CTA_PROTO_DST_PORT
     const BY_PROTOCOL_AND_PORT: u32 = 1 << 3 | 1 << 5;
     let mut batch = Batch::default();
     batch.push(SUBSYSTEM | GET, libc::NLM_F_DUMP as u16, |out| {
-        header(out, AF_INET, 0);
+        header(out, family, 0);
         nested(out, CTA_TUPLE_ORIG, |out| {
             nested(out, CTA_TUPLE_PROTO, |out| {
                 bytes(out, 1, &[protocol.number()]);
@@ -126,7 +127,11 @@ fn flows_to(netlink: &mut Netlink, protocol: Protocol, port: u16) -> Vec<(Vec<u8
 
 fn tuple(bytes: &[u8]) -> Option<(Tuple, u8)> {
     let (ip, proto) = (attribute(bytes, CTA_TUPLE_IP)?, attribute(bytes, CTA_TUPLE_PROTO)?);
-    let address = |kind| attribute(ip, kind)?.try_into().ok().map(|octets: [u8; 4]| Ipv4Addr::from(octets));
+    // CTA_IP_V4_SRC and _DST are 1 and 2, CTA_IP_V6_SRC and _DST 3 and 4.
+    let address = |kind| match (attribute(ip, kind), attribute(ip, kind + 2)) {
+        (Some(octets), _) => octets.try_into().ok().map(|octets: [u8; 4]| IpAddr::from(octets)),
+        (None, octets) => octets?.try_into().ok().map(|octets: [u8; 16]| IpAddr::from(octets)),
+    };
     let port = |kind| attribute(proto, kind)?.try_into().ok().map(u16::from_be_bytes);
     let tuple =
         Tuple { source: address(1)?, destination: address(2)?, source_port: port(2)?, destination_port: port(3)? };
@@ -146,7 +151,7 @@ mod tests {
             destination_port,
         };
         let container = "172.17.0.2".parse().unwrap();
-        let any = Ipv4Addr::UNSPECIFIED;
+        let any = IpAddr::from([0, 0, 0, 0]);
         let orig = tuple("10.0.0.2", 5000, "10.0.0.1", 53);
         let plain = tuple("10.0.0.1", 53, "10.0.0.2", 5000);
         let ours = tuple("172.17.0.2", 53, "10.0.0.2", 5000);

@@ -2,7 +2,7 @@
 //!
 //! Numbers and layouts: include/uapi/linux/netfilter/nf_tables.h; user data: include/udata.h of libnftnl.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::netlink::Batch;
 
@@ -419,6 +419,14 @@ pub(crate) fn nested(out: &mut Vec<u8>, kind: u16, body: impl FnOnce(&mut Vec<u8
 }
 
 /// An address and a port, the data of the port maps.
-pub(super) fn destination(address: Ipv4Addr, port: u16) -> Vec<u8> {
-    words(&[&address.octets(), &port.to_be_bytes()])
+pub(super) fn destination(address: IpAddr, port: u16) -> Vec<u8> {
+    words(&[&octets(address), &port.to_be_bytes()])
+}
+
+/// An address's bytes: 4 or 16.
+pub(super) fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
 }

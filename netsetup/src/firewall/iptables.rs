@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::{Command as Program, Stdio};
 
@@ -45,7 +45,7 @@ pub enum Op {
         /// The port.
         mapping: PortMapping,
         /// The container's address.
-        address: Ipv4Addr,
+        address: IpAddr,
     },
 }
 
@@ -88,7 +88,7 @@ impl Op {
 }
 
 /// The lecture's rule: `-p tcp -m tcp --dport 10080 -j DNAT --to-destination 172.17.0.2:80`.
-fn dnat(mapping: &PortMapping, address: Ipv4Addr) -> Vec<String> {
+fn dnat(mapping: &PortMapping, address: IpAddr) -> Vec<String> {
     let protocol = mapping.protocol;
     let at =
         if mapping.host_address.is_unspecified() { String::new() } else { format!("-d {}/32 ", mapping.host_address) };
@@ -106,8 +106,7 @@ fn words(line: &str) -> Vec<String> {
 /// Everything that a network needs.
 fn rules(network: &Network) -> Vec<Op> {
     let bridge = &network.bridge;
-    let (first, prefix_len) = network.subnet();
-    let subnet = format!("{first}/{prefix_len}");
+    let subnet = network.ipv4.as_ref().map(ToString::to_string).unwrap_or_default();
     // 28 characters are the most that a chain's name may have.
     let prefix: String = network.table.to_uppercase().chars().take(20).collect();
     let (guard, forward) = (format!("{prefix}-GUARD"), format!("{prefix}-FORWARD"));
@@ -351,13 +350,13 @@ fn plan_undo<'a>(residue: &'a Residue, facts: &mut Facts, lines: &mut Vec<(&'a s
 }
 
 /// Host address, host port and container address of a rule that publishes a UDP port.
-pub(crate) fn udp_port(residue: &Residue) -> Option<(Ipv4Addr, u16, Ipv4Addr)> {
+pub(crate) fn udp_port(residue: &Residue) -> Option<(IpAddr, u16, IpAddr)> {
     let Residue::IptablesRule { rule, .. } = residue else {
         return None;
     };
     let after = |flag: &str| rule.iter().position(|word| word == flag).and_then(|at| rule.get(at + 1));
     let host_address =
-        after("-d").map_or(Some(Ipv4Addr::UNSPECIFIED), |text| text.trim_end_matches("/32").parse().ok())?;
+        after("-d").map_or(Some(IpAddr::from([0, 0, 0, 0])), |text| text.trim_end_matches("/32").parse().ok())?;
     let (address, _) = after("--to-destination")?.split_once(':')?;
     after("-p").filter(|protocol| *protocol == "udp")?;
     Some((host_address, after("--dport")?.parse().ok()?, address.parse().ok()?))
@@ -414,13 +413,13 @@ mod tests {
     use crate::{Protocol, PublishMode};
 
     fn mapping(host_address: &str, host_port: u16) -> PortMapping {
-        let host_address = host_address.parse().unwrap();
+        let host_address: IpAddr = host_address.parse().unwrap();
         PortMapping { protocol: Protocol::Tcp, host_address, host_port, container_port: 80, mode: PublishMode::Dnat }
     }
 
     #[test]
     fn a_port_is_the_rule_of_the_lecture() {
-        let op = Op::Publish { mapping: mapping("0.0.0.0", 10080), address: Ipv4Addr::new(172, 17, 0, 2) };
+        let op = Op::Publish { mapping: mapping("0.0.0.0", 10080), address: [172, 17, 0, 2].into() };
         assert_eq!(
             op.explain()[0].0,
             "iptables -t nat -A DOCKER -p tcp -m tcp --dport 10080 -j DNAT --to-destination 172.17.0.2:80"

@@ -3,7 +3,7 @@
 //! A published port is one element of a map, so the cost of a packet doesn't grow with the ports, and the kernel itself
 //! refuses a second mapping of the same port. Networks are elements of sets: adding one adds no rule.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,9 +12,9 @@ use super::ruleset::{FAMILY, script, write_table};
 pub use super::table::{Facts, TableState};
 use crate::link::quoted;
 use crate::netlink::{Batch, Failure, Netlink};
-use crate::network::mask;
+use crate::subnet::{from_number, last_address, to_number};
 use crate::undo::Residue;
-use crate::{Command, Error, Network, PortMapping, Protocol, Result};
+use crate::{Command, Error, Network, PortMapping, Protocol, Result, Subnet};
 
 /// Operations on the table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +42,7 @@ pub enum Op {
         /// The ports; all of them or none.
         ports: Vec<PortMapping>,
         /// The container's address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// Whose ports they are.
         comment: String,
     },
@@ -59,7 +59,7 @@ pub enum Element {
     /// A subnet of containers.
     Subnet {
         /// Its first address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// Its length in bits.
         prefix_len: u8,
     },
@@ -73,11 +73,11 @@ pub enum Element {
         /// tcp, udp, sctp.
         protocol: Protocol,
         /// The host's address; `0.0.0.0`: every.
-        host_address: Ipv4Addr,
+        host_address: IpAddr,
         /// The port on the host.
         host_port: u16,
         /// The container's address: the mark by which undo knows its own.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The port in the container.
         port: u16,
     },
@@ -117,14 +117,16 @@ impl Element {
             Element::Bridge { name } => vec![plain(encode::link_name(name).to_vec())],
             Element::SameBridge { name } => vec![plain(encode::link_name(name).repeat(2))],
             Element::Subnet { address, prefix_len } => {
-                let start = plain(address.octets().to_vec());
-                let after = (address.to_bits() | !mask(*prefix_len)).checked_add(1);
-                let end =
-                    after.map(|after| encode::Element { interval_end: true, ..plain(after.to_be_bytes().to_vec()) });
+                let start = plain(encode::octets(*address));
+                let last = last_address(*address, *prefix_len);
+                let after = from_number(to_number(last).wrapping_add(1), *address);
+                let end = (!after.is_unspecified())
+                    .then(|| encode::Element { interval_end: true, ..plain(encode::octets(after)) });
                 std::iter::once(start).chain(end).collect()
             }
             Element::Port { protocol, host_address, host_port, address, port } => {
-                let (protocol, host, host_port) = ([protocol.number()], host_address.octets(), host_port.to_be_bytes());
+                let (protocol, host, host_port) =
+                    ([protocol.number()], encode::octets(*host_address), host_port.to_be_bytes());
                 let key = if host_address.is_unspecified() {
                     encode::words(&[&protocol, &host_port])
                 } else {
@@ -204,7 +206,7 @@ fn add_command(table: &str, set: &str, elements: &str) -> String {
     format!("nft add element {FAMILY} {table} {set} {}", quoted(&format!("{{ {elements} }}")))
 }
 
-fn port_element(mapping: &PortMapping, address: Ipv4Addr) -> Element {
+fn port_element(mapping: &PortMapping, address: IpAddr) -> Element {
     Element::Port {
         protocol: mapping.protocol,
         host_address: mapping.host_address,
@@ -318,11 +320,11 @@ pub(crate) fn plan_network(network: &Network, facts: &Facts) -> Vec<Op> {
 
 /// What the table holds of a network.
 pub(crate) fn network_elements(network: &Network) -> Vec<Element> {
-    let (address, prefix_len) = network.subnet();
     let name = &network.bridge;
-    vec![
-        Element::Bridge { name: name.clone() },
-        Element::Subnet { address, prefix_len },
-        Element::SameBridge { name: name.clone() },
-    ]
+    let subnets = network.ipv4.iter();
+    let subnet = |subnet: &Subnet| Element::Subnet { address: subnet.first(), prefix_len: subnet.prefix_len };
+    std::iter::once(Element::Bridge { name: name.clone() })
+        .chain(subnets.map(subnet))
+        .chain([Element::SameBridge { name: name.clone() }])
+        .collect()
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
@@ -30,13 +30,10 @@ impl fmt::Display for Holder {
 
 /// The holder of a port in the current network namespace, or `None` where it can't be known: the process is in another
 /// pid namespace, the kernel itself holds the port, the socket is bound but idle on a kernel before 6.8, or time ran out.
-pub fn find(protocol: Protocol, address: Ipv4Addr, port: u16) -> Option<Holder> {
+pub fn find(protocol: Protocol, address: IpAddr, port: u16) -> Option<Holder> {
     let query = sock_diag::open().ok()?;
     let mut sockets = sock_diag::sockets_at(&query, protocol, port, sock_diag::OWNED_STATES).ok()?;
-    // Two specific addresses don't collide; an IPv6-only socket doesn't collide with ours.
-    sockets.retain(|s| {
-        s.inode != 0 && s.address.is_some_and(|a| a.is_unspecified() || address.is_unspecified() || a == address)
-    });
+    sockets.retain(|s| s.inode != 0 && s.meets(address));
     sockets.sort_by_key(|s| match s.state {
         state::LISTEN => 0,
         state::BOUND_INACTIVE | state::CLOSE => 1,

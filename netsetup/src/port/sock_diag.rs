@@ -3,7 +3,7 @@
 //! `/proc/net/tcp` would not do: a socket that is bound and not listening (a reserved port) isn't in it. Kernels from 6.8 on
 //! show such a socket here as BOUND_INACTIVE; older ones don't show it at all. Wire format: linux/inet_diag.h, sock_diag(7).
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
@@ -39,10 +39,28 @@ pub(crate) const OWNED_STATES: u32 = !(1 << state::TIME_WAIT);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Socket {
     pub(crate) state: u8,
-    /// Its local address if it takes IPv4 packets; unspecified for "any", also for an IPv6 socket that takes both.
-    pub(crate) address: Option<Ipv4Addr>,
+    /// Its local address; unspecified for "any".
+    pub(crate) address: IpAddr,
+    /// An IPv6 socket that takes no IPv4.
+    pub(crate) v6_only: bool,
     /// What `/proc/PID/fd` shows as `socket:[inode]`; 0 when no file belongs to it.
     pub(crate) inode: u32,
+}
+
+impl Socket {
+    /// Whether it and a socket at this address would want the same packets. Two specific addresses don't collide.
+    pub(crate) fn meets(&self, address: IpAddr) -> bool {
+        let own = self.address.to_canonical();
+        if own.is_ipv6() && own.is_unspecified() {
+            return address.is_ipv6() || !self.v6_only;
+        }
+        own.is_ipv4() == address.is_ipv4() && (own.is_unspecified() || address.is_unspecified() || own == address)
+    }
+
+    /// Whether a packet to this very address is its.
+    pub(crate) fn takes(&self, address: IpAddr) -> bool {
+        !address.is_unspecified() && self.meets(address)
+    }
 }
 
 /// A query socket; it stays in the namespace where it was made, wherever its owner goes.
@@ -121,14 +139,14 @@ fn parse(mut data: &[u8], port: u16, found: &mut Vec<Socket>) -> Option<Result<(
 
 fn socket(payload: &[u8]) -> Socket {
     let source: [u8; 16] = std::array::from_fn(|i| payload[8 + i]);
-    let address = if payload[0] == libc::AF_INET as u8 {
-        Some(Ipv4Addr::new(source[0], source[1], source[2], source[3]))
-    } else if source == [0; 16] {
-        (!is_v6_only(&payload[DIAG_MESSAGE..])).then_some(Ipv4Addr::UNSPECIFIED)
+    let v4 = payload[0] == libc::AF_INET as u8;
+    let address: IpAddr = if v4 {
+        Ipv4Addr::new(source[0], source[1], source[2], source[3]).into()
     } else {
-        std::net::Ipv6Addr::from(source).to_ipv4_mapped()
+        Ipv6Addr::from(source).into()
     };
-    Socket { state: payload[1], address, inode: u32_at(payload, 68) }
+    let v6_only = !v4 && is_v6_only(&payload[DIAG_MESSAGE..]);
+    Socket { state: payload[1], address, v6_only, inode: u32_at(payload, 68) }
 }
 
 fn is_v6_only(mut attributes: &[u8]) -> bool {
@@ -156,7 +174,7 @@ fn u32_at(data: &[u8], at: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::{Ipv6Addr, TcpListener, UdpSocket};
+    use std::net::{TcpListener, UdpSocket};
 
     fn listeners(port: u16) -> Vec<Socket> {
         sockets_at(&open().unwrap(), Protocol::Tcp, port, 1 << state::LISTEN).unwrap()
@@ -168,7 +186,7 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let found = listeners(port);
         assert_eq!(found.len(), 1, "{found:?}");
-        assert_eq!(found[0].address, Some(Ipv4Addr::new(127, 0, 0, 7)));
+        assert_eq!(found[0].address, IpAddr::from([127, 0, 0, 7]));
         assert_ne!(found[0].inode, 0);
         drop(listener);
         assert_eq!(listeners(port), []);
@@ -177,13 +195,15 @@ mod tests {
     #[test]
     fn an_ipv6_listener_counts_for_ipv4_only_if_it_takes_both() {
         let both = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap();
-        assert_eq!(listeners(both.local_addr().unwrap().port())[0].address, Some(Ipv4Addr::UNSPECIFIED));
+        assert!(listeners(both.local_addr().unwrap().port())[0].takes([127, 0, 0, 1].into()));
         let only = net::socket(AddressFamily::INET6, SocketType::STREAM, None).unwrap();
         net::sockopt::set_ipv6_v6only(&only, true).unwrap();
         net::bind(&only, &std::net::SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 0, 0, 0)).unwrap();
         net::listen(&only, 1).unwrap();
         let listener = TcpListener::from(only);
-        assert_eq!(listeners(listener.local_addr().unwrap().port())[0].address, None);
+        let found = &listeners(listener.local_addr().unwrap().port())[0];
+        assert!(!found.takes([127, 0, 0, 1].into()) && found.takes(Ipv6Addr::LOCALHOST.into()));
+        assert!(!found.meets(Ipv4Addr::UNSPECIFIED.into()));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! can't be connected gets RST.
 
 use std::ffi::OsString;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::time::Instant;
 
@@ -88,9 +88,9 @@ pub fn run_by_hand(args: &[OsString]) -> Result<(), ByHandError> {
 }
 
 /// `None`: help was asked for.
-fn parse(args: &[OsString]) -> Result<Option<(PortMapping, Ipv4Addr)>, String> {
+fn parse(args: &[OsString]) -> Result<Option<(PortMapping, IpAddr)>, String> {
     let (mut protocol, mut host_address, mut host_port, mut container, mut container_port) =
-        (Protocol::Tcp, Ipv4Addr::UNSPECIFIED, None, None, None);
+        (Protocol::Tcp, IpAddr::V4(Ipv4Addr::UNSPECIFIED), None, None, None);
     let mut words = args.iter();
     while let Some(word) = words.next() {
         let text = word.to_str().ok_or_else(|| format!("{word:?} is not UTF-8"))?;
@@ -135,10 +135,13 @@ fn parse(args: &[OsString]) -> Result<Option<(PortMapping, Ipv4Addr)>, String> {
     let container = container.ok_or("-container-ip is missing")?;
     let container_port = container_port.ok_or("-container-port is missing")?;
     if container.is_unspecified() {
-        return Err("-container-ip 0.0.0.0 is no address to connect to".to_string());
+        return Err(format!("-container-ip {container} is no address to connect to"));
     }
     if host_port == container_port
-        && (host_address == container || (host_address.is_unspecified() && container.is_loopback()))
+        && (host_address == container
+            || (host_address.is_unspecified()
+                && container.is_loopback()
+                && host_address.is_ipv4() == container.is_ipv4()))
     {
         return Err(format!(
             "{container}:{container_port} is this proxy's own port: it would connect to itself without end"
@@ -147,11 +150,8 @@ fn parse(args: &[OsString]) -> Result<Option<(PortMapping, Ipv4Addr)>, String> {
     Ok(Some((PortMapping { protocol, host_address, host_port, container_port, mode: PublishMode::Proxy }, container)))
 }
 
-fn address(flag: &str, value: &str) -> Result<Ipv4Addr, String> {
-    value.parse().map_err(|_| match value.parse::<std::net::Ipv6Addr>() {
-        Ok(_) => format!("-{flag} {value}: IPv6 isn't supported yet; give an IPv4 address"),
-        Err(_) => format!("-{flag} {value:?} is not an IPv4 address"),
-    })
+fn address(flag: &str, value: &str) -> Result<IpAddr, String> {
+    value.parse().map_err(|_| format!("-{flag} {value:?} is not an IP address"))
 }
 
 fn number(flag: &str, value: &str) -> Result<u16, String> {
@@ -162,7 +162,7 @@ fn number(flag: &str, value: &str) -> Result<u16, String> {
 mod tests {
     use super::*;
 
-    fn parsed(line: &str) -> Result<Option<(PortMapping, Ipv4Addr)>, String> {
+    fn parsed(line: &str) -> Result<Option<(PortMapping, IpAddr)>, String> {
         parse(&line.split_whitespace().map(OsString::from).collect::<Vec<_>>())
     }
 
@@ -170,7 +170,7 @@ mod tests {
     fn the_lectures_line_is_understood_with_one_dash_two_dashes_and_equals_signs() {
         let expected = PortMapping {
             protocol: Protocol::Udp,
-            host_address: Ipv4Addr::new(127, 0, 0, 1),
+            host_address: [127, 0, 0, 1].into(),
             host_port: 10080,
             container_port: 80,
             mode: PublishMode::Proxy,
@@ -179,7 +179,7 @@ mod tests {
             "-proto udp -host-ip 127.0.0.1 -host-port 10080 -container-ip 172.17.0.2 -container-port 80",
             "--container-port=80 --proto=UDP -host-ip=127.0.0.1 --host-port 10080 -container-ip=172.17.0.2",
         ] {
-            assert_eq!(parsed(line), Ok(Some((expected, Ipv4Addr::new(172, 17, 0, 2)))), "{line}");
+            assert_eq!(parsed(line), Ok(Some((expected, [172, 17, 0, 2].into()))), "{line}");
         }
         assert_eq!(parsed("-help"), Ok(None));
     }
@@ -193,8 +193,7 @@ mod tests {
             ("-host-port 0", "not a port"),
             ("-host-port 65536", "not a port"),
             ("-host-port", "wants a value"),
-            ("-host-ip ::1", "IPv6"),
-            ("-host-ip localhost", "not an IPv4 address"),
+            ("-host-ip localhost", "not an IP address"),
             ("-proto icmp", "unknown protocol"),
             ("-proto sctp", "only tcp and udp"),
             ("-verbose", "unknown flag -verbose"),

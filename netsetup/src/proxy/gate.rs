@@ -1,6 +1,6 @@
 //! Does the container listen? Asked of the kernel by sock_diag inside the container's network namespace, without sending it anything.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
@@ -38,8 +38,8 @@ impl Gate {
     }
 
     /// Whether a TCP socket listens there that a connection to `address:port` would reach.
-    pub(super) fn is_open(&self, address: Ipv4Addr, port: u16) -> Result<bool, Errno> {
+    pub(super) fn is_open(&self, address: IpAddr, port: u16) -> Result<bool, Errno> {
         let listeners = sock_diag::sockets_at(&self.query, Protocol::Tcp, port, 1 << state::LISTEN)?;
-        Ok(listeners.iter().any(|s| s.address.is_some_and(|a| a.is_unspecified() || a == address)))
+        Ok(listeners.iter().any(|socket| socket.takes(address)))
     }
 }

@@ -4,13 +4,13 @@
 //! slower side doesn't take at once is kept, at most one chunk a direction; until it has gone nothing more is read for it.
 
 use std::collections::VecDeque;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::{self, Errno};
-use rustix::net::{self, AddressFamily, SendFlags, Shutdown, SocketFlags, SocketType, sockopt};
+use rustix::net::{self, SendFlags, Shutdown, SocketFlags, SocketType, sockopt};
 
 use super::gate::Gate;
 use crate::port::ReservedPort;
@@ -37,7 +37,7 @@ const LISTENER: u64 = u64::MAX;
 pub(super) struct TcpProxy {
     pub(super) epoll: OwnedFd,
     reserved: ReservedPort,
-    target: SocketAddrV4,
+    target: SocketAddr,
     front: Front,
     connections: Vec<Option<Connection>>,
     free: Vec<usize>,
@@ -99,7 +99,7 @@ enum Turn {
 }
 
 impl TcpProxy {
-    pub(super) fn new(target: SocketAddrV4, reserved: ReservedPort, gate: Option<Gate>) -> Result<TcpProxy, Errno> {
+    pub(super) fn new(target: SocketAddr, reserved: ReservedPort, gate: Option<Gate>) -> Result<TcpProxy, Errno> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let mut proxy = TcpProxy {
             epoll,
@@ -169,7 +169,7 @@ impl TcpProxy {
             return;
         }
         // An error of the query (no memory) is no answer: look again later.
-        let is_open = gate.is_open(*self.target.ip(), self.target.port()).unwrap_or(false);
+        let is_open = gate.is_open(self.target.ip(), self.target.port()).unwrap_or(false);
         *next_look = now + *pause;
         *pause = (*pause * 3 / 2).min(LAST_LOOK);
         if is_open {
@@ -236,7 +236,7 @@ impl TcpProxy {
                 return;
             }
             *not_before = None;
-            match accept_one(self.reserved.fd(), &mut self.spare) {
+            match accept_one(self.reserved.fd(), self.target, &mut self.spare) {
                 Ok((client, server)) => self.connect(client, server),
                 Err(Errno::AGAIN) => {
                     *waiting = false;
@@ -313,11 +313,15 @@ impl TcpProxy {
     }
 }
 
-fn accept_one(listener: impl AsFd, spare: &mut Option<OwnedFd>) -> Result<(OwnedFd, OwnedFd), Errno> {
+fn accept_one(
+    listener: impl AsFd,
+    target: SocketAddr,
+    spare: &mut Option<OwnedFd>,
+) -> Result<(OwnedFd, OwnedFd), Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let server = match spare.take() {
         Some(socket) => socket,
-        None => net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?,
+        None => net::socket_with(super::family(target.ip()), SocketType::STREAM, flags, None)?,
     };
     match net::accept_with(listener, flags) {
         Ok(client) => Ok((client, server)),

@@ -33,16 +33,15 @@ fn raise_descriptor_limit() {
 
 fn proxy(protocol: Protocol, host: Ipv4Addr, container: SocketAddr, gate: Option<Gate>) -> Proxy {
     raise_descriptor_limit();
-    let SocketAddr::V4(container) = container else { panic!() };
     let reserved = reserve(protocol, host, 0).unwrap();
     let mapping = PortMapping {
         protocol,
-        host_address: host,
+        host_address: host.into(),
         host_port: reserved.port(),
         container_port: container.port(),
         mode: PublishMode::Proxy,
     };
-    Proxy::new(&mapping, *container.ip(), reserved, gate).unwrap()
+    Proxy::new(&mapping, container.ip(), reserved, gate).unwrap()
 }
 
 fn port_of(proxy: &Proxy) -> u16 {
@@ -196,13 +195,13 @@ fn the_gate_looks_into_the_containers_namespace_and_not_into_ours() {
     assert_eq!(std::fs::read_link("/proc/thread-self/ns/net").unwrap(), home);
     let ours = TcpListener::bind(port).unwrap();
     let SocketAddr::V4(address) = port else { panic!() };
-    assert_eq!(gate.is_open(*address.ip(), port.port()), Ok(false), "{ours:?} is in another namespace");
+    assert_eq!(gate.is_open((*address.ip()).into(), port.port()), Ok(false), "{ours:?} is in another namespace");
     finish.send(()).unwrap();
     inside.recv().unwrap();
-    assert_eq!(gate.is_open(*address.ip(), port.port()), Ok(true));
+    assert_eq!(gate.is_open((*address.ip()).into(), port.port()), Ok(true));
     drop(finish);
     other.join().unwrap();
-    assert_eq!(gate.is_open(*address.ip(), port.port()), Ok(false));
+    assert_eq!(gate.is_open((*address.ip()).into(), port.port()), Ok(false));
 }
 
 #[test]
@@ -442,7 +441,7 @@ fn sctp_is_refused_with_the_reason() {
     };
     let mapping = PortMapping {
         protocol: Protocol::Sctp,
-        host_address: LOCAL,
+        host_address: LOCAL.into(),
         host_port: 1,
         container_port: 1,
         mode: PublishMode::Proxy,

@@ -1,13 +1,13 @@
 //! UDP: one connected socket to the container a client, so that answers find their way back; forgotten after 90 s of silence.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+use rustix::net::{self, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 
 use super::pktinfo;
 use crate::port::ReservedPort;
@@ -24,13 +24,13 @@ const RECEIVE_BUFFER: usize = 1024 * 1024;
 const FRONT: u64 = u64::MAX;
 
 /// A client is also the address that it used for us: the answer must come from there.
-type Client = (SocketAddrV4, Ipv4Addr);
+type Client = (SocketAddr, pktinfo::Local);
 
 #[derive(Debug)]
 pub(super) struct UdpProxy {
     pub(super) epoll: OwnedFd,
     reserved: ReservedPort,
-    target: SocketAddrV4,
+    target: SocketAddr,
     numbers: HashMap<Client, usize>,
     paths: Vec<Option<Path>>,
     free: Vec<usize>,
@@ -46,11 +46,12 @@ struct Path {
 }
 
 impl UdpProxy {
-    pub(super) fn new(target: SocketAddrV4, reserved: ReservedPort) -> Result<UdpProxy, Errno> {
+    pub(super) fn new(target: SocketAddr, reserved: ReservedPort) -> Result<UdpProxy, Errno> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         // The reservation kept it small. The kernel limits it to net.core.rmem_max.
         sockopt::set_socket_recv_buffer_size(reserved.fd(), RECEIVE_BUFFER)?;
-        pktinfo::enable(reserved.fd()).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::INVAL))?;
+        pktinfo::enable(reserved.fd(), reserved.address())
+            .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::INVAL))?;
         // Level-triggered: what one `ready` doesn't get through wakes the owner again.
         epoll::add(&epoll, reserved.fd(), EventData::new_u64(FRONT), EventFlags::IN)?;
         Ok(UdpProxy {
@@ -154,7 +155,8 @@ impl UdpProxy {
             self.forget_longest_silent();
         }
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let open = || net::socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None);
+        let family = super::family(self.target.ip());
+        let open = || net::socket_with(family, SocketType::DGRAM, flags, None);
         let socket = match open() {
             Err(Errno::MFILE | Errno::NFILE) if !self.numbers.is_empty() => {
                 self.forget_longest_silent();

@@ -6,14 +6,14 @@
 #![allow(dead_code)]
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use netsetup::{
-    Backend, Endpoint, Facts, Host, Live, NewNetns, Op, PortMapping, Protocol, PublishMode, Residue, Undone, apply,
-    plan_endpoint, plan_network, undo,
+    Backend, Endpoint, Facts, Host, Live, NewNetns, Op, Place, PortMapping, Protocol, PublishMode, Residue, Subnet,
+    Undone, apply, plan_endpoint, plan_network, undo,
 };
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -105,15 +105,8 @@ impl TestHost {
         ));
         outside.sh(&format!("set -e; ip link set lo up; ip addr add {OUTSIDE}/24 dev eth0; ip link set eth0 up"));
         wait_for("the wire to the outside", || sh("cat /sys/class/net/eth1/operstate").trim() == "up");
-        let network = netsetup::Network {
-            name: "bridge".into(),
-            bridge: "docker0".into(),
-            gateway: GATEWAY,
-            prefix_len: 16,
-            mtu: 1500,
-            table: "minidock".into(),
-            backend,
-        };
+        let ipv4 = Some(Subnet::new(GATEWAY, 16));
+        let network = netsetup::Network { ipv4, backend, ..netsetup::Network::new("bridge", "docker0") };
         TestHost { host: Host::open().unwrap(), outside, network, journal: Vec::new() }
     }
 
@@ -137,9 +130,15 @@ impl TestHost {
             host_link: format!("veth{}", format!("{number:02x}").repeat(3)),
             inside_link: "eth0".into(),
             mac: [2, 0x42, 172, 17, 0, number],
-            address: Ipv4Addr::new(172, 17, 0, number),
-            prefix_len: self.network.prefix_len,
-            gateway: self.network.gateway,
+            ipv4: self.network.ipv4.as_ref().map(|subnet| Place {
+                address: [172, 17, 0, number].into(),
+                prefix_len: subnet.prefix_len,
+                gateway: Some(subnet.gateway),
+            }),
+            ipv6: None,
+            extra_addresses: vec![],
+            may_spoof: false,
+            first: true,
             mtu: self.network.mtu,
             bridge: self.network.bridge.clone(),
             hairpin: self.facts().bridge_netfilter,
@@ -161,7 +160,7 @@ impl TestHost {
         let journal: Vec<Residue> = ops.iter().filter_map(|op| op.residue(Some(pid))).collect();
         let result =
             apply(&ops, &mut Live { host: &mut self.host, netns: Some(&mut machine.netns), init_pid: Some(pid) });
-        let container = Container { machine, address: endpoint.address, ops, journal };
+        let container = Container { machine, address: endpoint.ipv4.unwrap().address, ops, journal };
         match result {
             Ok(()) => Ok(container),
             Err(error) => {
@@ -187,13 +186,13 @@ impl TestHost {
 
 pub struct Container {
     pub machine: Machine,
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     pub ops: Vec<Op>,
     pub journal: Vec<Residue>,
 }
 
 pub fn tcp(host_address: &str, host_port: u16, container_port: u16) -> PortMapping {
-    let host_address = host_address.parse().unwrap();
+    let host_address: IpAddr = host_address.parse().unwrap();
     PortMapping { protocol: Protocol::Tcp, host_address, host_port, container_port, mode: PublishMode::Dnat }
 }
 
@@ -240,22 +239,22 @@ pub fn serve_udp(port: u16) {
 }
 
 /// Asks a server from the thread's namespace: the address that it saw us with.
-pub fn ask_tcp(address: Ipv4Addr, port: u16, patience_ms: u64) -> io::Result<String> {
+pub fn ask_tcp(address: impl Into<IpAddr>, port: u16, patience_ms: u64) -> io::Result<String> {
     let patience = Duration::from_millis(patience_ms);
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::V4(SocketAddrV4::new(address, port)), patience)?;
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::new(address.into(), port), patience)?;
     stream.set_read_timeout(Some(patience))?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)
 }
 
-pub fn ask_udp(address: Ipv4Addr, port: u16, patience_ms: u64) -> io::Result<String> {
+pub fn ask_udp(address: impl Into<IpAddr>, port: u16, patience_ms: u64) -> io::Result<String> {
     ask_udp_on(&UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?, address, port, patience_ms)
 }
 
-pub fn ask_udp_on(socket: &UdpSocket, address: Ipv4Addr, port: u16, patience_ms: u64) -> io::Result<String> {
+pub fn ask_udp_on(socket: &UdpSocket, address: impl Into<IpAddr>, port: u16, patience_ms: u64) -> io::Result<String> {
     socket.set_read_timeout(Some(Duration::from_millis(patience_ms)))?;
-    socket.send_to(b"who am I?", (address, port))?;
+    socket.send_to(b"who am I?", (address.into(), port))?;
     let mut bytes = [0; 64];
     let (length, _) = socket.recv_from(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes[..length]).into_owned())
