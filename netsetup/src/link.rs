@@ -385,7 +385,7 @@ fn v6_flag(address: IpAddr) -> &'static str {
     if address.is_ipv6() { "-6 " } else { "" }
 }
 
-fn mac_text(mac: &[u8; 6]) -> String {
+pub(crate) fn mac_text(mac: &[u8; 6]) -> String {
     let [a, b, c, d, e, f] = mac;
     format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
 }

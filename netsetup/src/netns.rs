@@ -2,9 +2,10 @@
 //!
 //! The namespace itself is never journaled: it goes when the last process and the last fd that hold it are gone.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, setns, unshare};
@@ -143,12 +144,85 @@ pub(crate) fn undo(name: &str, pid: u32) -> Result<Undone> {
     }
 }
 
+/// A new network namespace that only the descriptor holds, and its inode. The caller is back in its own when this returns.
+pub(crate) fn make_holder() -> Result<(File, u64)> {
+    let own = || {
+        File::open("/proc/thread-self/ns/net").map_err(|error| Error::system("open /proc/thread-self/ns/net", error))
+    };
+    let outside = own()?;
+    unshare(CloneFlags::CLONE_NEWNET).map_err(|error| Error::system("make a network namespace", error))?;
+    let inside = own();
+    setns(&outside, CloneFlags::CLONE_NEWNET)
+        .map_err(|error| Error::system("return to the host's network namespace", error))?;
+    let inside = inside?;
+    let inode = inside.metadata().map_err(|error| Error::system("look at a network namespace", error))?.ino();
+    Ok((inside, inode))
+}
+
+/// Fails when `ip netns` has something of this name.
+pub(crate) fn check_free(name: &str) -> Result<()> {
+    match fs::symlink_metadata(path_of(name)?) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        _ => Err(Error::Refused(format!(
+            "the network namespace {name} is there already: see `ip netns list`; choose another name, or remove that \
+             one: ip netns del {name}"
+        ))),
+    }
+}
+
+/// Gives a namespace a name that keeps it alive: a bind mount, as `ip netns add` makes it.
+pub(crate) fn hold(name: &str, netns: BorrowedFd<'_>) -> Result<()> {
+    let what = || format!("name the network namespace in {NAMES}/{name}");
+    let path = path_of(name)?;
+    fs::create_dir_all(NAMES).map_err(|error| Error::system(format!("create {NAMES}"), error))?;
+    fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o444)
+        .open(&path)
+        .map_err(|error| Error::system(what(), error))?;
+    let source = format!("/proc/self/fd/{}", netns.as_raw_fd());
+    let nothing: Option<&str> = None;
+    nix::mount::mount(Some(source.as_str()), &path, nothing, nix::mount::MsFlags::MS_BIND, nothing)
+        .map_err(|error| Error::system(what(), error))
+}
+
+/// Removes a name that holds this namespace, or the empty file that a maker left that was killed before the mount.
+pub(crate) fn undo_hold(name: &str, inode: u64) -> Result<Undone> {
+    let path = path_of(name)?;
+    let what = || format!("remove {}", path.display());
+    let found = match fs::symlink_metadata(&path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Undone::NotThere),
+        Err(error) => return Err(Error::system(what(), error)),
+    };
+    if found.ino() != inode && !(found.is_file() && found.len() == 0 && !is_namespace(&path)) {
+        return Ok(Undone::NotOurs(format!("{} is another network namespace", path.display())));
+    }
+    match nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH) {
+        Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
+        Err(error) => return Err(Error::system(what(), error)),
+    }
+    match fs::remove_file(&path) {
+        Ok(()) => Ok(Undone::Removed),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Undone::NotThere),
+        Err(error) => Err(Error::system(what(), error)),
+    }
+}
+
+/// Whether a file is on nsfs.
+pub(crate) fn is_namespace(path: &Path) -> bool {
+    /// NSFS_MAGIC of include/uapi/linux/magic.h
+    const NSFS: i64 = 0x6e73_6673;
+    rustix::fs::statfs(path).is_ok_and(|found| found.f_type as i64 == NSFS)
+}
+
 fn target_of(pid: u32) -> String {
     format!("/proc/{pid}/ns/net")
 }
 
 /// Names come from a journal too, so each is checked here: one plain file name.
-fn path_of(name: &str) -> Result<PathBuf> {
+pub(crate) fn path_of(name: &str) -> Result<PathBuf> {
     if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) || name.len() > 255 {
         return Err(Error::Refused(format!("{name:?} can't be the name of a network namespace")));
     }

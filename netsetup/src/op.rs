@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::host::Host;
 use crate::netns::NewNetns;
 use crate::undo::Residue;
-use crate::{Command, Result, dns, firewall, link, netns, sysctl};
+use crate::{Command, Result, dns, firewall, link, netns, router, sysctl};
 
 /// An operation: data only, names chosen in the plan; no fd, no pid, no index of a link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,8 @@ pub enum Op {
     Netns(netns::Op),
     /// Names that containers find each other by.
     Dns(dns::Op),
+    /// A router in a namespace of its own.
+    Router(router::Op),
 }
 
 impl Op {
@@ -32,6 +34,7 @@ impl Op {
             Op::Firewall(op) => op.residue(),
             Op::Netns(op) => op.residue(init_pid),
             Op::Dns(op) => op.residue(),
+            Op::Router(op) => op.residue(),
         }
     }
 
@@ -43,6 +46,7 @@ impl Op {
             Op::Firewall(op) => op.explain(),
             Op::Netns(op) => op.explain(),
             Op::Dns(op) => op.explain(),
+            Op::Router(op) => op.explain(),
         }
     }
 }
@@ -70,6 +74,7 @@ pub fn apply(ops: &[Op], live: &mut Live) -> Result<()> {
                 Op::Sysctl(op) => op.apply()?,
                 Op::Netns(op) => op.apply(live.init_pid)?,
                 Op::Dns(op) => op.apply(live.netns.as_deref_mut())?,
+                Op::Router(op) => op.apply(live)?,
             }
         }
         link::apply(&links, live)?;

@@ -60,7 +60,7 @@ pub(crate) fn read(key: &str) -> Result<Option<String>> {
     }
 }
 
-fn write(key: &str, value: &str) -> Result<()> {
+pub(crate) fn write(key: &str, value: &str) -> Result<()> {
     fs::write(path_of(key)?, value).map_err(|error| Error::system(format!("write {value} to /proc/sys/{key}"), error))
 }
 

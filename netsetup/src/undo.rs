@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::firewall::{conntrack, iptables, nftables, table};
 use crate::host::Host;
-use crate::{Protocol, Result, dns, link, netns, query, sysctl};
+use crate::{Protocol, Result, dns, link, netns, ovs, query, sysctl};
 
 /// What stays on the host when every process is dead, with what undo needs to find it and to know it as its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +79,22 @@ pub enum Residue {
         folder: std::path::PathBuf,
         /// The container's id.
         id: String,
+    },
+    /// A namespace that its name keeps alive.
+    Netns {
+        /// The name.
+        name: String,
+        /// The namespace's inode, the mark by which it is known.
+        inode: u64,
+    },
+    /// A port in the database of Open vSwitch, which outlives even a reboot.
+    OvsPort {
+        /// The bridge.
+        bridge: String,
+        /// The port, named as its link.
+        port: String,
+        /// The owner's mark.
+        owner: String,
     },
     /// A kernel setting.
     Sysctl {
@@ -160,6 +176,8 @@ fn undo_one(residue: &Residue, host: &mut Host, links: Links) -> Result<Undone> 
         }
         Residue::NetnsName { name, pid } => netns::undo(name, *pid),
         Residue::Names { folder, id } => dns::names::withdraw(folder, id),
+        Residue::Netns { name, inode } => netns::undo_hold(name, *inode),
+        Residue::OvsPort { bridge, port, owner } => ovs::unplug(bridge, port, owner),
         Residue::Sysctl { key, old, new } => sysctl::undo(key, old, new),
     }
 }

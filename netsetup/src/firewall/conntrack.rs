@@ -82,6 +82,29 @@ pub(crate) fn forget(host: &mut Host, protocol: Protocol, host_address: IpAddr, 
     }
 }
 
+/// Deletes all flows that begin at, or were first sent to, one of these addresses, best effort.
+pub(crate) fn forget_addresses(netlink: &mut Netlink, addresses: &[Ipv4Addr]) {
+    let mut batch = Batch::default();
+    batch.push(SUBSYSTEM | GET, libc::NLM_F_DUMP as u16, |out| header(out, AF_INET, 0));
+    let Ok((answers, _)) = netlink.exchange(&batch) else {
+        return;
+    };
+    let mut deletes = Batch::default();
+    for raw in answers.iter().filter_map(|answer| attribute(answer.payload.get(4..)?, CTA_TUPLE_ORIG)) {
+        let ip = attribute(raw, CTA_TUPLE_IP).unwrap_or_default();
+        let is_one = |kind| attribute(ip, kind).is_some_and(|found| addresses.iter().any(|one| one.octets() == found));
+        if is_one(1) || is_one(2) {
+            deletes.push(SUBSYSTEM | DELETE, 0, |out| {
+                header(out, AF_INET, 0);
+                bytes(out, CTA_TUPLE_ORIG | 0x8000, raw);
+            });
+        }
+    }
+    if deletes.len() > 0 {
+        let _ = netlink.send(&deletes); // a flow that ended meanwhile is no matter
+    }
+}
+
 /// Whether the flow goes to the mapping's host address and is either translated to the container, to a container that was
 /// there before, or not at all. A flow that is only masqueraded passes by this host to another's port.
 fn concerned(orig: &Tuple, reply: &Tuple, host_address: IpAddr, host_port: u16, address: IpAddr) -> bool {

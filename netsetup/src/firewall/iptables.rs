@@ -362,6 +362,19 @@ pub(crate) fn udp_port(residue: &Residue) -> Option<(IpAddr, u16, IpAddr)> {
     Some((host_address, after("--dport")?.parse().ok()?, address.parse().ok()?))
 }
 
+/// Writes lines into tables of the caller's network namespace; those of one table take effect together.
+pub(crate) fn write_lines(lines: &[(&str, String)]) -> Result<()> {
+    restore(lines, "write the rules of iptables")
+}
+
+/// Removes a rule of exactly this text; one that isn't there is no matter.
+pub(crate) fn remove_rule(table: &str, chain: &str, rule: &str) -> Result<()> {
+    match Facts::read()?.has_rule(table, chain, rule) {
+        true => restore(&[(table, format!("-D {chain} {rule}"))], "remove rules of iptables"),
+        false => Ok(()),
+    }
+}
+
 /// Writes lines for several tables; those of one table take effect together.
 fn restore(lines: &[(&str, String)], what: &str) -> Result<()> {
     if lines.is_empty() {

@@ -5,7 +5,9 @@
 pub mod conntrack;
 pub(crate) mod encode;
 pub mod iptables;
+pub(crate) mod messages;
 pub mod nftables;
+pub(crate) mod router_nat;
 mod ruleset;
 pub(crate) mod table;
 
