@@ -143,6 +143,16 @@ pub fn read_for(purpose: Purpose, engine: &Engine, request: &RunRequest, host: &
     })
 }
 
+/// The network that a router serves, as it is on this host, and what is there of it.
+pub fn router_network(engine: &Engine, name: &str, host: &mut Host) -> Result<(Network, netsetup::Facts)> {
+    if name != DEFAULT_NETWORK {
+        bail!("network {name} not found");
+    }
+    let wanted = default_network(engine, host_netns::is_machines_own());
+    let facts = netsetup::Facts::read(host, &wanted)?;
+    Ok((facts.adopt(&wanted), facts))
+}
+
 /// The network that containers are in unless told otherwise. Only the default root uses the plain names in the machine's
 /// own network namespace; elsewhere (a test host) nobody else can want them.
 pub fn default_network(engine: &Engine, machines_own: bool) -> Network {

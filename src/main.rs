@@ -30,6 +30,7 @@ mod request;
 mod reservation;
 mod residue;
 mod roots;
+mod router;
 mod start;
 mod state;
 mod streams;

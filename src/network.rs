@@ -213,7 +213,8 @@ pub fn lock(roots: &Roots, name: &str) -> Result<File> {
     lock_file(&folder.join("lock"))
 }
 
-fn lock_file(path: &Path) -> Result<File> {
+/// A lock that is a file; dropped with it.
+pub fn lock_file(path: &Path) -> Result<File> {
     let file = OpenOptions::new()
         .write(true)
         .create(true)

@@ -105,6 +105,7 @@ fn undo_family(roots: &Roots, netns: Option<u64>, run: &[Residue]) -> Result<(),
             Residue::Name { name, id } => files::remove_name(roots, name, id),
             Residue::Names { folder, id } => netsetup::dns::names::withdraw(folder, id).map(|_| ()).map_err(Into::into),
             Residue::Lease { network, address, id } => {
+                errors.extend(crate::router::container_ends(roots, id).err());
                 netsetup::lease::release(&roots.leases(network), id, *address).map(|_| ()).map_err(Into::into)
             }
         };

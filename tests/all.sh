@@ -6,7 +6,8 @@ cd "$(dirname "$0")/.."
 
 [ "$(id -u)" = 0 ] || { echo "tests/all.sh: the tests make namespaces; run them as root" >&2; exit 1; }
 
-packages="iptables nftables iproute2 iputils-ping busybox-static conntrack bridge-utils curl gzip zstd util-linux procps"
+packages="iptables nftables iproute2 iputils-ping busybox-static conntrack bridge-utils curl gzip zstd util-linux procps net-tools
+    openvswitch-switch"
 missing=
 for package in $packages; do
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing="$missing $package"
@@ -14,8 +15,9 @@ done
 if [ -n "$missing" ]; then
     export DEBIAN_FRONTEND=noninteractive
     apt-get -qq update
+    # RUNLEVEL=1: no service is started on this machine (openvswitch-switch has one); the tests start their own.
     # shellcheck disable=SC2086
-    apt-get -qq -y --no-install-recommends install $missing >/dev/null
+    RUNLEVEL=1 apt-get -qq -y --no-install-recommends install $missing >/dev/null
 fi
 
 step() {

@@ -33,9 +33,9 @@ pub fn named(name: &str) -> Result<File> {
         return Err(Error::Refused(format!("{} is no network namespace", path.display())));
     }
     File::open(&path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Error::Refused(format!(
-            "there is no network namespace {name}: `ip netns list` shows those that are there"
-        )),
+        io::ErrorKind::NotFound => {
+            Error::Refused(format!("there is no network namespace {name}: `ip netns list` shows those that are there"))
+        }
         _ => Error::system(format!("open the network namespace {name}"), error),
     })
 }

@@ -15,19 +15,30 @@ pub(crate) fn has_bridge(name: &str) -> bool {
     run(&["br-exists", name], "look for the bridge").is_ok_and(|(ok, _)| ok)
 }
 
-/// The words after `ovs-vsctl` that plug a link into a bridge: the lecture's form, and the owner's mark.
+/// Whether the switch has a port of this name, in any of its bridges.
+pub(crate) fn has_port(name: &str) -> bool {
+    run(&["port-to-br", name], "look for the port").is_ok_and(|(ok, _)| ok)
+}
+
+/// The words after `ovs-vsctl` that make a port which is a link of this host: the lecture's form, and the owner's mark.
 pub(crate) fn add_port(bridge: &str, link: &str, mac: &str, owner: &str) -> Vec<String> {
-    let set = |what: String| vec!["--".to_owned(), "set".to_owned(), "Interface".to_owned(), link.to_owned(), what];
     let mut words: Vec<String> = ["--", "add-port", bridge, link].map(str::to_owned).to_vec();
-    words.extend(set("external-ids:iface-status=active".to_owned()));
     // A value with colons is a string to ovs-vsctl only in quotes.
-    words.extend(set(format!("external-ids:attached-mac=\"{mac}\"")));
-    words.extend(set(format!("{MARK}=\"{owner}\"")));
+    for what in [
+        "type=internal".to_owned(),
+        format!("mac=\"{mac}\""),
+        "external-ids:iface-status=active".to_owned(),
+        format!("external-ids:attached-mac=\"{mac}\""),
+        format!("{MARK}=\"{owner}\""),
+    ] {
+        words.extend(["--", "set", "Interface", link].map(str::to_owned));
+        words.push(what);
+    }
     words
 }
 
-/// Plugs a link into a bridge.
-pub(crate) fn plug(words: &[String], what: &str) -> Result<()> {
+/// Runs such a line.
+pub(crate) fn make_port(words: &[String], what: &str) -> Result<()> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match run(&words, what)? {
         (true, _) => Ok(()),
@@ -59,9 +70,9 @@ fn run(words: &[&str], what: &str) -> Result<(bool, String)> {
         .stdin(Stdio::null())
         .output()
         .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Error::Refused(format!(
-                "cannot {what}: ovs-vsctl is not installed (Debian: openvswitch-switch)"
-            )),
+            io::ErrorKind::NotFound => {
+                Error::Refused(format!("cannot {what}: ovs-vsctl is not installed (Debian: openvswitch-switch)"))
+            }
             _ => Error::system("run ovs-vsctl", error),
         })?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();

@@ -7,19 +7,19 @@
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd};
 
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
 use netlink_packet_route::route::{RouteProtocol, RouteScope, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use serde::{Deserialize, Serialize};
 
 use crate::firewall::router_nat;
 use crate::host::Host;
 use crate::inside::{named, within, within_named};
 use crate::link::{mac_text, quoted};
-use crate::netlink::{Batch, Netlink};
-use crate::undo::Residue;
+use crate::netlink::{Batch, Netlink, attribute};
+use crate::undo::{Residue, Undone};
 use crate::{Backend, Command, Error, Live, Result, netns, ovs, query, sysctl};
 
 const ACK: u16 = libc::NLM_F_ACK as u16;
@@ -35,14 +35,25 @@ pub enum Switch {
     OpenVswitch,
 }
 
+/// A bridge that a leg can be plugged into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// What carries it.
+    pub switch: Switch,
+    /// In bytes.
+    pub mtu: u32,
+}
+
 /// What is there under a bridge's name.
 ///
 /// # Errors
 /// [`Error::Refused`] when it is no bridge of either kind, with the commands that make one.
-pub fn switch_of(host: &mut Host, bridge: &str) -> Result<Switch> {
+pub fn switch_of(host: &mut Host, bridge: &str) -> Result<Place> {
     match query::get(host.route()?, bridge)? {
-        Some(found) if found.kind == "bridge" => Ok(Switch::Linux),
-        _ if ovs::has_bridge(bridge) => Ok(Switch::OpenVswitch),
+        Some(found) if found.kind == "bridge" => Ok(Place { switch: Switch::Linux, mtu: found.mtu }),
+        found if ovs::has_bridge(bridge) => {
+            Ok(Place { switch: Switch::OpenVswitch, mtu: found.map_or(1500, |found| found.mtu) })
+        }
         Some(found) => {
             let kind = if found.kind.is_empty() { "a plain card".to_owned() } else { format!("a {}", found.kind) };
             Err(Error::Refused(format!("{bridge} is {kind}, not a bridge: put it into one, and name that")))
@@ -89,12 +100,25 @@ pub enum Op {
         host: String,
         /// The bridge.
         bridge: String,
-        /// What carries the bridge.
-        switch: Switch,
-        /// MAC of the other end, for Open vSwitch's notes.
+    },
+    /// Makes a leg of a port of Open vSwitch, as the lecture does: a link that the switch makes, moved into the namespace.
+    OvsLeg {
+        /// The router.
+        netns: String,
+        /// The bridge.
+        bridge: String,
+        /// The port, named as its link.
+        port: String,
+        /// Its MAC.
         mac: [u8; 6],
         /// The mark of the owner.
-        alias: String,
+        owner: String,
+        /// The leg's address.
+        address: Ipv4Addr,
+        /// The subnet's length in bits.
+        prefix_len: u8,
+        /// What the leg is for.
+        why: String,
     },
     /// Switches forwarding on in the namespace.
     Forwarding {
@@ -171,8 +195,8 @@ impl Op {
     pub(crate) fn residue(&self) -> Option<Residue> {
         match self {
             Op::Leg { host, alias, .. } => Some(Residue::Link { name: host.clone(), alias: alias.clone() }),
-            Op::Plug { host, bridge, switch: Switch::OpenVswitch, alias, .. } => {
-                Some(Residue::OvsPort { bridge: bridge.clone(), port: host.clone(), owner: alias.clone() })
+            Op::OvsLeg { bridge, port, owner, .. } => {
+                Some(Residue::OvsPort { bridge: bridge.clone(), port: port.clone(), owner: owner.clone() })
             }
             _ => None,
         }
@@ -184,40 +208,33 @@ impl Op {
             Op::Namespace { netns } => {
                 vec![line(format!("ip netns add {netns}"), "a network of its own, with a name that keeps it alive")]
             }
-            Op::Leg { netns, host, inside, mac, mtu, alias, address, prefix_len, why } => vec![
-                (
-                    format!(
-                        "ip link add {host} mtu {mtu} type veth peer name {inside} address {} mtu {mtu} netns {netns}",
-                        mac_text(mac)
+            Op::Leg { netns, host, inside, mac, mtu, alias, address, prefix_len, why } => {
+                let mut commands = vec![
+                    (
+                        format!(
+                            "ip link add {host} mtu {mtu} type veth peer name {inside} address {} mtu {mtu} netns {netns}",
+                            mac_text(mac)
+                        ),
+                        why.clone(),
                     ),
-                    why.clone(),
-                ),
-                line(format!("ip link set {host} alias {}", quoted(alias)), "note whose cable it is"),
-                line(
-                    format!(
-                        "ip netns exec {netns} ip -4 addr add {address}/{prefix_len} brd {} scope global dev {inside}",
-                        broadcast(*address, *prefix_len)
-                    ),
-                    "the router's address on this side",
-                ),
-                line(
-                    format!("ip netns exec {netns} sysctl -qw net.ipv4.conf.{inside}.arp_notify=1"),
-                    "tell the neighbours at once who has the address now",
-                ),
-                line(format!("ip netns exec {netns} ip link set {inside} up"), "switch the router's end on"),
+                    line(format!("ip link set {host} alias {}", quoted(alias)), "note whose cable it is"),
+                ];
+                commands.extend(explain_address(netns, inside, *address, *prefix_len));
+                commands
+            }
+            Op::Plug { host, bridge } => vec![
+                line(format!("ip link set {host} master {bridge}"), "plug the host's end into the bridge"),
+                line(format!("ip link set {host} up"), "switch the host's end on"),
             ],
-            Op::Plug { host, bridge, switch, mac, alias } => {
-                let plug = match switch {
-                    Switch::Linux => format!("ip link set {host} master {bridge}"),
-                    Switch::OpenVswitch => {
-                        let words = ovs::add_port(bridge, host, &mac_text(mac), alias);
-                        format!("ovs-vsctl {}", words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "))
-                    }
-                };
-                vec![
-                    line(plug, "plug the host's end into the bridge"),
-                    line(format!("ip link set {host} up"), "switch the host's end on"),
-                ]
+            Op::OvsLeg { netns, bridge, port, mac, owner, address, prefix_len, why } => {
+                let words = ovs::add_port(bridge, port, &mac_text(mac), owner);
+                let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+                let mut commands = vec![
+                    (format!("ovs-vsctl {}", words.join(" ")), why.clone()),
+                    line(format!("ip link set {port} netns {netns}"), "move it into the router"),
+                ];
+                commands.extend(explain_address(netns, port, *address, *prefix_len));
+                commands
             }
             Op::Forwarding { netns } => vec![
                 line(
@@ -250,16 +267,23 @@ impl Op {
                     "the router answers ARP for the address",
                 )];
                 match backend {
-                    Backend::Iptables => commands.extend(floating_rules(*outside, *inside).map(|(chain, first, rule)| {
-                        let how = if first { "-I" } else { "-A" };
-                        line(
-                            format!("ip netns exec {netns} iptables -t nat {how} {chain} {rule}"),
-                            if first { "it leaves as its outside address" } else { "its outside address leads to it" },
-                        )
-                    })),
-                    Backend::Nftables => commands.extend(router_nat::floating_commands(*outside, *inside, comment).map(
-                        |(command, why)| line(format!("ip netns exec {netns} {command}"), why),
-                    )),
+                    Backend::Iptables => {
+                        commands.extend(floating_rules(*outside, *inside).map(|(chain, first, rule)| {
+                            let how = if first { "-I" } else { "-A" };
+                            line(
+                                format!("ip netns exec {netns} iptables -t nat {how} {chain} {rule}"),
+                                if first {
+                                    "it leaves as its outside address"
+                                } else {
+                                    "its outside address leads to it"
+                                },
+                            )
+                        }))
+                    }
+                    Backend::Nftables => commands.extend(
+                        router_nat::floating_commands(*outside, *inside, comment)
+                            .map(|(command, why)| line(format!("ip netns exec {netns} {command}"), why)),
+                    ),
                 }
                 commands
             }
@@ -267,11 +291,15 @@ impl Op {
                 let mut commands = Vec::new();
                 match backend {
                     Backend::Iptables => commands.extend(floating_rules(*outside, *inside).map(|(chain, _, rule)| {
-                        line(format!("ip netns exec {netns} iptables -t nat -D {chain} {rule}"), "no translation any more")
+                        line(
+                            format!("ip netns exec {netns} iptables -t nat -D {chain} {rule}"),
+                            "no translation any more",
+                        )
                     })),
-                    Backend::Nftables => commands.extend(router_nat::unfloat_commands(*outside, *inside).map(
-                        |(command, why)| line(format!("ip netns exec {netns} {command}"), why),
-                    )),
+                    Backend::Nftables => commands.extend(
+                        router_nat::unfloat_commands(*outside, *inside)
+                            .map(|(command, why)| line(format!("ip netns exec {netns} {command}"), why)),
+                    ),
                 }
                 commands.push(line(
                     format!("ip netns exec {netns} ip addr del {outside}/32 dev {link}"),
@@ -315,31 +343,31 @@ impl Op {
                 batch.push_route(RouteNetlinkMessage::NewLink(message), NEW);
                 batch.push_route(RouteNetlinkMessage::NewLink(dressing), ACK);
                 live.host.route()?.send(&batch).map_err(|failure| failure.into_error(what()))?;
-                within(fd.as_fd(), || {
-                    sysctl::write(&format!("net/ipv4/conf/{inside}/arp_notify"), "1")?;
-                    let mut route = Netlink::route()?;
-                    let index = index_of(&mut route, inside)?;
-                    let mut batch = Batch::default();
-                    batch.push_route(address_message(index, *address, *prefix_len), NEW);
-                    batch.push_route(up_message(inside), ACK);
-                    route.send(&batch).map_err(|failure| failure.into_error(what()))
-                })
+                within(fd.as_fd(), || give_address(inside, *address, *prefix_len))
             }
-            Op::Plug { host, bridge, switch, mac, alias } => {
-                let what = format!("plug {host} into the bridge {bridge}");
+            Op::Plug { host, bridge } => {
+                let index = live.host.bridge_index(bridge)?;
                 let mut message = LinkMessage::default();
                 message.header.flags = LinkFlags::Up;
                 message.header.change_mask = LinkFlags::Up;
-                message.attributes = vec![LinkAttribute::IfName(host.clone())];
-                match switch {
-                    Switch::Linux => {
-                        message.attributes.push(LinkAttribute::Controller(live.host.bridge_index(bridge)?));
-                    }
-                    Switch::OpenVswitch => ovs::plug(&ovs::add_port(bridge, host, &mac_text(mac), alias), &what)?,
-                }
+                message.attributes = vec![LinkAttribute::IfName(host.clone()), LinkAttribute::Controller(index)];
                 let mut batch = Batch::default();
                 batch.push_route(RouteNetlinkMessage::NewLink(message), ACK);
-                live.host.route()?.send(&batch).map_err(|failure| failure.into_error(what))
+                live.host
+                    .route()?
+                    .send(&batch)
+                    .map_err(|failure| failure.into_error(format!("plug {host} into the bridge {bridge}")))
+            }
+            Op::OvsLeg { netns, bridge, port, mac, owner, address, prefix_len, .. } => {
+                let what = format!("make the leg {port} of the router {netns}");
+                ovs::make_port(&ovs::add_port(bridge, port, &mac_text(mac), owner), &what)?;
+                let fd = named(netns)?;
+                let mut message = LinkMessage::default();
+                message.attributes = vec![LinkAttribute::IfName(port.clone()), LinkAttribute::NetNsFd(fd.as_raw_fd())];
+                let mut batch = Batch::default();
+                batch.push_route(RouteNetlinkMessage::NewLink(message), ACK);
+                live.host.route()?.send(&batch).map_err(|failure| failure.into_error(what))?;
+                within(fd.as_fd(), || give_address(port, *address, *prefix_len))
             }
             Op::Forwarding { netns } => within_named(netns, || {
                 sysctl::write("net/ipv4/ip_forward", "1")?;
@@ -347,21 +375,18 @@ impl Op {
                 batch.push_route(up_message("lo"), ACK);
                 Netlink::route()?.send(&batch).map_err(|failure| failure.into_error("switch on lo in the router"))
             }),
-            Op::DefaultRoute { netns, gateway } => within_named(netns, || {
-                let mut batch = Batch::default();
-                let replace = ACK | (libc::NLM_F_CREATE | libc::NLM_F_REPLACE) as u16;
-                batch.push_route(RouteNetlinkMessage::NewRoute(default_route(*gateway)), replace);
-                Netlink::route()?
-                    .send(&batch)
-                    .map_err(|failure| failure.into_error(format!("lead the default route of {netns} to {gateway}")))
-            }),
-            Op::SourceNat { netns, backend, subnet, prefix_len, link, address } => within_named(netns, || match backend {
-                Backend::Iptables => crate::firewall::iptables::write_lines(&[(
-                    "nat",
-                    format!("-A POSTROUTING {}", source_nat_rule(*subnet, *prefix_len, link, *address)),
-                )]),
-                Backend::Nftables => router_nat::make(*subnet, *prefix_len, link, *address),
-            }),
+            Op::DefaultRoute { netns, gateway } => {
+                within_named(netns, || replace_default_route(&mut Netlink::route()?, netns, *gateway))
+            }
+            Op::SourceNat { netns, backend, subnet, prefix_len, link, address } => {
+                within_named(netns, || match backend {
+                    Backend::Iptables => crate::firewall::iptables::write_lines(&[(
+                        "nat",
+                        format!("-A POSTROUTING {}", source_nat_rule(*subnet, *prefix_len, link, *address)),
+                    )]),
+                    Backend::Nftables => router_nat::make(*subnet, *prefix_len, link, *address),
+                })
+            }
             Op::Floating { netns, backend, link, outside, inside, comment } => within_named(netns, || {
                 let mut route = Netlink::route()?;
                 let index = index_of(&mut route, link)?;
@@ -380,11 +405,44 @@ impl Op {
                     Backend::Nftables => router_nat::float(*outside, *inside, comment),
                 }
             }),
-            Op::Unfloat { netns, backend, link, outside, inside } => within_named(netns, || {
-                unfloat(*backend, link, *outside, *inside)
-            }),
+            Op::Unfloat { netns, backend, link, outside, inside } => {
+                within_named(netns, || unfloat(*backend, link, *outside, *inside))
+            }
         }
     }
+}
+
+fn explain_address(netns: &str, link: &str, address: Ipv4Addr, prefix_len: u8) -> [Command; 3] {
+    [
+        (
+            format!(
+                "ip netns exec {netns} ip -4 addr add {address}/{prefix_len} brd {} scope global dev {link}",
+                broadcast(address, prefix_len)
+            ),
+            "the router's address on this side".to_owned(),
+        ),
+        (
+            format!("ip netns exec {netns} sysctl -qw net.ipv4.conf.{link}.arp_notify=1"),
+            "tell the neighbours at once who has the address now".to_owned(),
+        ),
+        (format!("ip netns exec {netns} ip link set {link} up"), "switch the router's end on".to_owned()),
+    ]
+}
+
+/// In the caller's network namespace: the link's address, up.
+fn give_address(link: &str, address: Ipv4Addr, prefix_len: u8) -> Result<()> {
+    sysctl::write(&format!("net/ipv4/conf/{link}/arp_notify"), "1")?;
+    let mut route = Netlink::route()?;
+    let index = index_of(&mut route, link)?;
+    let mut batch = Batch::default();
+    batch.push_route(address_message(index, address, prefix_len), NEW);
+    batch.push_route(up_message(link), ACK);
+    route.send(&batch).map_err(|failure| failure.into_error(format!("give {address}/{prefix_len} to {link}")))
+}
+
+/// Whether Open vSwitch can have one more port of this name.
+pub fn ovs_port_is_free(name: &str) -> bool {
+    !ovs::has_port(name)
 }
 
 /// Takes away as much as there is: a half-made pair too.
@@ -408,6 +466,57 @@ fn unfloat(backend: Backend, link: &str, outside: Ipv4Addr, inside: Ipv4Addr) ->
     }
     crate::firewall::conntrack::forget_addresses(&mut Netlink::netfilter()?, &[outside, inside]);
     Ok(())
+}
+
+/// Takes a one-to-one address away; a router that is gone has taken it along.
+pub(crate) fn undo_floating(
+    netns: &str,
+    backend: Backend,
+    link: &str,
+    outside: Ipv4Addr,
+    inside: Ipv4Addr,
+) -> Result<Undone> {
+    match named(netns) {
+        Ok(fd) => within(fd.as_fd(), || unfloat(backend, link, outside, inside)).map(|()| Undone::Removed),
+        Err(_) => Ok(Undone::NotThere),
+    }
+}
+
+/// Leads a container's default route back to where it was, when it still leads to the router.
+pub(crate) fn undo_default_route(netns: &str, gateway: Ipv4Addr, instead_of: Ipv4Addr) -> Result<Undone> {
+    let Ok(fd) = named(netns) else {
+        return Ok(Undone::NotThere);
+    };
+    within(fd.as_fd(), || {
+        let mut route = Netlink::route()?;
+        if default_gateway(&mut route)? != Some(instead_of) {
+            return Ok(Undone::NotThere);
+        }
+        replace_default_route(&mut route, netns, gateway)?;
+        Ok(Undone::Removed)
+    })
+}
+
+/// The next hop of the main table's IPv4 default route.
+fn default_gateway(route: &mut Netlink) -> Result<Option<Ipv4Addr>> {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet;
+    let mut batch = Batch::default();
+    batch.push_route(RouteNetlinkMessage::GetRoute(message), libc::NLM_F_DUMP as u16);
+    let (answers, _) = route.exchange(&batch).map_err(|failure| failure.into_error("list the routes"))?;
+    Ok(answers.iter().filter(|answer| answer.kind == libc::RTM_NEWROUTE).find_map(|answer| {
+        // struct rtmsg: family, length of the destination, …, table
+        let is_default = answer.payload.get(1) == Some(&0) && answer.payload.get(4) == Some(&libc::RT_TABLE_MAIN);
+        let gateway = attribute(answer.payload.get(12..)?, libc::RTA_GATEWAY)?;
+        is_default.then(|| <[u8; 4]>::try_from(gateway).ok().map(Ipv4Addr::from))?
+    }))
+}
+
+fn replace_default_route(route: &mut Netlink, netns: &str, gateway: Ipv4Addr) -> Result<()> {
+    let mut batch = Batch::default();
+    let replace = ACK | (libc::NLM_F_CREATE | libc::NLM_F_REPLACE) as u16;
+    batch.push_route(RouteNetlinkMessage::NewRoute(default_route(gateway)), replace);
+    route.send(&batch).map_err(|failure| failure.into_error(format!("lead the default route of {netns} to {gateway}")))
 }
 
 /// Makes the namespace of a router. `record` is told what will stay on the host, after the namespace has been made and

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::firewall::{conntrack, iptables, nftables, table};
 use crate::host::Host;
-use crate::{Protocol, Result, dns, link, netns, ovs, query, sysctl};
+use crate::{Backend, Protocol, Result, dns, link, netns, ovs, query, router, sysctl};
 
 /// What stays on the host when every process is dead, with what undo needs to find it and to know it as its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +96,28 @@ pub enum Residue {
         /// The owner's mark.
         owner: String,
     },
+    /// A one-to-one address in a router.
+    Floating {
+        /// The router's name in `ip netns`.
+        netns: String,
+        /// Which firewall holds the rules.
+        backend: Backend,
+        /// The router's outside leg.
+        link: String,
+        /// The address outside.
+        outside: Ipv4Addr,
+        /// The container's address.
+        inside: Ipv4Addr,
+    },
+    /// A default route of a container that was led to a router.
+    DefaultRoute {
+        /// The container's name in `ip netns`.
+        netns: String,
+        /// Where it led before.
+        gateway: Ipv4Addr,
+        /// Where it leads: the mark by which it is known.
+        instead_of: Ipv4Addr,
+    },
     /// A kernel setting.
     Sysctl {
         /// Path below /proc/sys.
@@ -178,6 +200,12 @@ fn undo_one(residue: &Residue, host: &mut Host, links: Links) -> Result<Undone> 
         Residue::Names { folder, id } => dns::names::withdraw(folder, id),
         Residue::Netns { name, inode } => netns::undo_hold(name, *inode),
         Residue::OvsPort { bridge, port, owner } => ovs::unplug(bridge, port, owner),
+        Residue::Floating { netns, backend, link, outside, inside } => {
+            router::undo_floating(netns, *backend, link, *outside, *inside)
+        }
+        Residue::DefaultRoute { netns, gateway, instead_of } => {
+            router::undo_default_route(netns, *gateway, *instead_of)
+        }
         Residue::Sysctl { key, old, new } => sysctl::undo(key, old, new),
     }
 }

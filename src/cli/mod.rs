@@ -8,6 +8,7 @@ mod containers;
 mod images;
 mod not_supported;
 mod pflag;
+mod router;
 mod run;
 mod stop;
 mod table;
@@ -29,6 +30,7 @@ pub use images::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
 pub(crate) use pflag::boolean;
 #[cfg(test)]
 pub(crate) use pflag::declared;
+pub use router::{Floating, RouterCreateArgs, RouterFloatingArgs, RouterInspectArgs, RouterLsArgs, RouterRmArgs};
 pub use run::RunArgs;
 pub use stop::Stop;
 pub(crate) use stop::bounded;
@@ -64,6 +66,16 @@ pub enum Command {
     Port(PortArgs),
     /// `network rm`
     NetworkRm(NetworkRmArgs),
+    /// `router create`
+    RouterCreate(RouterCreateArgs),
+    /// `router ls`
+    RouterLs(RouterLsArgs),
+    /// `router inspect`
+    RouterInspect(RouterInspectArgs),
+    /// `router rm`
+    RouterRm(RouterRmArgs),
+    /// `router floating`
+    RouterFloating(RouterFloatingArgs),
     /// `version`
     Version(VersionArgs),
     /// `load`, `image load`

@@ -10,6 +10,7 @@ use super::containers::{
     StartArgs, StopArgs, VersionArgs, WaitArgs,
 };
 use super::images::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
+use super::router::{RouterCreateArgs, RouterFloatingArgs, RouterInspectArgs, RouterLsArgs, RouterRmArgs};
 use super::{Command, RunArgs, Stop};
 
 /// One command in all its forms.
@@ -130,6 +131,22 @@ pub(super) const COMMANDS: &[Entry] = &[
     entry!(&["network rm", "network remove"], "Remove what a network has on this host: bridge, rules, sysctls",
         "NETWORK", "requires 1 argument", NetworkRmArgs, Command::NetworkRm,
         "minidock network rm bridge"),
+    entry!(&["router create"], "Make a router in a network namespace of its own",
+        "[OPTIONS] NAME", "requires 1 argument", RouterCreateArgs, Command::RouterCreate,
+        "minidock router create routerns --inside bridge --outside br-ex,16.158.1.100/24,16.158.1.1"),
+    entry!(&["router ls", "router list"], "List routers",
+        "[OPTIONS]", "accepts no arguments", RouterLsArgs, Command::RouterLs,
+        "minidock router ls"),
+    entry!(&["router inspect"], "Print everything known of routers",
+        "[OPTIONS] ROUTER [ROUTER...]", AT_LEAST_1, RouterInspectArgs, Command::RouterInspect,
+        "minidock router inspect --format '{{.Outside.Address}}' routerns"),
+    entry!(&["router rm", "router remove"], "Remove routers",
+        "ROUTER [ROUTER...]", AT_LEAST_1, RouterRmArgs, Command::RouterRm,
+        "minidock router rm routerns"),
+    entry!(&["router floating"], "Addresses outside that belong to one container each",
+        "[OPTIONS] add ROUTER ADDRESS CONTAINER | rm ROUTER ADDRESS | ls [ROUTER]", AT_LEAST_1, RouterFloatingArgs,
+        Command::RouterFloating,
+        "minidock router floating add routerns 16.158.1.103 web"),
     entry!(&["version"], "Print minidock's version",
         "[OPTIONS]", "accepts no arguments", VersionArgs, Command::Version,
         "minidock version --format '{{.Client.Version}}'"),
@@ -191,8 +208,12 @@ const MISSING: &[(&str, &str)] = &[
 ];
 
 /// Words that group commands (`container ls`).
-const GROUPS: &[(&str, &str)] =
-    &[("container", "Manage containers"), ("image", "Manage images"), ("network", "Manage networks")];
+const GROUPS: &[(&str, &str)] = &[
+    ("container", "Manage containers"),
+    ("image", "Manage images"),
+    ("network", "Manage networks"),
+    ("router", "Manage routers"),
+];
 
 /// Finds the command that `words` begin with; gives it and the words after it.
 pub(super) fn find(mut words: Vec<OsString>) -> Result<(&'static Entry, Vec<OsString>), Stop> {

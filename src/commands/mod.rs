@@ -5,6 +5,7 @@ pub mod images;
 pub mod inspect;
 pub mod logs;
 pub mod ps;
+pub mod router;
 pub mod run;
 pub mod start;
 pub mod stop;
@@ -71,6 +72,11 @@ pub fn dispatch(global: Global, command: Command) -> Result<u8> {
             println!("{}", args.network);
             Ok(0)
         }
+        Command::RouterCreate(args) => router::create(&engine, &args),
+        Command::RouterLs(args) => router::ls(roots, &args),
+        Command::RouterInspect(args) => router::inspect(roots, &args),
+        Command::RouterRm(args) => router::rm(roots, &args),
+        Command::RouterFloating(args) => router::floating(roots, &args),
         Command::Load(args) => images::load(roots, &args),
         Command::Import(args) => images::import(roots, &args),
         Command::Images(args) => images::images(roots, &args),
@@ -112,6 +118,9 @@ pub fn prepare(roots: &Roots) -> Result<()> {
 /// What a crash left is taken away first, so that no command shows it.
 fn recover_left_overs(engine: &Engine) {
     for problem in recover::recover_all(&engine.roots) {
+        eprintln!("minidock: warning: {}", error::text(&problem));
+    }
+    if let Err(problem) = crate::router::recover(&engine.roots) {
         eprintln!("minidock: warning: {}", error::text(&problem));
     }
     let network = crate::facts::default_network(engine, host_netns::is_machines_own());

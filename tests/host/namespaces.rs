@@ -39,6 +39,11 @@ impl Namespaces {
         self.net.metadata().unwrap().ino()
     }
 
+    /// The descriptor of the network namespace, for a path below /proc.
+    pub fn net_fd(&self) -> i32 {
+        self.net.as_raw_fd()
+    }
+
     /// Moves the calling thread in. Async-signal-safe: a new process calls it between fork and exec.
     pub fn enter(&self) -> std::io::Result<()> {
         setns(&self.net, CloneFlags::CLONE_NEWNET)?;

@@ -10,7 +10,6 @@ const SUBSYSTEM: u16 = 10; // NFNL_SUBSYS_NFTABLES
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
 pub(crate) const NEWTABLE: u16 = 0;
-pub(crate) const DELTABLE: u16 = 2;
 const NEWCHAIN: u16 = 3;
 const NEWRULE: u16 = 6;
 const NEWSET: u16 = 9;
@@ -18,9 +17,7 @@ pub(crate) const NEWSETELEM: u16 = 12;
 pub(crate) const DELSETELEM: u16 = 14;
 
 /// NFPROTO_*
-pub(crate) const INET: u8 = 1;
 pub(crate) const IPV4: u8 = 2;
-pub(crate) const BRIDGE: u8 = 7;
 
 pub(crate) const NEW: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
 /// What exists already stays as it is.
@@ -123,14 +120,11 @@ pub(crate) struct Expressions(Vec<u8>);
 /// NFT_META_*
 pub(crate) mod meta {
     pub const OIFNAME: u32 = 7;
-    pub const NFTRACE: u32 = 15;
-    pub const L4PROTO: u32 = 16;
 }
 
 /// NFT_PAYLOAD_*
 pub(crate) mod payload {
     pub const NETWORK: u32 = 1;
-    pub const TRANSPORT: u32 = 2;
 }
 
 impl Expressions {
@@ -182,11 +176,6 @@ impl Expressions {
             number(out, 1, 1);
             nested(out, 2, |out| bytes(out, 1, value));
         })
-    }
-
-    /// Writes register 1 into a property of the packet.
-    pub fn set_meta(self, key: u32) -> Expressions {
-        self.numbers("meta", &[(2, key), (3, 1)])
     }
 
     /// Replaces register 1 by what the map has for it; ends the rule where it has nothing.

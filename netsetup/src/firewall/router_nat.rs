@@ -87,11 +87,7 @@ pub(crate) fn unfloat(outside: Ipv4Addr, inside: Ipv4Addr) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn floating_commands(
-    outside: Ipv4Addr,
-    inside: Ipv4Addr,
-    comment: &str,
-) -> [(String, &'static str); 2] {
+pub(crate) fn floating_commands(outside: Ipv4Addr, inside: Ipv4Addr, comment: &str) -> [(String, &'static str); 2] {
     let add = |map: &str, key: Ipv4Addr, data: Ipv4Addr| {
         format!("nft add element ip {TABLE} {map} {}", quoted(&format!("{{ {key} comment \"{comment}\" : {data} }}")))
     };
