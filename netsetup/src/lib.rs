@@ -25,8 +25,8 @@ mod plan;
 pub mod port;
 pub mod proxy;
 mod query;
-mod subnet;
 pub mod router;
+mod subnet;
 pub mod sysctl;
 mod undo;
 

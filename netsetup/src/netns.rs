@@ -214,7 +214,7 @@ pub(crate) fn undo_hold(name: &str, inode: u64) -> Result<Undone> {
 pub(crate) fn is_namespace(path: &Path) -> bool {
     /// NSFS_MAGIC of include/uapi/linux/magic.h
     const NSFS: i64 = 0x6e73_6673;
-    rustix::fs::statfs(path).is_ok_and(|found| found.f_type as i64 == NSFS)
+    rustix::fs::statfs(path).is_ok_and(|found| found.f_type == NSFS)
 }
 
 fn target_of(pid: u32) -> String {

@@ -37,7 +37,7 @@ pub enum Switch {
 
 /// A bridge that a leg can be plugged into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct Carrier {
     /// What carries it.
     pub switch: Switch,
     /// In bytes.
@@ -48,11 +48,11 @@ pub struct Place {
 ///
 /// # Errors
 /// [`Error::Refused`] when it is no bridge of either kind, with the commands that make one.
-pub fn switch_of(host: &mut Host, bridge: &str) -> Result<Place> {
+pub fn switch_of(host: &mut Host, bridge: &str) -> Result<Carrier> {
     match query::get(host.route()?, bridge)? {
-        Some(found) if found.kind == "bridge" => Ok(Place { switch: Switch::Linux, mtu: found.mtu }),
+        Some(found) if found.kind == "bridge" => Ok(Carrier { switch: Switch::Linux, mtu: found.mtu }),
         found if ovs::has_bridge(bridge) => {
-            Ok(Place { switch: Switch::OpenVswitch, mtu: found.map_or(1500, |found| found.mtu) })
+            Ok(Carrier { switch: Switch::OpenVswitch, mtu: found.map_or(1500, |found| found.mtu) })
         }
         Some(found) => {
             let kind = if found.kind.is_empty() { "a plain card".to_owned() } else { format!("a {}", found.kind) };
@@ -457,7 +457,7 @@ fn unfloat(backend: Backend, link: &str, outside: Ipv4Addr, inside: Ipv4Addr) ->
     }
     let mut route = Netlink::route()?;
     if let Some(found) = query::get(&mut route, link)? {
-        match crate::link::delete_address(&mut route, found.index, outside, 32) {
+        match crate::link::delete_address(&mut route, found.index, outside.into(), 32) {
             Err(failure) if failure.errno != libc::EADDRNOTAVAIL => {
                 return Err(failure.into_error(format!("take {outside} from {link}")));
             }
@@ -549,8 +549,13 @@ fn up_message(link: &str) -> RouteNetlinkMessage {
     RouteNetlinkMessage::SetLink(message)
 }
 
+/// The network's part of an IPv4 address.
+pub(crate) fn mask(prefix_len: u8) -> u32 {
+    u32::MAX.checked_shl(32 - u32::from(prefix_len.min(32))).unwrap_or(0)
+}
+
 fn broadcast(address: Ipv4Addr, prefix_len: u8) -> Ipv4Addr {
-    Ipv4Addr::from_bits(address.to_bits() | !crate::network::mask(prefix_len))
+    Ipv4Addr::from_bits(address.to_bits() | !mask(prefix_len))
 }
 
 fn address_message(index: u32, address: Ipv4Addr, prefix_len: u8) -> RouteNetlinkMessage {

@@ -1,7 +1,7 @@
 //! Undo: residues of a journal, removed in the order given. Not there is success, another's is left alone, and an error
 //! doesn't stop the rest.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};

@@ -2,7 +2,7 @@
 //!
 //! It goes with the container's run: an address that is given to another container must not lead there.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Result, bail};
 use netsetup::router::Op as RouterOp;
@@ -64,14 +64,16 @@ pub fn add(roots: &Roots, router: &str, outside: Ipv4Addr, container: &str, say:
 }
 
 fn published(state: &State) -> bool {
-    state.attachment.as_ref().is_some_and(|attachment| !attachment.ports.is_empty())
+    state.attachments.iter().any(|attachment| !attachment.ports.is_empty())
 }
 
 /// The container's address in the router's network.
 fn address_in(state: &State, router: &Definition) -> Result<Ipv4Addr> {
     let network = &router.inside.network;
-    match state.attachment.as_ref().filter(|attachment| attachment.network == *network) {
-        Some(attachment) => Ok(attachment.address),
+    let attachment = state.attachments.iter().find(|attachment| attachment.network == *network);
+    match attachment.map(|attachment| attachment.ipv4.map(|place| place.address)) {
+        Some(Some(IpAddr::V4(address))) => Ok(address),
+        Some(_) => bail!("container {} has no IPv4 address in network {network}", state.name),
         None => bail!(
             "container {} is not in network {network}, which router {} serves; start it with --network {network}",
             state.name,

@@ -95,7 +95,7 @@ pub fn create(engine: &Engine, request: &Request, say: Say<'_>) -> Result<()> {
     files::ensure_folder(&folder)?;
     let leased = Residue::Lease {
         network: definition.inside.network.clone(),
-        address: definition.inside.address,
+        address: definition.inside.address.into(),
         id: lease_owner(&definition.name),
     };
     let journal = new_journal(&folder, &format!("router {}", request.name), &[leased])?;
@@ -126,7 +126,7 @@ fn make(roots: &Roots, definition: &Definition, journal: &Journal, host: &mut Ho
     let (inside, owner) = (&definition.inside, lease_owner(&definition.name));
     {
         let _lock = network::lock(roots, &inside.network)?;
-        if !netsetup::lease::claim(&roots.leases(&inside.network), &owner, inside.address)? {
+        if !netsetup::lease::claim(&roots.leases(&inside.network), &owner, inside.address.into())? {
             bail!(
                 "{} has been taken meanwhile; give the router another address with --inside {},ADDRESS",
                 inside.address,
@@ -168,7 +168,7 @@ fn decide(
         bridge: bridge.to_owned(),
         link: link.to_owned(),
         host_link: format!("rt{mark:08x}{letter}"),
-        mac: plan::mac(address),
+        mac: netsetup::mac_of(address.into()),
         address,
         prefix_len,
         mtu,
@@ -187,13 +187,13 @@ fn decide(
             &network.name,
             &network.bridge,
             address,
-            plan::prefix_len(&network),
+            plan::subnet(&network)?.prefix_len,
             network.mtu,
         ),
         outside: side('o', &outside_link, "", &outside.bridge, outside.address, outside.prefix_len, there.mtu),
         switch: there.switch,
         gateway: outside.gateway,
-        network_gateway: plan::gateway(&network),
+        network_gateway: plan::gateway(&network)?,
     };
     Ok((definition, Some((network, facts))))
 }

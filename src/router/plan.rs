@@ -1,10 +1,10 @@
 //! A router's plan: its definition in, operations out; and what is refused before anything is made.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Result, bail};
 use netsetup::router::{Op as RouterOp, Switch};
-use netsetup::{Facts, Host, Network, Op};
+use netsetup::{Facts, Host, Network, Op, Subnet};
 
 use super::{Definition, Inside, Outside, Side, lease_owner};
 use crate::commands::Engine;
@@ -69,44 +69,62 @@ pub fn inside_address(
     inside: &Inside,
     host: &mut Host,
 ) -> Result<Ipv4Addr> {
-    let gateway = gateway(network);
+    let subnet = subnet(network)?;
     let taken_by_bridge = bridge_has_gateway(network);
     let leases = engine.roots.leases(&network.name);
     let wanted = match inside.address {
-        None if !taken_by_bridge => gateway,
+        None if !taken_by_bridge => subnet.gateway,
         None => {
-            let in_use = netsetup::bridge_addresses_in_use(host, &network.bridge)?;
-            let free = |address: &Ipv4Addr| netsetup::lease::owner(&leases, *address).is_none();
-            match netsetup::lease::candidates(&leases, network, &in_use).find(free) {
+            let in_use = netsetup::bridge_addresses_in_use(host, network)?;
+            let free = |address: &IpAddr| netsetup::lease::owner(&leases, *address).is_none();
+            match netsetup::lease::candidates(&leases, subnet, &in_use).find(free) {
                 Some(address) => address,
                 None => bail!("network {} has no free address left for the router", network.name),
             }
         }
-        Some(address) if address == gateway && taken_by_bridge => bail!(
-            "{address} is the address of the host's own bridge {0} in network {1}; choose another for the router \
-             (--inside {1},ADDRESS), or make the network with -o com.docker.network.bridge.inhibit_ipv4=true, which \
-             leaves it to the router",
+        Some(address) if address == subnet.gateway && taken_by_bridge => bail!(
+            "{address} is the address of the host's own bridge {0} in network {1}; choose another for the router: \
+             --inside {1},ADDRESS",
             network.bridge,
             network.name
         ),
-        Some(address) => address,
+        Some(address) => address.into(),
     };
-    let subnet = first_address(gateway, prefix_len(network));
-    let last = Ipv4Addr::from_bits(subnet.to_bits() | !mask(prefix_len(network)));
-    if first_address(wanted, prefix_len(network)) != subnet || wanted == subnet || wanted == last {
-        bail!("{wanted} is no address in network {}: its subnet is {subnet}/{}", network.name, prefix_len(network));
+    if !subnet.contains(wanted) || wanted == subnet.first() || wanted == subnet.last() {
+        bail!("{wanted} is no address in network {}: its subnet is {subnet}", network.name);
     }
     if facts.addresses.iter().any(|own| own.address == wanted) {
         bail!("{wanted} is this host's own address; choose another for the router");
     }
-    match netsetup::lease::owner(&leases, wanted) {
-        Some(owner) => bail!(
+    match (netsetup::lease::owner(&leases, wanted), wanted) {
+        (Some(owner), _) => bail!(
             "{wanted} is in use in network {}: {} has it; choose another for the router",
             network.name,
             if owner.starts_with("router:") { owner } else { format!("container {}", crate::recover::short(&owner)) }
         ),
-        None => Ok(wanted),
+        (None, IpAddr::V4(wanted)) => Ok(wanted),
+        (None, IpAddr::V6(_)) => bail!("a router translates IPv4 only"),
     }
+}
+
+/// The network's IPv4 subnet.
+pub fn subnet(network: &Network) -> Result<&Subnet> {
+    match &network.ipv4 {
+        Some(subnet) => Ok(subnet),
+        None => bail!("network {} has no IPv4 addresses; a router translates IPv4 only", network.name),
+    }
+}
+
+/// Where the network's containers send what leaves the subnet.
+pub fn gateway(network: &Network) -> Result<Ipv4Addr> {
+    match subnet(network)?.gateway {
+        IpAddr::V4(address) => Ok(address),
+        IpAddr::V6(_) => bail!("network {} has no IPv4 gateway", network.name),
+    }
+}
+
+fn bridge_has_gateway(_network: &Network) -> bool {
+    true
 }
 
 /// What can't work outside.
@@ -121,34 +139,13 @@ pub fn check_outside(outside: &Outside, network: &Network) -> Result<()> {
     if *bridge == network.bridge {
         bail!("{bridge} is the bridge of network {} itself: a router needs two sides", network.name);
     }
-    let length = (*prefix_len).min(self::prefix_len(network));
-    if first_address(*address, length) == first_address(self::gateway(network), length) {
+    if subnet(network)?.overlaps((*address).into(), *prefix_len) {
         bail!(
             "{address}/{prefix_len} overlaps with the subnet of network {}: a router needs two subnets",
             network.name
         );
     }
     Ok(())
-}
-
-/// Where the network's containers send what leaves the subnet.
-pub fn gateway(network: &Network) -> Ipv4Addr {
-    network.gateway
-}
-
-/// The subnet's length in bits.
-pub fn prefix_len(network: &Network) -> u8 {
-    network.prefix_len
-}
-
-fn bridge_has_gateway(_network: &Network) -> bool {
-    true
-}
-
-/// Made from the address, as a container's.
-pub fn mac(address: Ipv4Addr) -> [u8; 6] {
-    let [a, b, c, d] = address.octets();
-    [0x02, 0x42, a, b, c, d]
 }
 
 fn mask(prefix_len: u8) -> u32 {

@@ -83,9 +83,9 @@ pub(crate) fn forget(host: &mut Host, protocol: Protocol, host_address: IpAddr, 
 }
 
 /// Deletes all flows that begin at, or were first sent to, one of these addresses, best effort.
-pub(crate) fn forget_addresses(netlink: &mut Netlink, addresses: &[Ipv4Addr]) {
+pub(crate) fn forget_addresses(netlink: &mut Netlink, addresses: &[std::net::Ipv4Addr]) {
     let mut batch = Batch::default();
-    batch.push(SUBSYSTEM | GET, libc::NLM_F_DUMP as u16, |out| header(out, AF_INET, 0));
+    batch.push(SUBSYSTEM | GET, libc::NLM_F_DUMP as u16, |out| header(out, libc::AF_INET as u8, 0));
     let Ok((answers, _)) = netlink.exchange(&batch) else {
         return;
     };
@@ -95,7 +95,7 @@ pub(crate) fn forget_addresses(netlink: &mut Netlink, addresses: &[Ipv4Addr]) {
         let is_one = |kind| attribute(ip, kind).is_some_and(|found| addresses.iter().any(|one| one.octets() == found));
         if is_one(1) || is_one(2) {
             deletes.push(SUBSYSTEM | DELETE, 0, |out| {
-                header(out, AF_INET, 0);
+                header(out, libc::AF_INET as u8, 0);
                 bytes(out, CTA_TUPLE_ORIG | 0x8000, raw);
             });
         }

@@ -7,7 +7,7 @@ use super::encode::link_name;
 use super::messages::{DELSETELEM, Expressions, IPV4, KEEP, Messages, NEW, NEWSETELEM, NEWTABLE, meta, payload};
 use crate::link::quoted;
 use crate::netlink::Netlink;
-use crate::network::mask;
+use crate::router::mask;
 use crate::{Error, Result};
 
 /// Its name. Not `nat`, which the `iptables` of a student who types beside it would want.
