@@ -6,8 +6,8 @@ use nix::unistd::ForkResult;
 
 /// Which process this is, after [`fork`].
 pub enum Fork {
-    /// The one that called.
-    Parent,
+    /// The one that called; the new one's pid.
+    Parent(nix::unistd::Pid),
     /// The new one. It must end with [`exit_now`].
     Child,
 }
@@ -17,7 +17,7 @@ pub fn fork() -> nix::Result<Fork> {
     // SAFETY: the program has one thread whenever this is called (see ARCHITECTURE.md), so no lock can be held by a
     // thread that the child doesn't have; the child may allocate and do what it likes.
     Ok(match unsafe { nix::unistd::fork() }? {
-        ForkResult::Parent { .. } => Fork::Parent,
+        ForkResult::Parent { child } => Fork::Parent(child),
         ForkResult::Child => Fork::Child,
     })
 }

@@ -29,6 +29,9 @@ pub const DETACH: u8 = 19;
 /// A question at the control socket: JSON, see `monitor::control`.
 pub const CALL: u8 = 20;
 
+/// The client has no more standard input for the program.
+pub const STDIN_END: u8 = 21;
+
 /// A longer frame is never sent.
 pub const MAX_FRAME: usize = 64 << 10;
 const HEAD: usize = 5;
@@ -55,6 +58,20 @@ pub fn drain(input: &mut Vec<u8>, mut take: impl FnMut(u8, &[u8])) -> Result<(),
     }
     input.drain(..at);
     Ok(())
+}
+
+/// Takes only the first frame, when it is whole: (kind, content).
+pub fn take_first(input: &mut Vec<u8>) -> Result<Option<(u8, Vec<u8>)>, String> {
+    let Some(head) = input.get(..HEAD) else { return Ok(None) };
+    let length = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;
+    if length > MAX_FRAME {
+        return Err(format!("a frame of {length} bytes"));
+    }
+    if input.len() < HEAD + length {
+        return Ok(None);
+    }
+    let frame: Vec<u8> = input.drain(..HEAD + length).collect();
+    Ok(Some((frame[0], frame[HEAD..].to_vec())))
 }
 
 /// Reads an i32 from a frame's beginning.

@@ -122,12 +122,32 @@ fn tail(text: &str) -> Result<Tail, String> {
     }
 }
 
+/// Attach to a running container.
+#[derive(Debug, Clone, Args)]
+pub struct AttachArgs {
+    /// Keys that detach from the container's terminal [default: ctrl-p,ctrl-q]
+    #[arg(long, value_name = "KEYS")]
+    pub detach_keys: Option<String>,
+    /// Don't pass stdin on
+    #[arg(long)]
+    pub no_stdin: bool,
+    /// Pass signals on to the program
+    #[arg(long, default_value = "true", default_missing_value = "true", num_args = 0..=1, require_equals = true, value_parser = super::pflag::boolean, action = clap::ArgAction::Set)]
+    pub sig_proxy: bool,
+    /// The container's name or id
+    #[arg(value_name = "CONTAINER")]
+    pub container: String,
+}
+
 /// Run a further program in a running container.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ExecArgs {
     /// Start it and come back at once
     #[arg(short, long)]
     pub detach: bool,
+    /// Keys that detach from the program's terminal [default: ctrl-p,ctrl-q]
+    #[arg(long, value_name = "KEYS")]
+    pub detach_keys: Option<String>,
     /// Set an environment variable (NAME alone: take it from here)
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub env: Vec<OsString>,
@@ -186,6 +206,9 @@ pub struct StartArgs {
     /// Stay in the foreground: print the output, pass signals on, exit with the program's code
     #[arg(short, long)]
     pub attach: bool,
+    /// Keys that detach from the container's terminal [default: ctrl-p,ctrl-q]
+    #[arg(long, value_name = "KEYS")]
+    pub detach_keys: Option<String>,
     /// Pass stdin on
     #[arg(short, long)]
     pub interactive: bool,

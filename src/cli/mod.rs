@@ -23,8 +23,8 @@ use clap::{ArgMatches, Args, FromArgMatches};
 use netsetup::Backend;
 
 pub use containers::{
-    ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, NetworkRmArgs, PortArgs, PsArgs, RestartArgs, RmArgs,
-    StartArgs, StopArgs, VersionArgs, WaitArgs,
+    AttachArgs, ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, NetworkRmArgs, PortArgs, PsArgs, RestartArgs,
+    RmArgs, StartArgs, StopArgs, VersionArgs, WaitArgs,
 };
 pub use images::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
 pub(crate) use pflag::boolean;
@@ -52,6 +52,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// `logs`, `container logs`
     Logs(LogsArgs),
+    /// `attach`, `container attach`
+    Attach(AttachArgs),
     /// `exec`, `container exec`
     Exec(ExecArgs),
     /// `stop`, `container stop`

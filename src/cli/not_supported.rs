@@ -6,17 +6,12 @@
 /// Flags of `docker run` 28.
 const RUN: &[(&str, &str)] = &[
     ("annotation", "minidock hands nothing to an OCI runtime; use --label to keep your own notes on a container"),
-    (
-        "attach",
-        "a container in the foreground is attached to stdout and stderr; leave the flag out, and add -i for stdin",
-    ),
     ("blkio-weight-device", "only the weight for all devices can be set; use --blkio-weight"),
     ("cgroup-parent", "minidock places its cgroups itself; start minidock inside the wanted cgroup"),
     ("cpu-count", "it exists on Windows only; use --cpus"),
     ("cpu-percent", "it exists on Windows only; use --cpus"),
     ("cpu-rt-period", "real-time scheduling of cgroups is off in common kernels; use --cpus or --cpu-quota"),
     ("cpu-rt-runtime", "real-time scheduling of cgroups is off in common kernels; use --cpus or --cpu-quota"),
-    ("detach-keys", "detaching by keys is not available yet; start with -d and read with 'minidock logs -f'"),
     ("device-cgroup-rule", "device rules without a device are not available; name the device with --device"),
     ("domainname", "a NIS domain name is not available; use --hostname with the full name"),
     ("gpus", "minidock has no GPU hooks; pass the device files with --device"),
@@ -60,19 +55,13 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("rmi", "platform", "an image is kept for one platform; leave it out"),
     ("load", "platform", "the image of this machine's platform is taken; leave it out"),
     ("import", "platform", "images are made for this machine's platform; leave it out"),
-    ("exec", "detach-keys", "detaching by keys is not available yet; start with -d"),
     ("logs", "details", "log drivers with details are not available; leave it out"),
     ("rm", "link", "links are not available; leave it out"),
 ];
 
 /// docker's short forms of the refused flags.
-const SHORT: &[(&str, char, &str)] = &[
-    ("run", 'a', "attach"),
-    ("ps", 's', "size"),
-    ("inspect", 's', "size"),
-    ("images", 'f', "filter"),
-    ("rm", 'l', "link"),
-];
+const SHORT: &[(&str, char, &str)] =
+    &[("ps", 's', "size"), ("inspect", 's', "size"), ("images", 'f', "filter"), ("rm", 'l', "link")];
 
 /// The reason for refusing `--flag` of a command, if it is a flag that docker has. `command` is the table's first name.
 pub(super) fn reason(command: &str, flag: &str) -> Option<&'static str> {

@@ -11,6 +11,12 @@ use super::pflag::integer;
 #[derive(Debug, Clone, Default, Args)]
 pub struct RunArgs {
     // --- what runs
+    /// Attach only to STDIN, STDOUT or STDERR
+    #[arg(short, long, value_name = "STREAM")]
+    pub attach: Vec<String>,
+    /// Keys that detach from the container's terminal [default: ctrl-p,ctrl-q]
+    #[arg(long, value_name = "KEYS")]
+    pub detach_keys: Option<String>,
     /// Run in the background and print the container's id
     #[arg(short, long)]
     pub detach: bool,
@@ -77,8 +83,8 @@ pub struct RunArgs {
     /// Restart policy: `no` only, so far
     #[arg(long, value_name = "POLICY")]
     pub restart: Option<String>,
-    /// Pass signals on to the program: always, so far
-    #[arg(long, hide = true, default_value = "true", default_missing_value = "true", num_args = 0..=1, require_equals = true, value_parser = super::pflag::boolean, action = clap::ArgAction::Set)]
+    /// Pass signals on to the program
+    #[arg(long, default_value = "true", default_missing_value = "true", num_args = 0..=1, require_equals = true, value_parser = super::pflag::boolean, action = clap::ArgAction::Set)]
     pub sig_proxy: bool,
     /// Run no health check: never done, so far
     #[arg(long, hide = true)]

@@ -6,8 +6,8 @@ use std::ffi::OsString;
 use clap::{ArgMatches, Args, FromArgMatches};
 
 use super::containers::{
-    ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, NetworkRmArgs, PortArgs, PsArgs, RestartArgs, RmArgs,
-    StartArgs, StopArgs, VersionArgs, WaitArgs,
+    AttachArgs, ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, NetworkRmArgs, PortArgs, PsArgs, RestartArgs,
+    RmArgs, StartArgs, StopArgs, VersionArgs, WaitArgs,
 };
 use super::images::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
 use super::router::{RouterCreateArgs, RouterFloatingArgs, RouterInspectArgs, RouterLsArgs, RouterRmArgs};
@@ -78,6 +78,9 @@ pub(super) const COMMANDS: &[Entry] = &[
     entry!(&["restart", "container restart"], "Stop containers and start them again",
         "[OPTIONS] CONTAINER [CONTAINER...]", AT_LEAST_1, RestartArgs, Command::Restart,
         "minidock restart -t 3 web"),
+    entry!(&["attach", "container attach"], "Attach the terminal or streams to a running container",
+        "[OPTIONS] CONTAINER", "requires 1 argument", AttachArgs, Command::Attach,
+        "minidock attach --detach-keys ctrl-x web"),
     entry!(&["exec", "container exec"], "Run a further program in a running container",
         "[OPTIONS] CONTAINER COMMAND [ARG...]", "requires at least 2 arguments", ExecArgs, Command::Exec,
         "minidock exec -it web sh"),
@@ -181,7 +184,6 @@ const MISSING: &[(&str, &str)] = &[
     ("network inspect", "see 'ip addr show docker0' and 'minidock inspect' of a container"),
     ("network ls", "there is the default network, bridge"),
     ("network prune", "use 'minidock network rm bridge'"),
-    ("attach", "read its output with 'minidock logs -f'"),
     ("build", "build with another tool, and load the result with 'minidock load'"),
     ("commit", "build with another tool, and load the result with 'minidock load'"),
     ("cp", "mount a folder with -v"),

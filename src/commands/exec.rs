@@ -45,9 +45,12 @@ pub fn exec(roots: &Roots, args: &ExecArgs) -> Result<u8> {
     let interactive = interactive && !detach;
     let mode = Mode { detach, interactive, attach_stdin: interactive, terminal };
     let size = terminal::size(io::stdin().as_fd());
-    let client = fork(mode, |connection| relay(&program, connection, size))?;
+    let mut client = fork(mode, |connection| relay(&program, connection, size))?;
+    client.options.detach_keys = program.request.detach_keys.clone();
     match client::run(client, &mut || Ok(()))? {
-        Ended::Detached => Ok(0),
+        Ended::Detached if detach => Ok(0),
+        Ended::Detached => bail!(client::DETACHED),
+        Ended::Signal(number) => Ok(128 + number as u8),
         Ended::Exit(code) => Ok(code as u8),
         Ended::Failed { code, message } => {
             eprintln!("OCI runtime exec failed: {message}");
@@ -100,7 +103,8 @@ fn process(request: &ExecRequest, run: &RunRequest, spec: &Spec) -> Result<Proce
 }
 
 fn relay(program: &Program, connection: Connection, size: (u16, u16)) -> i32 {
-    let Connection { client, stdin, terminal, .. } = connection;
+    let Connection { client, stdin, keep_stdin } = connection;
+    drop(keep_stdin); // nobody attaches to it: its input ends with the client's
     let (running, outputs) = match streams::leave_stdio().and_then(|()| start(program, stdin, size)) {
         Ok(started) => started,
         Err(error) => {
@@ -120,9 +124,11 @@ fn relay(program: &Program, connection: Connection, size: (u16, u16)) -> i32 {
         outputs,
         terminal: running.terminal,
         log: None,
-        peers: Peers::owner((!detach).then_some(client), terminal),
+        peers: Peers::owner((!detach).then_some(client)),
         served: None,
         to_terminal: vec![],
+        running: true,
+        stdin: None,
     };
     let ended = relay.run(|_, _| ()).unwrap_or(relay::Ended { code: 255, killed: false });
     relay.peers.end(ended.code);

@@ -1,5 +1,6 @@
 //! What each command does.
 
+pub mod attach;
 pub mod exec;
 pub mod images;
 pub mod inspect;
@@ -59,6 +60,7 @@ pub fn dispatch(global: Global, command: Command) -> Result<u8> {
         Command::Ps(args) => ps::ps(roots, &args),
         Command::Inspect(args) => inspect::inspect(roots, &args),
         Command::Logs(args) => logs::logs(roots, &args),
+        Command::Attach(args) => attach::attach(roots, &args),
         Command::Exec(args) => exec::exec(roots, &args),
         Command::Start(args) => start::start(&engine, &args),
         Command::Restart(args) => start::restart(&engine, &args),

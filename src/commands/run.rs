@@ -33,7 +33,9 @@ pub fn run(engine: Engine, args: RunArgs) -> Result<u8> {
     let request = &order.request;
     let (interactive, terminal) = (request.interactive, request.terminal);
     let mode = Mode { detach, interactive, attach_stdin: interactive && !detach, terminal };
-    let client = fork(mode, |connection| monitor::main(order, connection))?;
+    let options = request.streams.options();
+    let mut client = fork(mode, |connection| monitor::main(order, connection))?;
+    client.options = options;
     let mut keep_cid = || cid_file.take().map_or(Ok(()), |cid_file| cid_file.keep(&id));
     match client::run(client, &mut keep_cid)? {
         Ended::Detached => {
@@ -47,6 +49,7 @@ pub fn run(engine: Engine, args: RunArgs) -> Result<u8> {
             eprintln!("minidock: {message}");
             Ok(code as u8)
         }
+        Ended::Signal(number) => Ok(128 + number as u8),
         // As a program that writes into a closed pipe ends.
         Ended::BrokenPipe => Ok(128 + libc::SIGPIPE as u8),
     }

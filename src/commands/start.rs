@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 
-use super::{Engine, each, stop};
+use super::{Engine, attach, each, stop};
 use crate::cli::{RestartArgs, StartArgs};
-use crate::client::{self, Ended};
+use crate::client::{self, Ended, Options, attached};
 use crate::containers;
 use crate::events::{self, Event};
 use crate::monitor;
 use crate::monitor::fork::{Mode, fork};
-use crate::request::signal;
+use crate::request::streams::detach_keys;
+use crate::request::{Invalid, signal};
 use crate::start::kept::ALREADY_RUNS;
 use crate::start::{Order, Origin};
 use crate::state::{State, Status};
@@ -33,14 +34,17 @@ pub fn start(engine: &Engine, args: &StartArgs) -> Result<u8> {
         bail!("you cannot start and attach multiple containers at once");
     };
     let state = containers::find(&engine.roots, name)?;
-    if state.is_alive() {
-        bail!("container {name} is already running; see its output with 'minidock logs -f {name}'");
-    }
-    match launch(engine, &state, true, args.interactive)? {
+    let detach_keys = detach_keys(args.detach_keys.as_deref()).map_err(|invalid| Invalid { code: 1, ..invalid })?;
+    // docker: with a terminal, signals are typed.
+    let options = Options { sig_proxy: !view::request(&state)?.terminal, detach_keys, ..Options::default() };
+    let ended = if state.is_alive() {
+        client::run(attached::join(&engine.roots, &state.id, args.interactive, options)?, &mut || Ok(()))?
+    } else {
+        launch(engine, &state, Some(options), args.interactive)?
+    };
+    match ended {
         Ended::Detached => Ok(0),
-        Ended::Exit(code) => Ok(code as u8),
-        Ended::Failed { message, .. } => Err(anyhow!(message)),
-        Ended::BrokenPipe => Ok(128 + libc::SIGPIPE as u8),
+        ended => attach::exit_code(ended),
     }
 }
 
@@ -52,21 +56,24 @@ pub fn begin(engine: &Engine, state: &State) -> Result<()> {
         }
         return Ok(());
     }
-    match launch(engine, state, false, false)? {
+    match launch(engine, state, None, false)? {
         Ended::Failed { code, .. } if code == i32::from(ALREADY_RUNS) => Ok(()), // another minidock was faster
         Ended::Failed { message, .. } => Err(anyhow!(message)),
         _ => Ok(()),
     }
 }
 
-fn launch(engine: &Engine, state: &State, attach: bool, stdin: bool) -> Result<Ended> {
+/// `options`: of the client that stays; none in the background.
+fn launch(engine: &Engine, state: &State, options: Option<Options>, stdin: bool) -> Result<Ended> {
+    let attach = options.is_some();
     let request = view::request(state)?;
     let (interactive, terminal) = (request.interactive, request.terminal);
     let mode = Mode { detach: !attach, interactive, attach_stdin: interactive && stdin, terminal };
     let engine = Engine { roots: engine.roots.clone(), config: engine.config.clone() };
     let size = terminal::size(io::stdin().as_fd());
     let order = Order { engine, request, id: state.id.clone(), size, origin: Origin::Kept, detach: !attach };
-    let client = fork(mode, |connection| monitor::main(order, connection))?;
+    let mut client = fork(mode, |connection| monitor::main(order, connection))?;
+    client.options = options.unwrap_or_default();
     client::run(client, &mut || Ok(()))
 }
 

@@ -31,7 +31,7 @@ impl Cleaner {
     pub fn fork(roots: &Roots, id: &str, journal: &Journal) -> Result<Cleaner> {
         let (sleep, wake) = pipe_with(PipeFlags::CLOEXEC).context("cannot make the cleaner's pipe")?;
         match sys::fork().context("cannot fork the cleaner")? {
-            Fork::Parent => Ok(Cleaner { wake }),
+            Fork::Parent(_) => Ok(Cleaner { wake }),
             Fork::Child => {
                 sys::close_all_but(&[sleep.as_fd(), journal.as_fd()]);
                 std::mem::forget(wake);

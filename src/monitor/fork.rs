@@ -1,15 +1,13 @@
 //! Forks the process that serves a program (a container's monitor, or the relay of `exec`) off its client.
 
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use anyhow::{Context, Result};
 
-use crate::client::{self, Client};
+use crate::client::{self, Client, Options};
 use crate::streams;
 use crate::sys::{self, Fork};
-use crate::terminal::Saved;
 
 /// What the new process gets from the client that forks it.
 pub struct Connection {
@@ -17,10 +15,8 @@ pub struct Connection {
     pub client: UnixStream,
     /// The reading end for the program's standard input.
     pub stdin: Option<OwnedFd>,
-    /// The writing end, kept open for a `-i` program whose client passes nothing on.
+    /// The writing end: for further clients, and so that a detached `-i` program doesn't see the end of its input.
     pub keep_stdin: Option<OwnedFd>,
-    /// The client's terminal.
-    pub terminal: Option<Saved>,
 }
 
 /// docker's three letters.
@@ -47,10 +43,6 @@ pub fn fork(mode: Mode, serve: impl FnOnce(Connection) -> i32) -> Result<Client>
         }
         false => (None, None),
     };
-    let saved = match terminal && !detach {
-        true => Saved::new(io::stdin().as_fd())?,
-        false => None,
-    };
     // Blocked before the fork: a signal between here and the client's loop waits instead of killing the client.
     let blocked = client::forwarded_signals();
     blocked.thread_block().context("cannot block signals")?;
@@ -58,29 +50,22 @@ pub fn fork(mode: Mode, serve: impl FnOnce(Connection) -> i32) -> Result<Client>
         Fork::Child => {
             // Defaults again: whoever stops the monitor stops it.
             let _ = blocked.thread_unblock();
-            let keep_stdin = leave(ours, stdin_pipe, !attach_stdin);
-            let connection = Connection { client: theirs, stdin, keep_stdin, terminal: saved };
+            std::mem::forget(ours); // the client's; closed with all the others by `settle_in`
+            let connection = Connection { client: theirs, stdin, keep_stdin: stdin_pipe };
             settle_in(&connection);
             sys::exit_now(serve(connection))
         }
-        Fork::Parent => Ok(Client {
+        Fork::Parent(_) => Ok(Client {
             monitor: ours,
+            received: vec![],
+            attached: false,
             stdin_pipe: stdin_pipe.filter(|_| attach_stdin),
             terminal: terminal && !detach,
             interactive: terminal && attach_stdin,
             detach,
+            options: Options::default(),
         }),
     }
-}
-
-/// The client's ends aren't the new process's; they're closed with all the others by [`settle_in`].
-fn leave(ours: UnixStream, stdin_pipe: Option<OwnedFd>, keep: bool) -> Option<OwnedFd> {
-    std::mem::forget(ours);
-    if keep {
-        return stdin_pipe;
-    }
-    std::mem::forget(stdin_pipe);
-    None
 }
 
 /// A session of its own (the terminal's ^C is for the client, which passes it on), and nothing of what the caller has
@@ -89,7 +74,6 @@ fn settle_in(connection: &Connection) {
     let _ = rustix::process::setsid();
     let mut keep = vec![connection.client.as_fd()];
     keep.extend(connection.stdin.iter().chain(&connection.keep_stdin).map(AsFd::as_fd));
-    keep.extend(connection.terminal.iter().map(Saved::fd));
     sys::close_all_but(&keep);
     let _ = rustix::process::chdir("/");
 }

@@ -6,7 +6,6 @@
 pub mod cleaner;
 pub mod control;
 pub mod fork;
-#[allow(dead_code, reason = "attach comes next")]
 pub mod peers;
 pub mod relay;
 
@@ -27,16 +26,15 @@ use crate::residue::{self, Residue};
 use crate::start::{self, Container, Order, Origin, Run};
 use crate::state::State;
 use crate::streams;
-use crate::terminal::Saved;
 use crate::wire;
 use control::Served;
 use fork::Connection;
 use peers::Peers;
-use relay::{Ended, Relay};
+use relay::{Ended, Relay, Stdin};
 
 /// Makes the container, serves it until it ends, and takes it away. Returns this process's exit code.
 pub fn main(mut order: Order, connection: Connection) -> i32 {
-    let Connection { client, stdin, keep_stdin, terminal } = connection;
+    let Connection { client, stdin, keep_stdin } = connection;
     let explain = order.request.explain;
     let mut say = |commands: &[Command]| {
         if explain {
@@ -54,19 +52,20 @@ pub fn main(mut order: Order, connection: Connection) -> i32 {
             return 1;
         }
     };
-    serve(order, container, client, terminal, keep_stdin);
+    serve(order, container, client, keep_stdin);
     0
 }
 
 /// From the running program to its end.
-fn serve(order: Order, container: Container, client: UnixStream, terminal: Option<Saved>, keep_stdin: Option<OwnedFd>) {
+fn serve(order: Order, container: Container, client: UnixStream, keep_stdin: Option<OwnedFd>) {
     let Container { journal, cleaner, state, run } = container;
     let Run { running, outputs, proxies, ports, log, mounts, control } = run;
     send(&client, wire::STARTED, &[]);
     let told: &[&str] = if order.origin == Origin::New { &["create", "start"] } else { &["start"] };
     events::note_all(&order.engine.roots, told.iter().map(|action| Event::container(action, &state)));
+    let stdin_once = order.request.interactive && !order.request.detach;
     let has_proxies = !proxies.is_empty();
-    let mut peers = Peers::owner((!order.detach).then_some(client), terminal);
+    let mut peers = Peers::owner((!order.detach).then_some(client));
     peers.listener = Some(control);
     let mut relay = Relay {
         pidfd: running.pidfd,
@@ -76,6 +75,8 @@ fn serve(order: Order, container: Container, client: UnixStream, terminal: Optio
         peers,
         served: Some(Served { order, journal, state, ports, proxies }),
         to_terminal: vec![],
+        running: true,
+        stdin: keep_stdin.map(|pipe| Stdin { pipe, once: stdin_once }),
     };
     if has_proxies {
         // Each client of a proxy is two descriptors. Raised only now, so that the container doesn't inherit it.
@@ -107,7 +108,7 @@ fn serve(order: Order, container: Container, client: UnixStream, terminal: Optio
     // over to the cleaner, and this process stays only to hand over what the clients haven't taken yet.
     drop(journal);
     cleaner.finish(ended.code);
-    drop((noted, mounts, keep_stdin));
+    drop((noted, mounts, relay.stdin.take()));
     relay.peers.flush();
 }
 

@@ -4,14 +4,16 @@
 //! lost a byte: while its queue is full the program waits. An attached client may hold the program up too, as docker's
 //! does, but only for [`STALLED`]: then it misses output, and is told how much.
 
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use super::control::{Answer, Listener, Request};
-use crate::terminal::Saved;
 use crate::wire;
 
 /// Output that a client hasn't taken yet; beyond it the program waits.
@@ -26,10 +28,7 @@ const IDLE: Duration = Duration::from_secs(10);
 /// What a peer is.
 pub enum Role {
     /// The client that started the program; the program is killed when it vanishes without having detached.
-    Owner {
-        /// Its terminal, restored when the client is killed.
-        terminal: Option<Saved>,
-    },
+    Owner,
     /// `attach`
     Attached {
         /// When its queue became full.
@@ -40,7 +39,10 @@ pub enum Role {
     /// A command that asks.
     Asking,
     /// It gets what is in its queue, and is closed.
-    Leaving,
+    Leaving {
+        /// However slow it is: the foreground client.
+        patient: bool,
+    },
 }
 
 /// A connection.
@@ -64,6 +66,8 @@ pub enum Wish {
     Resize(u16, u16),
     /// A question; the answer goes to [`Peers::answer`].
     Call(Request),
+    /// No more standard input.
+    StdinEnd,
     /// The foreground client was killed: its container goes with it.
     OwnerDied,
 }
@@ -82,13 +86,13 @@ impl Peer {
     }
 
     fn sees_output(&self) -> bool {
-        matches!(self.role, Role::Owner { .. } | Role::Attached { .. })
+        matches!(self.role, Role::Owner | Role::Attached { .. })
     }
 
     /// Whether the program must wait for it.
     fn holds_up(&self) -> bool {
         match self.role {
-            Role::Owner { .. } | Role::Attached { missed: None, .. } => self.queue.len() >= HIGH_WATER,
+            Role::Owner | Role::Attached { missed: None, .. } => self.queue.len() >= HIGH_WATER,
             _ => false,
         }
     }
@@ -103,11 +107,14 @@ impl Peer {
     /// Sends what it takes now.
     fn write(&mut self) {
         if !self.queue.is_empty() {
-            match rustix::net::send(&self.socket, &self.queue, rustix::net::SendFlags::NOSIGNAL) {
-                Ok(written) => drop(self.queue.drain(..written)),
+            match rustix::net::send(&self.socket, &self.queue, SendFlags::NOSIGNAL) {
+                Ok(written) => {
+                    self.queue.drain(..written);
+                    self.heard = Instant::now();
+                }
                 Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
                 // An owner's death is noticed by reading, after what it has sent before.
-                Err(_) if matches!(self.role, Role::Owner { .. }) => {}
+                Err(_) if matches!(self.role, Role::Owner) => {}
                 Err(_) => self.gone = true,
             }
         }
@@ -118,7 +125,7 @@ impl Peer {
             let text = missed_note(missed.take().unwrap_or_default());
             wire::push(&mut self.queue, wire::NOTE, text.as_bytes());
         }
-        if matches!(self.role, Role::Leaving) {
+        if matches!(self.role, Role::Leaving { .. }) {
             self.gone = true;
         }
     }
@@ -130,13 +137,10 @@ fn missed_note(bytes: u64) -> String {
 
 impl Peers {
     /// Only a foreground client.
-    pub fn owner(client: Option<UnixStream>, terminal: Option<Saved>) -> Peers {
+    pub fn owner(client: Option<UnixStream>) -> Peers {
         // fcntl(2) can't refuse that for a socket.
         let owner = client.filter(|client| client.set_nonblocking(true).is_ok());
-        Peers {
-            listener: None,
-            all: owner.map(|owner| Peer::new(owner, Role::Owner { terminal })).into_iter().collect(),
-        }
+        Peers { listener: None, all: owner.map(|owner| Peer::new(owner, Role::Owner)).into_iter().collect() }
     }
 
     /// Whether more output may be read from the program.
@@ -162,7 +166,7 @@ impl Peers {
     pub fn deadline(&self) -> Option<Instant> {
         let of = |peer: &Peer| match peer.role {
             Role::Attached { full: Some(full), missed: None } => Some(full + STALLED),
-            Role::Asking | Role::Leaving => Some(peer.heard + IDLE),
+            Role::Asking | Role::Leaving { patient: false } => Some(peer.heard + IDLE),
             _ => None,
         };
         self.all.iter().filter_map(of).min()
@@ -199,6 +203,23 @@ impl Peers {
         peer.write();
     }
 
+    /// Makes a caller a client that sees the output from here on, and answers it. `stdin` goes to it with the answer.
+    pub fn attach(&mut self, index: usize, answer: &Answer, stdin: Option<BorrowedFd<'_>>) {
+        let Some(peer) = self.all.get_mut(index) else { return };
+        let mut frame = Vec::new();
+        wire::push(&mut frame, wire::ANSWER, &serde_json::to_vec(answer).unwrap_or_default());
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let fds = stdin.as_slice();
+        if !fds.is_empty() {
+            ancillary.push(SendAncillaryMessage::ScmRights(fds));
+        }
+        // Nothing else is on its way to a caller, so that a few bytes are taken whole, or it's no caller of ours.
+        let sent = sendmsg(&peer.socket, &[IoSlice::new(&frame)], &mut ancillary, SendFlags::NOSIGNAL);
+        peer.gone |= sent != Ok(frame.len());
+        peer.role = Role::Attached { full: None, missed: None };
+    }
+
     /// Bytes of the program's output.
     pub fn output(&mut self, stream: usize, bytes: &[u8]) {
         let kind = if stream == 0 { wire::STDOUT } else { wire::STDERR };
@@ -226,7 +247,7 @@ impl Peers {
                     Some(_) if is_full => {}
                     _ => *full = is_full.then_some(now),
                 },
-                Role::Asking | Role::Leaving if now - peer.heard >= IDLE => peer.gone = true,
+                Role::Asking | Role::Leaving { patient: false } if now - peer.heard >= IDLE => peer.gone = true,
                 _ => {}
             }
         }
@@ -241,9 +262,11 @@ impl Peers {
                 wire::push(&mut peer.queue, wire::NOTE, text.as_bytes());
             }
             wire::push(&mut peer.queue, wire::EXIT, &code.to_le_bytes());
+            peer.role = Role::Leaving { patient: matches!(peer.role, Role::Owner) };
             peer.heard = Instant::now();
             peer.write();
         }
+        self.all.retain(|peer| !peer.gone);
     }
 
     /// Hands over what is left, the last frame included: to the foreground client however slow it is, to others as long
@@ -253,8 +276,8 @@ impl Peers {
         self.all.retain(|peer| !peer.queue.is_empty());
         while !self.all.is_empty() {
             let now = Instant::now();
-            let owner = self.all.iter().any(|peer| matches!(peer.role, Role::Owner { .. }));
-            let timeout = (!owner).then(|| super::relay::timespec(IDLE));
+            let left = self.deadline().map(|deadline| deadline.saturating_duration_since(now));
+            let timeout = left.map(super::relay::timespec);
             let mut fds: Vec<_> =
                 self.all.iter().map(|peer| rustix::event::PollFd::new(&peer.socket, PollFlags::OUT)).collect();
             if !matches!(rustix::event::poll(&mut fds, timeout.as_ref()), Ok(_) | Err(rustix::io::Errno::INTR)) {
@@ -262,16 +285,11 @@ impl Peers {
             }
             let events: Vec<PollFlags> = fds.iter().map(rustix::event::PollFd::revents).collect();
             for (peer, events) in self.all.iter_mut().zip(events) {
-                let before = peer.queue.len();
                 peer.gone |= events.intersects(PollFlags::HUP | PollFlags::ERR);
                 peer.write();
-                if peer.queue.len() < before {
-                    peer.heard = now;
-                }
-                let patient = matches!(peer.role, Role::Owner { .. });
-                peer.gone |= peer.queue.is_empty() || (!patient && now - peer.heard >= IDLE);
+                peer.gone |= peer.queue.is_empty();
             }
-            self.all.retain(|peer| !peer.gone);
+            self.tidy();
         }
     }
 }
@@ -289,7 +307,7 @@ fn read(peer: &mut Peer) -> Vec<Wish> {
     };
     let Peer { received, role, heard, .. } = peer;
     let (mut wishes, mut detached, mut nonsense) = (Vec::new(), false, false);
-    let takes_part = matches!(role, Role::Owner { .. } | Role::Attached { .. });
+    let takes_part = matches!(role, Role::Owner | Role::Attached { .. });
     let damaged = wire::drain(received, |kind, content| match kind {
         wire::CALL if !takes_part => match serde_json::from_slice(content) {
             Ok(request) => {
@@ -305,17 +323,12 @@ fn read(peer: &mut Peer) -> Vec<Wish> {
             let word = |at: usize| u16::from_le_bytes([content[at], content[at + 1]]);
             wishes.push(Wish::Resize(word(0), word(2)));
         }
+        wire::STDIN_END => wishes.push(Wish::StdinEnd),
         wire::DETACH => detached = true,
         _ => {}
     })
     .is_err();
-    if let Role::Owner { terminal } = role
-        && (gone || damaged)
-        && !detached
-    {
-        if let Some(terminal) = terminal {
-            terminal.restore();
-        }
+    if matches!(role, Role::Owner) && (gone || damaged) && !detached {
         wishes.push(Wish::OwnerDied);
     }
     peer.gone |= gone || damaged || detached || nonsense;

@@ -31,8 +31,20 @@ pub struct Relay {
     pub peers: Peers,
     /// What the control socket's handlers work on; none for `exec`.
     pub served: Option<Served>,
+    /// Whether there is a program to attach to.
+    pub running: bool,
     /// What was typed and the terminal hasn't taken yet.
     pub to_terminal: Vec<u8>,
+    /// The writing end of its standard input (`-i` without `-t`).
+    pub stdin: Option<Stdin>,
+}
+
+/// What `attach` gets to write into.
+pub struct Stdin {
+    /// The pipe.
+    pub pipe: OwnedFd,
+    /// The program's input ends with the first client's that has had its say (docker's StdinOnce).
+    pub once: bool,
 }
 
 /// How the program ended.
@@ -53,6 +65,7 @@ impl Relay {
         for fd in self.outputs.iter().chain([&self.terminal]).flatten() {
             rustix::io::ioctl_fionbio(fd, true)?;
         }
+        self.running = true;
         loop {
             if let Some(ended) = ended
                 && self.outputs.iter().all(Option::is_none)
@@ -66,6 +79,7 @@ impl Relay {
             if self.step(ended.is_none(), None)? && ended.is_none() {
                 let end = reap(&self.pidfd)?;
                 ended = Some(end);
+                self.running = false;
                 if let Some(on_end) = on_end.take() {
                     on_end(end, self.served.as_ref());
                 }
@@ -225,7 +239,9 @@ impl Relay {
                         terminal::set_size(terminal.as_fd(), rows, columns);
                     }
                 }
+                Wish::StdinEnd => drop(self.stdin.take_if(|stdin| stdin.once)),
                 Wish::OwnerDied => drop(process::signal(&self.pidfd, libc::SIGKILL)),
+                Wish::Call(request) if request.kind == control::ATTACH => self.attach(index, &request),
                 Wish::Call(request) => {
                     let program =
                         Program { pidfd: self.pidfd.as_fd(), terminal: self.terminal.as_ref().map(AsFd::as_fd) };
@@ -238,6 +254,19 @@ impl Relay {
                 }
             }
         }
+    }
+}
+
+impl Relay {
+    fn attach(&mut self, index: usize, request: &control::Request) {
+        let wants_stdin = request.body.get("stdin").and_then(serde_json::Value::as_bool) == Some(true);
+        if !self.running {
+            let error = Some("cannot attach to a restarting container, wait until it is running".to_string());
+            return self.peers.answer(index, &Answer { ok: None, error });
+        }
+        let stdin = self.stdin.as_ref().filter(|_| wants_stdin).map(|stdin| stdin.pipe.as_fd());
+        let ok = serde_json::json!({"terminal": self.terminal.is_some(), "stdin": stdin.is_some()});
+        self.peers.attach(index, &Answer { ok: Some(ok), error: None }, stdin);
     }
 }
 

@@ -4,8 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::environment::{self, EnvChange};
-use super::{Invalid, Surroundings, working_dir};
+use super::{Invalid, Surroundings, streams, working_dir};
 use crate::cli::ExecArgs;
+use crate::client::keys::DetachKeys;
 
 /// A further program in a running container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub struct ExecRequest {
     pub privileged: bool,
     /// `--env-file` and `-e`, over the container's environment
     pub environment: Vec<EnvChange>,
+    /// `--detach-keys`
+    pub detach_keys: DetachKeys,
     /// `-u`, as typed
     pub user: Option<String>,
     /// `-w`, absolute
@@ -43,6 +46,7 @@ impl ExecRequest {
             interactive: args.interactive,
             terminal: args.tty,
             privileged: args.privileged,
+            detach_keys: streams::detach_keys(args.detach_keys.as_deref())?,
             environment: environment::gather(&args.env_file, &args.env, around)?,
             user: args.user.clone().filter(|user| !user.is_empty()),
             working_dir: working_dir(args.workdir.as_deref())?,

@@ -23,6 +23,7 @@ pub mod ports;
 pub mod security;
 pub mod signal;
 mod size;
+pub mod streams;
 mod text;
 mod throttle;
 mod tmpfs;
@@ -48,6 +49,7 @@ use namespaces::Namespaces;
 use network::Network;
 use security::Security;
 use signal::Signal;
+use streams::Streams;
 
 pub use exec::ExecRequest;
 pub use invalid::Invalid;
@@ -146,6 +148,9 @@ pub struct RunRequest {
     /// `--cidfile`
     #[serde(with = "text::option")]
     pub cid_file: Option<PathBuf>,
+    /// `-a`, `--detach-keys`, `--sig-proxy`
+    #[serde(default)]
+    pub streams: Streams,
     /// `--log-driver`
     pub log: LogDriver,
     /// `-v`, `--mount`, `--tmpfs`: each target once
@@ -233,6 +238,7 @@ impl RunRequest {
                 .as_ref()
                 .filter(|path| !path.as_os_str().is_empty())
                 .map(|path| around.cwd.join(path)),
+            streams: Streams::from_args(args)?,
             log: log_driver(args.log_driver.as_deref())?,
             mounts: all_mounts(args, around, &mut warnings)?,
             read_only: args.read_only,
@@ -295,10 +301,7 @@ fn refuse_for_now(args: &RunArgs) -> Result<(), Invalid> {
             ));
         }
     }
-    match args.sig_proxy {
-        true => Ok(()),
-        false => Err(Invalid::value("--sig-proxy", "false", "signals are always passed on, so far; leave it out")),
-    }
+    Ok(())
 }
 
 fn image_and_command(args: &RunArgs, around: &Surroundings) -> Result<(ImageSource, Vec<OsString>), Invalid> {

@@ -65,13 +65,12 @@ fn the_entrypoint_can_be_cleared() {
 
 #[test]
 fn values_that_minidock_has_not_yet_are_refused_by_name() {
-    let table: [(&[&str], &str); 12] = [
+    let table: [(&[&str], &str); 11] = [
         (&["--pull", "always", "x"], "--pull"),
         (&["--pull", "foo", "x"], "must be one of"),
         (&["--restart", "always", "x"], "--restart"),
         (&["--platform", "windows/amd64", "x"], "--platform"),
         (&["--platform", "linux/s390x", "x"], "--platform"),
-        (&["--sig-proxy=false", "x"], "--sig-proxy"),
         (&["--log-driver", "syslog", "x"], "--log-driver"),
         (&["--network", "mynet", "x"], "--network"),
         (&["-v", "data:/data", "x"], "--volume"),

@@ -26,14 +26,8 @@ pub fn call(roots: &Roots, id: &str, kind: &str, body: &Value) -> Result<Value> 
     ask(&socket, kind, body)?;
     let mut received = Vec::new();
     loop {
-        let mut answer = None;
-        wire::drain(&mut received, |kind, content| {
-            if kind == wire::ANSWER {
-                answer.get_or_insert(content.to_vec());
-            }
-        })
-        .map_err(|what| anyhow!("the container's monitor sent {what}"))?;
-        if let Some(answer) = answer {
+        let frame = wire::take_first(&mut received).map_err(|what| anyhow!("the container's monitor sent {what}"))?;
+        if let Some((wire::ANSWER, answer)) = frame {
             return read_answer(&answer);
         }
         let mut chunk = [0u8; 4096];
@@ -107,7 +101,8 @@ fn ended(id: &str) -> anyhow::Error {
     anyhow!("container {} is not running", short(id))
 }
 
-fn unanswered(id: &str, error: std::io::Error) -> anyhow::Error {
+/// Why a monitor can't be talked to.
+pub fn unanswered(id: &str, error: std::io::Error) -> anyhow::Error {
     match error.kind() {
         std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe => ended(id),
         std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => anyhow!(

@@ -4,7 +4,7 @@
 //! Questions and answers are frames (`wire::CALL`, `wire::ANSWER`) with JSON in them. The relay's poll loop reads them
 //! without ever waiting for a peer; [`handle`] answers. Callers use [`call`](call::call).
 
-#[allow(dead_code, reason = "attach and the commands that change running containers come next")]
+#[allow(dead_code, reason = "the commands that change running containers come next")]
 pub mod call;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -25,6 +25,8 @@ use crate::state::State;
 
 /// The socket's name in the container's folder.
 const NAME: &str = "control";
+/// The question that makes a caller a client; the relay itself answers it.
+pub const ATTACH: &str = "attach";
 /// Callers that the kernel lets wait while the monitor is busy.
 const BACKLOG: i32 = 32;
 

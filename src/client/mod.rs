@@ -1,7 +1,12 @@
-//! The foreground client: carries bytes, signals and the terminal between the user and a container's monitor.
+//! The client of a foreground program or of `attach`: carries bytes, signals and the terminal between the user and a
+//! container's monitor.
 //!
 //! One poll loop, no thread. The user's own descriptors stay in the mode that they have (another process may share them):
 //! they're written only when poll(2) says so, and pipes by at most a page, which then can't block.
+
+pub mod attached;
+mod guard;
+pub mod keys;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,16 +19,41 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::terminal::{self, Saved};
 use crate::wire;
+use guard::Guard;
+use keys::{DetachKeys, Watch};
 
 /// Stop reading from the monitor while this much waits for a slow reader.
 const HIGH_WATER: usize = 256 << 10;
 /// A write of at most PIPE_BUF bytes to a pipe that poll(2) calls writable doesn't block (pipe(7)).
 const PIPE_CHUNK: usize = 4096;
 
+/// What the user's flags say about a client (`-a`, `--sig-proxy`, `--detach-keys`).
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Show the program's standard output.
+    pub stdout: bool,
+    /// Show its standard error.
+    pub stderr: bool,
+    /// Pass signals on; otherwise one that would end the client makes it leave the container.
+    pub sig_proxy: bool,
+    /// These keys make it leave, with a terminal.
+    pub detach_keys: DetachKeys,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { stdout: true, stderr: true, sig_proxy: true, detach_keys: DetachKeys::default() }
+    }
+}
+
 /// What a client is to do.
 pub struct Client {
     /// To the monitor.
     pub monitor: UnixStream,
+    /// What has already come from there.
+    pub received: Vec<u8>,
+    /// The program runs already (`attach`); otherwise the monitor is just starting it.
+    pub attached: bool,
     /// Where standard input's bytes go (`-i` without `-t`): the writing end of the container's stdin, our own pipe.
     pub stdin_pipe: Option<OwnedFd>,
     /// A terminal is attached (`-t`).
@@ -32,13 +62,20 @@ pub struct Client {
     pub interactive: bool,
     /// Return as soon as the program runs (`-d`).
     pub detach: bool,
+    /// The user's choices.
+    pub options: Options,
 }
+
+/// docker's words when the detach keys end `attach` or `exec`; the exit code is 1.
+pub const DETACHED: &str = "read escape sequence";
 
 /// How it ended.
 #[derive(Debug)]
 pub enum Ended {
     /// The program runs, and the client is to leave (`-d`, or the detach keys).
     Detached,
+    /// This signal made the client leave a program that lives on.
+    Signal(i32),
     /// The program's exit code.
     Exit(i32),
     /// The start failed.
@@ -80,7 +117,7 @@ impl Output {
     }
 }
 
-/// The signals that a foreground client passes on, blocked before the monitor is forked so that none is lost.
+/// The signals that a client passes on, blocked before the monitor is forked so that none is lost.
 pub fn forwarded_signals() -> SigSet {
     // Not those that a process gets for its own deeds, nor SIGCHLD, SIGPIPE and SIGURG, as docker; the job control
     // signals stop this process as the user's shell expects.
@@ -109,9 +146,13 @@ pub fn forwarded_signals() -> SigSet {
 /// Runs until the container has ended, or the client may leave it. `on_start` is called when the program runs.
 pub fn run(client: Client, on_start: &mut dyn FnMut() -> Result<()>) -> Result<Ended> {
     let saved = if client.terminal { Saved::new(io::stdin().as_fd())? } else { None };
-    let result = Loop::new(client)?.run(saved.as_ref(), on_start);
-    if let Some(saved) = saved {
+    let mut looped = Loop::new(client, saved)?;
+    let result = looped.run(on_start);
+    if let Some(saved) = &looped.saved {
         saved.restore();
+    }
+    if let Some(guard) = looped.guard.take() {
+        guard.dismiss();
     }
     result
 }
@@ -125,12 +166,14 @@ struct Loop {
     to_monitor: Vec<u8>,
     to_stdin: Vec<u8>,
     stdin_open: bool,
-    detach_keys: DetachKeys,
+    detach_keys: Watch,
+    saved: Option<Saved>,
+    guard: Option<Guard>,
     ended: Option<Ended>,
 }
 
 impl Loop {
-    fn new(client: Client) -> Result<Loop> {
+    fn new(mut client: Client, saved: Option<Saved>) -> Result<Loop> {
         let signals = SignalFd::with_flags(&forwarded_signals(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .context("cannot watch for signals")?;
         client.monitor.set_nonblocking(true)?;
@@ -139,37 +182,42 @@ impl Loop {
         }
         let stdin_open = client.stdin_pipe.is_some() || client.interactive;
         Ok(Loop {
+            received: std::mem::take(&mut client.received),
+            detach_keys: Watch::new(client.options.detach_keys.clone()),
             client,
             signals,
             stdout: Output::new(io::stdout().as_fd())?,
             stderr: Output::new(io::stderr().as_fd())?,
-            received: vec![],
             to_monitor: vec![],
             to_stdin: vec![],
             stdin_open,
-            detach_keys: DetachKeys::default(),
+            saved,
+            guard: None,
             ended: None,
         })
     }
 
-    fn run(mut self, saved: Option<&Saved>, on_start: &mut dyn FnMut() -> Result<()>) -> Result<Ended> {
+    fn run(&mut self, on_start: &mut dyn FnMut() -> Result<()>) -> Result<Ended> {
+        if self.client.attached {
+            self.take_terminal()?;
+            self.take_frames()?;
+        }
         loop {
-            if let Some(ended) =
-                self.ended.take_if(|_| self.stdout.waiting.is_empty() && self.stderr.waiting.is_empty())
-            {
+            let all_written = self.stdout.waiting.is_empty() && self.stderr.waiting.is_empty();
+            if let Some(ended) = self.ended.take_if(|_| all_written) {
                 return Ok(ended);
             }
             if self.stdout.broken {
                 return Ok(Ended::BrokenPipe);
             }
-            if self.step(saved)? {
+            if self.step()? {
                 on_start()?;
             }
         }
     }
 
     /// One turn; true when the program has started in it.
-    fn step(&mut self, saved: Option<&Saved>) -> Result<bool> {
+    fn step(&mut self) -> Result<bool> {
         let stdin = io::stdin();
         let room = self.stdout.waiting.len() < HIGH_WATER && self.stderr.waiting.len() < HIGH_WATER;
         let mut monitor_events = PollFlags::empty();
@@ -231,19 +279,23 @@ impl Loop {
             self.write_stdin();
         }
         if pipe_gone || (!self.stdin_open && self.to_stdin.is_empty()) {
-            self.client.stdin_pipe = None; // the program sees the end of its input
+            if self.client.stdin_pipe.take().is_some() {
+                // The monitor has it open too; now the program sees the end of its input.
+                wire::push(&mut self.to_monitor, wire::STDIN_END, &[]);
+                self.write_monitor();
+            }
             self.stdin_open &= self.client.interactive;
         }
         if monitor.contains(PollFlags::OUT) {
             self.write_monitor();
         }
         if monitor.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) && room {
-            return self.read_monitor(saved);
+            return self.read_monitor();
         }
         Ok(false)
     }
 
-    fn read_monitor(&mut self, saved: Option<&Saved>) -> Result<bool> {
+    fn read_monitor(&mut self) -> Result<bool> {
         let mut chunk = [0u8; 64 << 10];
         let end = match rustix::io::read(&self.client.monitor, &mut chunk) {
             Ok(0) => true,
@@ -254,29 +306,12 @@ impl Loop {
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => false,
             Err(_) => true,
         };
-        let Loop { received, stdout, stderr, ended, client, to_monitor, .. } = self;
-        let mut started = false;
-        wire::drain(received, |kind, content| match kind {
-            wire::STDOUT => stdout.waiting.extend_from_slice(content),
-            wire::STDERR | wire::NOTE => stderr.waiting.extend_from_slice(content),
-            wire::STARTED => started = true,
-            wire::EXIT => *ended = Some(Ended::Exit(wire::number(content))),
-            wire::FAILED => {
-                let message = String::from_utf8_lossy(content.get(4..).unwrap_or_default()).into_owned();
-                *ended = Some(Ended::Failed { code: wire::number(content), message });
-            }
-            _ => {}
-        })
-        .map_err(|what| anyhow::anyhow!("the container's monitor sent {what}"))?;
+        let started = self.take_frames()?;
         if started {
-            if client.detach {
-                *ended = Some(Ended::Detached);
-            } else if let Some(saved) = saved {
-                // Without -i nobody reads the keyboard: ^C must go on making a signal.
-                if client.interactive {
-                    saved.make_raw()?;
-                }
-                push_size(to_monitor);
+            if self.client.detach {
+                self.ended = Some(Ended::Detached);
+            } else {
+                self.take_terminal()?;
             }
         }
         if end && self.ended.is_none() {
@@ -289,15 +324,53 @@ impl Loop {
         Ok(started)
     }
 
+    /// What has come from the monitor; true when the program has started.
+    fn take_frames(&mut self) -> Result<bool> {
+        let Loop { received, stdout, stderr, ended, client, .. } = self;
+        let mut started = false;
+        wire::drain(received, |kind, content| match kind {
+            wire::STDOUT if client.options.stdout => stdout.waiting.extend_from_slice(content),
+            wire::STDERR if client.options.stderr => stderr.waiting.extend_from_slice(content),
+            wire::NOTE => stderr.waiting.extend_from_slice(content),
+            wire::STARTED => started = true,
+            wire::EXIT => *ended = Some(Ended::Exit(wire::number(content))),
+            wire::FAILED => {
+                let message = String::from_utf8_lossy(content.get(4..).unwrap_or_default()).into_owned();
+                *ended = Some(Ended::Failed { code: wire::number(content), message });
+            }
+            _ => {}
+        })
+        .map_err(|what| anyhow::anyhow!("the container's monitor sent {what}"))?;
+        Ok(started)
+    }
+
+    /// From here on the user's terminal is the program's.
+    fn take_terminal(&mut self) -> Result<()> {
+        let Some(saved) = &self.saved else { return Ok(()) };
+        // Without -i nobody reads the keyboard: ^C must go on making a signal.
+        if self.client.interactive {
+            self.guard = Some(Guard::post(saved)?);
+            saved.make_raw()?;
+        }
+        if self.client.attached {
+            // A changed size makes the program draw itself again for the newcomer, as docker does it.
+            push_size(&mut self.to_monitor, 1);
+        }
+        push_size(&mut self.to_monitor, 0);
+        Ok(())
+    }
+
     fn take_signals(&mut self, stdin: &io::Stdin) -> Result<()> {
         while let Some(info) = self.signals.read_signal().context("cannot read a signal")? {
             let number = info.ssi_signo as i32;
             if number == Signal::SIGWINCH as i32 {
                 if self.client.terminal && rustix::termios::isatty(stdin) {
-                    push_size(&mut self.to_monitor);
+                    push_size(&mut self.to_monitor, 0);
                 }
-            } else {
+            } else if self.client.options.sig_proxy {
                 wire::push(&mut self.to_monitor, wire::SIGNAL, &number.to_le_bytes());
+            } else if number != Signal::SIGCONT as i32 {
+                self.leave(Ended::Signal(number));
             }
         }
         Ok(())
@@ -316,9 +389,7 @@ impl Loop {
             let (pass, detach) = self.detach_keys.feed(&chunk[..count]);
             wire::push(&mut self.to_monitor, wire::INPUT, &pass);
             if detach {
-                wire::push(&mut self.to_monitor, wire::DETACH, &[]);
-                self.write_monitor();
-                self.ended = Some(Ended::Detached);
+                self.leave(Ended::Detached);
             }
         } else {
             self.to_stdin.extend_from_slice(&chunk[..count]);
@@ -337,6 +408,13 @@ impl Loop {
         }
     }
 
+    /// The program lives on without this client.
+    fn leave(&mut self, ended: Ended) {
+        wire::push(&mut self.to_monitor, wire::DETACH, &[]);
+        self.write_monitor();
+        self.ended = Some(ended);
+    }
+
     fn write_monitor(&mut self) {
         if let Ok(written) = rustix::io::write(&self.client.monitor, &self.to_monitor) {
             self.to_monitor.drain(..written);
@@ -344,56 +422,10 @@ impl Loop {
     }
 }
 
-fn push_size(out: &mut Vec<u8>) {
+/// The terminal's size, larger by `more`.
+fn push_size(out: &mut Vec<u8>, more: u16) {
     let (rows, columns) = terminal::size(io::stdin().as_fd());
-    let mut content = rows.to_le_bytes().to_vec();
-    content.extend_from_slice(&columns.to_le_bytes());
+    let mut content = rows.saturating_add(more).to_le_bytes().to_vec();
+    content.extend_from_slice(&columns.saturating_add(more).to_le_bytes());
     wire::push(out, wire::RESIZE, &content);
-}
-
-/// docker's default detach keys: ctrl-p, ctrl-q. A ctrl-p that isn't followed by ctrl-q is passed on.
-#[derive(Default)]
-struct DetachKeys {
-    pending: bool,
-}
-
-impl DetachKeys {
-    const FIRST: u8 = 0x10;
-    const SECOND: u8 = 0x11;
-
-    /// Gives back the bytes to pass on, and whether the keys are complete.
-    fn feed(&mut self, typed: &[u8]) -> (Vec<u8>, bool) {
-        let mut pass = Vec::with_capacity(typed.len() + 1);
-        for &byte in typed {
-            if self.pending {
-                self.pending = false;
-                if byte == Self::SECOND {
-                    return (pass, true);
-                }
-                pass.push(Self::FIRST);
-            }
-            if byte == Self::FIRST {
-                self.pending = true;
-            } else {
-                pass.push(byte);
-            }
-        }
-        (pass, false)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn detach_keys_are_found_over_reads_and_a_lone_ctrl_p_is_passed_on() {
-        let mut keys = DetachKeys::default();
-        assert_eq!(keys.feed(b"ab\x10"), (b"ab".to_vec(), false));
-        assert_eq!(keys.feed(b"\x11x"), (vec![], true));
-        let mut keys = DetachKeys::default();
-        assert_eq!(keys.feed(b"\x10\x10\x11"), (b"\x10".to_vec(), true));
-        let mut keys = DetachKeys::default();
-        assert_eq!(keys.feed(b"\x10c"), (b"\x10c".to_vec(), false));
-    }
 }
