@@ -234,7 +234,7 @@ pub fn remove_folder(roots: &Roots, path: &Path) -> Result<()> {
             continue;
         }
         if entry.file_type().with_context(context)?.is_dir() {
-            ignore_missing(fs::remove_dir_all(entry.path())).with_context(context)?;
+            images::remove_tree(&entry.path()).with_context(context)?;
         } else {
             ignore_missing(fs::remove_file(entry.path())).with_context(context)?;
         }

@@ -44,6 +44,9 @@ pub struct Header {
     /// The image that the container uses, so that it isn't removed meanwhile.
     #[serde(default)]
     pub image: Option<String>,
+    /// The volumes that the container uses, named and anonymous, for the same reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<String>,
 }
 
 /// What the entries of a journal hang on, beside their container.
@@ -266,6 +269,7 @@ mod tests {
             auto_remove: false,
             netns: None,
             image: None,
+            volumes: vec![],
         }
     }
 

@@ -37,7 +37,7 @@ mod streams;
 mod sys;
 mod terminal;
 mod view;
-mod volume_copy;
+mod volume;
 mod wire;
 
 use std::ffi::OsString;

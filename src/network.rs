@@ -74,6 +74,7 @@ fn apply_shared(roots: &Roots, name: &str, ops: &[Op], host: &mut Host, say: &mu
         journal.record(&new)?;
     } else {
         let header = Header {
+            volumes: vec![],
             minidock_journal: FORMAT,
             owner: format!("network {name}"),
             boot_id: journal::boot_id(),

@@ -5,6 +5,7 @@ use anyhow::Result;
 use crate::explain::Command;
 use crate::files;
 use crate::residue::Residue;
+use crate::volume;
 
 /// One effect on the host (or, for the init lane, inside the container's namespaces).
 #[derive(Debug, Clone)]
@@ -13,6 +14,8 @@ pub enum Op {
     Files(files::Op),
     /// Control groups, their limits, device rules, the net_cls mount.
     Cgroup(runtime::cgroup::Op),
+    /// Volumes.
+    Volume(volume::op::Op),
     /// Links, addresses, routes, sysctls, firewall, the namespace's name.
     Net(netsetup::Op),
 }
@@ -22,6 +25,7 @@ impl Op {
     pub fn residue(&self, init_pid: Option<u32>) -> Option<Residue> {
         match self {
             Op::Files(op) => op.residue(),
+            Op::Volume(_) => None,
             Op::Cgroup(op) => op.residue().map(Residue::Cgroup),
             Op::Net(op) => op.residue(init_pid).map(of_net),
         }
@@ -31,6 +35,7 @@ impl Op {
     pub fn explain(&self) -> Vec<Command> {
         match self {
             Op::Files(op) => op.explain(),
+            Op::Volume(op) => op.explain(),
             Op::Cgroup(op) => op.explain(),
             Op::Net(op) => op.explain(),
         }
@@ -57,6 +62,11 @@ pub fn apply(ops: &[Op], net: &mut netsetup::Live<'_>) -> Result<()> {
                 let run: Vec<files::Op> =
                     run.iter().filter_map(|op| if let Op::Files(op) = op { Some(op.clone()) } else { None }).collect();
                 files::apply(&run)?;
+            }
+            Op::Volume(_) => {
+                let run: Vec<volume::op::Op> =
+                    run.iter().filter_map(|op| if let Op::Volume(op) = op { Some(op.clone()) } else { None }).collect();
+                volume::op::apply(&run)?;
             }
             Op::Cgroup(_) => {
                 let run: Vec<runtime::cgroup::Op> =

@@ -24,6 +24,8 @@ pub enum Scope {
     Run,
     /// All of it.
     Container,
+    /// All but its anonymous volumes: docker's plain `rm`.
+    ContainerWithoutVolumes,
 }
 
 /// Undoes a container's journal, whose lock the caller holds. An empty list is success; after an error the journal keeps
@@ -41,7 +43,18 @@ pub fn undo(roots: &Roots, journal: &Journal, scope: Scope) -> Vec<anyhow::Error
             contents.unknown[0]
         )];
     }
-    let entries = of_this_boot(&contents);
+    let mut entries = of_this_boot(&contents);
+    let mut stay = entries.contains(&Residue::VolumesStay);
+    if scope == Scope::ContainerWithoutVolumes && !stay && entries.iter().any(is_volume) {
+        // Before anything is gone: whoever finishes this removal after a crash finds no state to tell it.
+        if let Err(error) = journal.record(&[Residue::VolumesStay]) {
+            return vec![error];
+        }
+        stay = true;
+    }
+    if stay {
+        entries.retain(|entry| !is_volume(entry));
+    }
     let netns = contents.header.as_ref().and_then(|header| header.netns);
     let (of_run, of_container): (Vec<Residue>, Vec<Residue>) = entries.into_iter().partition(Residue::ends_with_run);
     let errors = residue::undo(roots, netns, &of_run);
@@ -50,8 +63,12 @@ pub fn undo(roots: &Roots, journal: &Journal, scope: Scope) -> Vec<anyhow::Error
     }
     match scope {
         Scope::Run => journal.keep_only(&of_container).err().into_iter().collect(),
-        Scope::Container => residue::undo(roots, netns, &of_container),
+        Scope::Container | Scope::ContainerWithoutVolumes => residue::undo(roots, netns, &of_container),
     }
+}
+
+fn is_volume(entry: &Residue) -> bool {
+    matches!(entry, Residue::Volume { .. })
 }
 
 /// After a reboot the kernel's things are gone and their names may be another's: only files are left to be undone.

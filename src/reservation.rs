@@ -23,6 +23,7 @@ use crate::recover;
 use crate::request::ports::{HostPort, Publish};
 use crate::residue::Residue;
 use crate::roots::Roots;
+use crate::volume::choose::Chosen;
 
 /// What a container has before anything of it is made. Plain data for the plan.
 #[derive(Debug, Clone)]
@@ -37,6 +38,8 @@ pub struct Reservation {
     pub address: Option<IpAddr>,
     /// Its published ports, with real numbers.
     pub ports: Vec<PortMapping>,
+    /// Its volumes, and the binds of `--volumes-from`.
+    pub chosen: Chosen,
 }
 
 /// Makes the container's folder and its journal, and takes the name. `header` lacks only what is known here.
@@ -45,6 +48,7 @@ pub fn begin(
     id: &str,
     name: Option<&str>,
     image: Option<String>,
+    chosen: &Chosen,
     rm: bool,
 ) -> Result<(Journal, String)> {
     let header = Header {
@@ -54,6 +58,7 @@ pub fn begin(
         auto_remove: rm,
         netns: host_netns::current(),
         image,
+        volumes: chosen.volumes.iter().map(|volume| volume.name.clone()).collect(),
     };
     let journal = {
         // Held until the journal is locked: a folder without a locked journal is taken for a left-over.
@@ -61,7 +66,10 @@ pub fn begin(
         flock(&containers, FlockOperation::LockShared).context("cannot lock the containers' folder")?;
         let folder = roots.container(id);
         std::fs::DirBuilder::new().mode(0o700).create(&folder).map_err(|error| cannot_make(&folder, error))?;
-        Journal::create(&folder.join("journal"), &header, &[Residue::Folder { path: folder.clone() }])?
+        let anonymous = chosen.volumes.iter().filter(|volume| volume.anonymous);
+        let volumes = anonymous.map(|volume| Residue::Volume { name: volume.name.clone(), id: id.to_string() });
+        let first: Vec<_> = [Residue::Folder { path: folder.clone() }].into_iter().chain(volumes).collect();
+        Journal::create(&folder.join("journal"), &header, &first)?
     };
     let taken = match name {
         Some(name) => take_wanted_name(roots, &journal, name, id),

@@ -10,7 +10,7 @@ use anyhow::{Result, anyhow};
 use serde::{Deserialize, Serialize};
 
 use crate::roots::Roots;
-use crate::{files, host_netns};
+use crate::{files, host_netns, volume};
 
 /// One journal entry.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,6 +33,16 @@ pub enum Residue {
         /// The owner.
         id: String,
     },
+    /// An anonymous volume of a container. It goes with the container, if no other uses it.
+    Volume {
+        /// Its name.
+        name: String,
+        /// The container.
+        id: String,
+    },
+    /// The container's anonymous volumes are to stay: it was removed by a plain `rm`. Nothing on the host by itself; a
+    /// crash in the middle of the removal must not forget it.
+    VolumesStay,
     /// An address of a network.
     Lease {
         /// The network's name.
@@ -59,7 +69,10 @@ impl Residue {
     /// Whether it belongs to one run of the container (gone when its program ends) or to the container itself (gone
     /// with `rm`).
     pub fn ends_with_run(&self) -> bool {
-        !matches!(self, Residue::Folder { .. } | Residue::Name { .. })
+        !matches!(
+            self,
+            Residue::Folder { .. } | Residue::Name { .. } | Residue::Volume { .. } | Residue::VolumesStay
+        )
     }
 }
 
@@ -102,6 +115,8 @@ fn undo_family(roots: &Roots, netns: Option<u64>, run: &[Residue]) -> Result<(),
             }
             Residue::Folder { path } => files::remove_folder(roots, path),
             Residue::Mount { path } => files::remove_mount(roots, path),
+            Residue::Volume { name, id } => volume::op::undo(roots, name, id),
+            Residue::VolumesStay => Ok(()),
             Residue::Name { name, id } => files::remove_name(roots, name, id),
             Residue::Names { folder, id } => netsetup::dns::names::withdraw(folder, id).map(|_| ()).map_err(Into::into),
             Residue::Lease { network, address, id } => {

@@ -29,16 +29,19 @@ use crate::monitor::control::Listener;
 use crate::network;
 use crate::op::{self, Op};
 use crate::plan::image::ImageFacts;
+use crate::plan::volumes::Volume;
 use crate::plan::{self, Places, Plan};
 use crate::process::Process;
 use crate::recover::{self, Scope};
+use crate::request::mounts::Mount;
 use crate::request::network::NetworkMode;
 use crate::request::ports::{HostPort, Publish};
 use crate::request::{Entrypoint, ImageSource, RunRequest};
 use crate::reservation::{self, Reservation};
+use crate::roots::Roots;
 use crate::state::{Config, FORMAT, State, Status};
 use crate::streams::Streams;
-use crate::volume_copy;
+use crate::volume::{self, choose::Chosen};
 
 /// What is to be started.
 pub struct Order {
@@ -117,15 +120,16 @@ fn start_new(order: &Order, stdin: Option<OwnedFd>, say: Say<'_>) -> Result<Cont
     let image = image_facts(&store, &order.request)?;
     let facts = facts::read(&order.engine, &order.request, &mut host)?;
     let image_id = (!image.id.is_empty()).then(|| image.id.clone());
+    let (chosen, volumes_guard) = choose_volumes(roots, &order.request, &image)?;
     let (journal, name) =
-        reservation::begin(roots, &order.id, order.request.name.as_deref(), image_id, order.request.remove)?;
-    drop(guard);
+        reservation::begin(roots, &order.id, order.request.name.as_deref(), image_id, &chosen, order.request.remove)?;
+    drop((guard, volumes_guard));
     let cleaner = match Cleaner::fork(roots, &order.id, &journal) {
         Ok(cleaner) => cleaner,
         Err(error) => return Err(undo_failed(order, &journal, error)),
     };
     let mut making = Making { order, host: &mut host, journal: &journal, image: &image, facts: &facts, say };
-    match making.make(name, None, stdin) {
+    match making.make(name, None, chosen, stdin) {
         Ok((state, run)) => Ok(Container { journal, cleaner, state, run }),
         Err(error) => {
             let error = undo_failed(order, &journal, error);
@@ -142,6 +146,21 @@ fn undo_failed(order: &Order, journal: &Journal, error: anyhow::Error) -> anyhow
         Ok(()) => error,
         Err(problem) => error.context(format!("and something is left over: {}", crate::error::text(&problem))),
     }
+}
+
+/// A new container's volumes. The guard is held until the journal names them, so that none is removed in between. Most
+/// containers have none, and pay nothing for them.
+fn choose_volumes(
+    roots: &Roots,
+    request: &RunRequest,
+    image: &ImageFacts,
+) -> Result<(Chosen, Option<volume::Guard>)> {
+    let wishes = request.mounts.iter().any(|mount| matches!(mount, Mount::Volume { .. }));
+    if !wishes && request.volumes_from.is_empty() && image.volumes.is_empty() {
+        return Ok((Chosen::default(), None));
+    }
+    let guard = volume::Store::of(roots).lock_shared()?;
+    Ok((volume::choose::choose(roots, request, image)?, Some(guard)))
 }
 
 fn image_facts(store: &Store, request: &RunRequest) -> Result<ImageFacts> {
@@ -172,7 +191,13 @@ struct Making<'a> {
 
 impl Making<'_> {
     /// `kept`: the state of a container that has been made before.
-    fn make(&mut self, name: String, kept: Option<&State>, stdin: Option<OwnedFd>) -> Result<(State, Run)> {
+    fn make(
+        &mut self,
+        name: String,
+        kept: Option<&State>,
+        chosen: Chosen,
+        stdin: Option<OwnedFd>,
+    ) -> Result<(State, Run)> {
         let (roots, request) = (&self.order.engine.roots, &self.order.request);
         let (mappings, sockets) = reservation::take_ports(roots, &published(request, self.image)?, |publish| {
             publish_mode(&self.order.engine, request, publish)
@@ -197,6 +222,7 @@ impl Making<'_> {
             name,
             address,
             ports: mappings,
+            chosen,
         };
         let plan = plan::plan(request, self.image, self.facts, &reservation, &places(&self.order.engine))?;
         self.make_shared(&plan)?;
@@ -242,7 +268,9 @@ impl Making<'_> {
     fn make_folders(&mut self, plan: &Plan) -> Result<()> {
         self.stage(&plan.folders, None, None)?;
         let layers = self.image.rootfs.as_ref().map_or(self.image.layers.as_slice(), std::slice::from_ref);
-        volume_copy::fill(&plan.volumes, layers, &self.order.engine.roots.container(&self.order.id).join("merged"))
+        let (roots, id) = (&self.order.engine.roots, &self.order.id);
+        let in_use = |volume: &Volume| volume::users::has_mounted(roots, &volume.name, id);
+        volume::fill(&plan.volumes, layers, &roots.container(id).join("merged"), &in_use)
     }
 
     /// What containers share: the network, and the net_cls mount.
@@ -323,6 +351,7 @@ impl Making<'_> {
             layers: self.image.layers.clone(),
             config: self.config(plan, reservation)?,
             volumes: plan.volumes.clone(),
+            inherited: reservation.chosen.inherited.clone(),
             etc_folder: self.etc_folder(reservation),
             auto_remove: request.remove,
             other: serde_json::Map::new(),
@@ -459,7 +488,9 @@ pub fn dry_run(order: &Order) -> Result<String> {
         publish_mode(&order.engine, request, publish)
     })?;
     let name = request.name.clone().unwrap_or_else(|| crate::names::from_id(&order.id, 0));
-    let reservation = Reservation { id: order.id.clone(), folder: roots.container(&order.id), name, address, ports };
+    let chosen = volume::choose::choose(roots, request, &image)?;
+    let reservation =
+        Reservation { id: order.id.clone(), folder: roots.container(&order.id), name, address, ports, chosen };
     let plan = plan::plan(request, &image, &facts, &reservation, &places(&order.engine))?;
     let mut commands: Vec<Command> = vec![(
         format!("mkdir -p -m 700 {}", explain::quote(&reservation.folder)),

@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::files;
 use crate::plan::volumes::Volume;
 use crate::process::Process;
+use crate::request::mounts::Mount;
 use crate::roots::Roots;
 
 /// The format that this program writes.
@@ -216,8 +217,11 @@ pub struct State {
     pub auto_remove: bool,
     /// What came of request and image together.
     pub config: Config,
-    /// Anonymous volumes.
+    /// Its volumes.
     pub volumes: Vec<Volume>,
+    /// Binds that it took over by `--volumes-from`.
+    #[serde(default)]
+    pub inherited: Vec<Mount>,
     /// Fields of other versions.
     #[serde(flatten)]
     pub other: serde_json::Map<String, serde_json::Value>,

@@ -125,6 +125,23 @@ pub(crate) fn proc_path(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
+/// Removes a folder with all that a hostile program may have put into it: nested deeper than there are descriptors, or
+/// than a path can be long. "Not there" is success.
+///
+/// # Errors
+/// The kernel's.
+pub fn remove_tree(path: &std::path::Path) -> std::io::Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(std::io::ErrorKind::InvalidInput.into());
+    };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match fs::open(folder, flags, Mode::empty()) {
+        Err(Errno::NOENT) => Ok(()),
+        folder => Ok(remove(folder?, name.as_bytes())?),
+    }
+}
+
 /// How deep `remove` goes with an open fd for each level.
 const DEEP: usize = 64;
 

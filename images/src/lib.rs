@@ -35,6 +35,7 @@ mod store;
 mod workspace;
 
 pub use archive::Input;
+pub use beneath::remove_tree;
 pub use config::Config;
 pub use digest::{Digest, ImageId};
 pub use error::{Error, Failure, Result};

@@ -94,6 +94,9 @@ pub struct FileSystem {
 pub struct Bind {
     /// A path of the host.
     pub source: PathBuf,
+    /// What to bind of the source folder, whose content is not to be trusted: looked up as if the source were `/`. An
+    /// option `subpath=PATH` of the OCI configuration's mount.
+    pub subpath: Option<PathBuf>,
     /// A path of the container; made when missing, as what the source is.
     pub target: PathBuf,
     /// With the mounts below the source.

@@ -39,7 +39,6 @@ const RUN: &[(&str, &str)] = &[
     ("storage-opt", "the overlay driver can't limit a container's size; use a --tmpfs with size="),
     ("use-api-socket", "minidock has no daemon, so there is no API socket; leave it out"),
     ("volume-driver", "minidock has no volume plug-ins; mount a folder with -v"),
-    ("volumes-from", "sharing another container's volumes is not available yet; mount the same folder with -v"),
     ("disable-content-trust", "minidock has no content trust; digests are always verified, leave it out"),
 ];
 

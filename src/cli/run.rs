@@ -91,12 +91,15 @@ pub struct RunArgs {
     pub no_healthcheck: bool,
 
     // --- what it sees
-    /// Mount a folder or file of the host, or (a path alone) an anonymous volume
+    /// Mount a folder or file of the host, a volume by its name, or (a path alone) an anonymous volume
     #[arg(short, long, value_name = "SRC:DST[:OPTS]")]
     pub volume: Vec<OsString>,
     /// Mount: type=bind|tmpfs|volume,src=…,dst=…[,readonly]
     #[arg(long, value_name = "KEY=VALUE,…")]
     pub mount: Vec<OsString>,
+    /// Mount what another container has mounted: its volumes and binds
+    #[arg(long, value_name = "CONTAINER[:ro]")]
+    pub volumes_from: Vec<String>,
     /// Mount a tmpfs
     #[arg(long, value_name = "DST[:OPTS]")]
     pub tmpfs: Vec<OsString>,

@@ -55,7 +55,7 @@ pub struct Plan {
     pub spec: Spec,
     /// The container's places in networks.
     pub attachments: Vec<Attachment>,
-    /// Anonymous volumes to be filled from the image.
+    /// Its volumes, to be filled from the image where they are empty.
     pub volumes: Vec<Volume>,
     /// The log file; none with `--log-driver none`.
     pub log: Option<PathBuf>,
@@ -84,7 +84,7 @@ pub fn plan(
     refuse_volumes(image)?;
     let folder = ContainerFolder::new(&reservation.folder);
     let spec = spec::spec(request, image, facts, reservation)?;
-    let volumes = volumes::of(request, image, &folder);
+    let volumes = reservation.chosen.volumes.clone();
     let user = request.user.as_deref().or(Some(image.user.as_str()).filter(|user| !user.is_empty()));
     let bundle = Bundle {
         spec: &spec,
@@ -277,13 +277,7 @@ fn folders(image: &ImageFacts, folder: &ContainerFolder, volumes: &[Volume]) -> 
     if image.rootfs.is_none() || !volumes.is_empty() {
         make(folder.merged(), 0o755, "where the container's root is mounted");
     }
-    if !volumes.is_empty() {
-        make(folder.volumes(), 0o711, "anonymous volumes");
-    }
-    for volume in volumes {
-        make(volume.source.clone(), 0o755, "an anonymous volume");
-    }
-    ops.into_iter().map(Op::Files).collect()
+    ops.into_iter().map(Op::Files).chain(volumes::ops(volumes)).collect()
 }
 
 fn etc_files(
@@ -329,5 +323,5 @@ fn etc_files(
     let sources = facts.missing_sources.iter().map(|path| files::Op::Source { path: path.clone() });
     let shm = (request.namespaces.ipc == Ipc::Shareable)
         .then(|| files::Op::SharedMemory { path: folder.shared_memory(), bytes: request.shm_bytes });
-    Ok(sources.chain(shm).chain(ops).map(Op::Files).collect())
+    Ok(sources.chain(shm).chain(ops).map(Op::Files).chain(volumes::ops(volumes)).collect())
 }

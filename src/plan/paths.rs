@@ -56,9 +56,4 @@ impl ContainerFolder {
     pub fn config(&self) -> PathBuf {
         self.0.join("config.json")
     }
-
-    /// Anonymous volumes.
-    pub fn volumes(&self) -> PathBuf {
-        self.0.join("volumes")
-    }
 }

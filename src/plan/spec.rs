@@ -22,6 +22,7 @@ use crate::request::network::NetworkMode;
 use crate::request::security::Seccomp;
 use crate::request::{Entrypoint, RunRequest};
 use crate::reservation::Reservation;
+use crate::volume::choose::Chosen;
 
 /// The version of the OCI runtime specification that the configuration follows.
 pub const OCI_VERSION: &str = "1.2.0";
@@ -38,7 +39,7 @@ pub fn spec(request: &RunRequest, image: &ImageFacts, facts: &Facts, reservation
         .set_process(Some(process(request, image, facts, &hostname)?))
         // In a namespace that others have, the name is theirs.
         .set_hostname((!request.namespaces.uts_host && facts.joined_net.is_none()).then_some(hostname))
-        .set_mounts(Some(mounts(request, image, facts, &folder)?))
+        .set_mounts(Some(mounts(request, &reservation.chosen, facts, &folder)?))
         .set_linux(Some(linux(request, facts)?))
         .set_annotations(None);
     Ok(spec)
@@ -248,7 +249,7 @@ fn device(node: &DeviceNode) -> LinuxDevice {
     device
 }
 
-fn mounts(request: &RunRequest, image: &ImageFacts, facts: &Facts, folder: &ContainerFolder) -> Result<Vec<Mount>> {
+fn mounts(request: &RunRequest, chosen: &Chosen, facts: &Facts, folder: &ContainerFolder) -> Result<Vec<Mount>> {
     let mut mounts = defaults::mounts(request.shm_bytes);
     if request.security.privileged {
         for mount in mounts.iter_mut().filter(|mount| mount.destination().starts_with("/sys")) {
@@ -280,11 +281,10 @@ fn mounts(request: &RunRequest, image: &ImageFacts, facts: &Facts, folder: &Cont
     {
         replace(&mut mounts, bind(&source, Path::new(target), &["rbind", "rprivate"]));
     }
-    for volume in volumes::of(request, image, folder) {
-        let options: &[&str] = if volume.read_only { &["rbind", "rprivate", "ro"] } else { &["rbind", "rprivate"] };
-        replace(&mut mounts, bind(&volume.source, &volume.target, options));
+    for volume in &chosen.volumes {
+        replace(&mut mounts, volumes::mount(volume));
     }
-    for mount in &request.mounts {
+    for mount in request.mounts.iter().chain(&chosen.inherited) {
         match mount {
             UserMount::Bind { source, target, read_only, propagation, recursive, .. } => {
                 let mut options = vec![if *recursive { "rbind" } else { "bind" }, propagation.name()];

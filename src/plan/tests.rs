@@ -102,6 +102,7 @@ fn reservation(request: &RunRequest) -> Reservation {
         name: request.name.clone().unwrap_or_else(|| "calm_wren".into()),
         address: Some([172, 17, 0, 2].into()),
         ports: ports.collect(),
+        chosen: Default::default(),
     }
 }
 

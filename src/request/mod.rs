@@ -44,7 +44,7 @@ use crate::cli::RunArgs;
 use devices::Device;
 use environment::EnvChange;
 use limits::Limits;
-use mounts::Mount;
+use mounts::{Mount, VolumesFrom};
 use namespaces::Namespaces;
 use network::Network;
 use security::Security;
@@ -155,6 +155,9 @@ pub struct RunRequest {
     pub log: LogDriver,
     /// `-v`, `--mount`, `--tmpfs`: each target once
     pub mounts: Vec<Mount>,
+    /// `--volumes-from`
+    #[serde(default)]
+    pub volumes_from: Vec<VolumesFrom>,
     /// `--read-only`
     pub read_only: bool,
     /// `--shm-size`
@@ -241,6 +244,7 @@ impl RunRequest {
             streams: Streams::from_args(args)?,
             log: log_driver(args.log_driver.as_deref())?,
             mounts: all_mounts(args, around, &mut warnings)?,
+            volumes_from: volume_flag::volumes_from(&args.volumes_from)?,
             read_only: args.read_only,
             shm_bytes: shm_bytes(args.shm_size.as_deref())?,
             devices: args.device.iter().map(|text| devices::parse(text)).collect::<Result<_, _>>()?,

@@ -1,10 +1,11 @@
 //! `--mount type=bind|tmpfs|volume,src=…,dst=…,…`: one line of CSV, so that paths may hold commas and colons.
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::mounts::{self, Mount, Propagation};
+use super::mounts::{self, Mount, Propagation, VolumeOptions};
 use super::{Invalid, size};
 
 const FLAG: &str = "--mount";
@@ -23,6 +24,10 @@ struct Fields {
     propagation: Option<Propagation>,
     non_recursive: bool,
     no_copy: bool,
+    subpath: Option<String>,
+    labels: BTreeMap<String, String>,
+    driver: Option<String>,
+    driver_options: BTreeMap<String, String>,
     tmpfs: Vec<String>,
     /// Which type a key was for, to refuse it with another.
     only_for: Vec<(&'static str, String)>,
@@ -96,8 +101,20 @@ impl Fields {
                 let mode = u32::from_str_radix(&text, 8).ok().filter(|mode| *mode <= 0o7777).ok_or_else(bad)?;
                 self.tmpfs.push(format!("mode={mode:o}"));
             }
-            "volume-label" | "volume-driver" | "volume-opt" | "volume-subpath" | "image-subpath" | "tmpfs-options" => {
-                return Err(format!("{key} is not supported: minidock has no volume drivers; leave it out"));
+            "volume-subpath" => self.subpath = Some(subpath(bytes)?),
+            "volume-driver" => self.driver = Some(text.into_owned()),
+            "volume-label" | "volume-opt" => {
+                // docker: a label without `=` has an empty value.
+                let (name, value) = text.split_once('=').unwrap_or((&text, ""));
+                let map = if key == "volume-label" { &mut self.labels } else { &mut self.driver_options };
+                map.insert(name.to_owned(), value.to_owned());
+            }
+            "image-subpath" => return Err(format!("{key} is not supported: there is no mount type image")),
+            // docker: options of mount(8) for the tmpfs, by colons where one is a list.
+            "tmpfs-options" => {
+                for word in text.split([',', ':']) {
+                    self.tmpfs.push(super::tmpfs::option(word.as_bytes())?);
+                }
             }
             _ => return Err(format!("unexpected key '{key}' in '{key}={text}'")),
         }
@@ -129,16 +146,43 @@ impl Fields {
                 }
                 Ok(Mount::Tmpfs { target, options })
             }
-            "volume" if self.source.is_empty() => {
-                Ok(Mount::Volume { target, read_only: self.read_only, copy: !self.no_copy })
+            "volume" => {
+                if let Some(driver) = self.driver.filter(|driver| driver != crate::volume::DRIVER) {
+                    return Err(format!("volume driver {driver:?} is not there; minidock has local, which is the default"));
+                }
+                mounts::check_driver_options(&self.driver_options)?;
+                let name = String::from_utf8_lossy(&self.source).into_owned();
+                if !name.is_empty() {
+                    crate::volume::check_name(&name)?;
+                }
+                Ok(Mount::Volume {
+                    target,
+                    read_only: self.read_only,
+                    copy: !self.no_copy,
+                    name: Some(name).filter(|name| !name.is_empty()),
+                    options: Box::new(VolumeOptions {
+                        propagation: Propagation::default(),
+                        subpath: self.subpath,
+                        labels: self.labels,
+                        driver: self.driver_options,
+                    }),
+                })
             }
-            "volume" => Err(format!(
-                "named volumes are not available yet; leave src={} out, or use type=bind with a path",
-                OsString::from_vec(self.source).to_string_lossy()
-            )),
             _ => Err(format!("mount type '{kind}' is not supported; use bind, tmpfs or volume")),
         }
     }
+}
+
+/// A place inside a volume: relative, and not out of it.
+fn subpath(bytes: &[u8]) -> Result<String, String> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "volume-subpath is not UTF-8 text".to_owned())?;
+    let inside = |part: std::path::Component| {
+        matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir)
+    };
+    if text.is_empty() || text.contains('\0') || !Path::new(text).components().all(inside) {
+        return Err(format!("invalid value for volume-subpath: {text:?}; write a relative path without .."));
+    }
+    Ok(text.to_owned())
 }
 
 /// One record of CSV (RFC 4180): fields between commas; a field in double quotes may hold commas, and `""` for a quote.
@@ -210,9 +254,31 @@ mod tests {
             read("type=tmpfs,destination=/t,tmpfs-size=1m,tmpfs-mode=1770,ro").unwrap(),
             Mount::Tmpfs { target: "/t".into(), options: vec!["size=1048576".into(), "mode=1770".into(), "ro".into()] }
         );
+        let volume = |name: Option<&str>, copy, options| Mount::Volume {
+            target: "/v".into(),
+            read_only: false,
+            copy,
+            name: name.map(str::to_string),
+            options: Box::new(options),
+        };
+        assert_eq!(read("target=/v,volume-nocopy").unwrap(), volume(None, false, VolumeOptions::default()));
+        let options = VolumeOptions {
+            subpath: Some("a/b".into()),
+            labels: BTreeMap::from([("k".into(), "v=1".into()), ("x".into(), String::new())]),
+            driver: BTreeMap::from([
+                ("type".into(), "none".into()),
+                ("o".into(), "bind".into()),
+                ("device".into(), "/srv".into()),
+            ]),
+            ..Default::default()
+        };
         assert_eq!(
-            read("target=/v,volume-nocopy").unwrap(),
-            Mount::Volume { target: "/v".into(), read_only: false, copy: false }
+            read("src=data,dst=/v,volume-subpath=a/b,volume-label=k=v=1,volume-label=x,volume-driver=local,volume-opt=type=none,volume-opt=o=bind,volume-opt=device=/srv").unwrap(),
+            volume(Some("data"), true, options)
+        );
+        assert_eq!(
+            read("type=tmpfs,dst=/t,tmpfs-options=noexec:uid=5").unwrap(),
+            Mount::Tmpfs { target: "/t".into(), options: vec!["noexec".into(), "uid=5".into()] }
         );
         let Mount::Bind { source, .. } = read("type=bind,\"src=/a,b:\"\"c\",dst=/b").unwrap() else {
             panic!("not a bind")
@@ -230,7 +296,11 @@ mod tests {
             "type=bind,src=a,dst=/b",
             "type=bind,src=/a,dst=b",
             "type=foo,dst=/x",
-            "type=volume,src=named,dst=/x",
+            "type=volume,src=na/med,dst=/x",
+            "src=named,dst=/x,volume-driver=nfs",
+            "src=named,dst=/x,volume-subpath=../x",
+            "src=named,dst=/x,volume-subpath=/x",
+            "dst=/x,volume-opt=type=tmpfs,volume-opt=device=tmpfs",
             "type=tmpfs,src=/a,dst=/x",
             "type=bind,src=/a,dst=/b,tmpfs-size=1m",
             "type=tmpfs,dst=/x,tmpfs-mode=99",

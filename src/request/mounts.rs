@@ -1,6 +1,6 @@
 //! What is mounted into the container: the values that `-v`, `--mount` and `--tmpfs` come to.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ pub enum Mount {
         /// Options of mount(8), such as `size=65536k`; without docker's defaults.
         options: Vec<String>,
     },
-    /// An anonymous volume: a folder in the container's state folder, filled from the image, gone with the container.
+    /// A volume: a folder of the engine's that outlives containers. Filled from the image while it is empty.
     Volume {
         /// Path in the container.
         #[serde(with = "text::one")]
@@ -46,7 +46,39 @@ pub enum Mount {
         read_only: bool,
         /// Filled with what the image has there.
         copy: bool,
+        /// Without one it's anonymous, and goes with the container.
+        #[serde(default)]
+        name: Option<String>,
+        /// What only some volumes have.
+        #[serde(default)]
+        options: Box<VolumeOptions>,
     },
+}
+
+/// The rarer wishes for a volume.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeOptions {
+    /// How mounts made later on one side appear on the other.
+    #[serde(default)]
+    pub propagation: Propagation,
+    /// A folder or file of the volume in its place; relative, without `..`.
+    #[serde(default)]
+    pub subpath: Option<String>,
+    /// For a volume that is new.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// The local driver's `type`, `device` and `o`, for a volume that is new.
+    #[serde(default)]
+    pub driver: BTreeMap<String, String>,
+}
+
+/// `--volumes-from`: what another container has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumesFrom {
+    /// Name or id.
+    pub container: String,
+    /// All of it only to read.
+    pub read_only: bool,
 }
 
 impl Mount {
@@ -94,6 +126,35 @@ impl Propagation {
     pub(super) fn parse(text: &[u8]) -> Option<Propagation> {
         use Propagation::{Private, Rprivate, Rshared, Rslave, Shared, Slave};
         [Private, Rprivate, Shared, Rshared, Slave, Rslave].into_iter().find(|mode| mode.name().as_bytes() == text)
+    }
+}
+
+/// The local driver's options: what mount(8) would get for the volume.
+///
+/// # Errors
+/// One that it doesn't know, or can't do, and why.
+pub fn check_driver_options(options: &BTreeMap<String, String>) -> Result<(), String> {
+    if let Some(key) = options.keys().find(|key| !["type", "device", "o"].contains(&key.as_str())) {
+        return Err(match key.as_str() {
+            "size" => "quota size requested but no quota support; use --tmpfs with size=".to_owned(),
+            _ => format!("invalid option: {key:?}; the local driver has type, device and o"),
+        });
+    }
+    if options.is_empty() {
+        return Ok(());
+    }
+    let get = |key: &str| options.get(key).map(String::as_str).unwrap_or_default();
+    if get("device").is_empty() {
+        return Err("missing device in volume options".to_owned());
+    }
+    let bind = get("o").split(',').any(|word| word == "bind" || word == "rbind");
+    match get("type") {
+        "" if !bind => Err("missing type in volume options".to_owned()),
+        "tmpfs" => Err("a volume of type tmpfs is not supported: minidock mounts it in each container by itself, so \
+                        its content would not be shared; use --tmpfs"
+            .to_owned()),
+        _ if bind && !get("device").starts_with('/') => Err("device must be an absolute path to be bound".to_owned()),
+        _ => Ok(()),
     }
 }
 

@@ -73,7 +73,7 @@ fn values_that_minidock_has_not_yet_are_refused_by_name() {
         (&["--platform", "linux/s390x", "x"], "--platform"),
         (&["--log-driver", "syslog", "x"], "--log-driver"),
         (&["--network", "mynet", "x"], "--network"),
-        (&["-v", "data:/data", "x"], "--volume"),
+        (&["-v", "da/ta:/data", "x"], "--volume"),
         (&["--cgroupns", "host", "x"], "--cgroupns"),
         (&["-w", "relative", "x"], "--workdir"),
         (&["--stop-signal", "FOO", "x"], "--stop-signal"),

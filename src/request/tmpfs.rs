@@ -53,7 +53,8 @@ pub(super) fn parse(text: &OsStr) -> Result<Mount, Invalid> {
     Ok(Mount::Tmpfs { target, options })
 }
 
-fn option(word: &[u8]) -> Result<String, String> {
+/// One option of a tmpfs, checked.
+pub(super) fn option(word: &[u8]) -> Result<String, String> {
     let text = std::str::from_utf8(word).map_err(|_| unknown("tmpfs option", word, "size=64m, mode=1777, noexec"))?;
     let Some((key, value)) = text.split_once('=') else {
         return match WORDS.contains(&text) {

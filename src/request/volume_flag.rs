@@ -2,9 +2,9 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::mounts::{self, Mount, Propagation};
+use super::mounts::{self, Mount, Propagation, VolumeOptions, VolumesFrom};
 use super::{Invalid, tmpfs};
 
 const FLAG: &str = "-v, --volume";
@@ -25,8 +25,15 @@ pub(super) fn parse(text: &OsStr, cwd: &Path, warnings: &mut Vec<String>) -> Res
         };
     let target = mounts::target(OsStr::from_bytes(target)).map_err(wrong)?;
     let options = Options::parse(options, warnings).map_err(wrong)?;
+    let volume = |name: Option<String>, target: PathBuf, options: &Options| Mount::Volume {
+        target,
+        read_only: options.read_only,
+        copy: !options.no_copy,
+        name,
+        options: Box::new(VolumeOptions { propagation: options.propagation.unwrap_or_default(), ..Default::default() }),
+    };
     let Some(source) = source else {
-        return Ok(Mount::Volume { target, read_only: false, copy: true });
+        return Ok(volume(None, target, &options));
     };
     match source.first() {
         None => Err(wrong("invalid volume specification: the source is empty".to_owned())),
@@ -43,11 +50,33 @@ pub(super) fn parse(text: &OsStr, cwd: &Path, warnings: &mut Vec<String>) -> Res
                 create_source: true,
             })
         }
-        Some(_) => Err(wrong(format!(
-            "named volumes are not available yet; write ./{0} for a folder here, or /path/to/{0}",
-            String::from_utf8_lossy(source)
-        ))),
+        Some(_) => {
+            let name = String::from_utf8_lossy(source).into_owned();
+            crate::volume::check_name(&name).map_err(wrong)?;
+            Ok(volume(Some(name), target, &options))
+        }
     }
+}
+
+/// `--volumes-from CONTAINER[:ro|rw]`.
+pub(super) fn volumes_from(words: &[String]) -> Result<Vec<VolumesFrom>, Invalid> {
+    let read = |word: &String| {
+        let (container, mode) = word.split_once(':').unwrap_or((word, "rw"));
+        let wrong = |why: &str| Invalid::value("--volumes-from", OsStr::new(word), why);
+        if container.is_empty() {
+            return Err(wrong("the container's name is missing"));
+        }
+        let mut read_only = false;
+        for word in mode.split(',') {
+            match word {
+                "ro" => read_only = true,
+                "rw" | "z" | "Z" | "nocopy" => {}
+                _ => return Err(wrong("invalid mode; there are ro and rw")),
+            }
+        }
+        Ok(VolumesFrom { container: container.to_owned(), read_only })
+    };
+    words.iter().map(read).collect()
 }
 
 #[derive(Default)]
@@ -125,7 +154,16 @@ mod tests {
         assert_eq!(read("/a:/b").unwrap(), bind("/a", "/b", false, Propagation::Rprivate));
         assert_eq!(read("./a:/b:ro").unwrap(), bind("/cwd/a", "/b", true, Propagation::Rprivate));
         assert_eq!(read("/a:/b:rw,rslave,z").unwrap(), bind("/a", "/b", false, Propagation::Rslave));
-        assert_eq!(read("/anon/").unwrap(), Mount::Volume { target: "/anon".into(), read_only: false, copy: true });
+        let volume = |name: Option<&str>, target: &str, read_only, copy, propagation| Mount::Volume {
+            target: target.into(),
+            read_only,
+            copy,
+            name: name.map(str::to_string),
+            options: Box::new(VolumeOptions { propagation, ..Default::default() }),
+        };
+        assert_eq!(read("/anon/").unwrap(), volume(None, "/anon", false, true, Propagation::Rprivate));
+        assert_eq!(read("data:/b").unwrap(), volume(Some("data"), "/b", false, true, Propagation::Rprivate));
+        assert_eq!(read("da.ta:/b:ro,nocopy,z,rslave").unwrap(), volume(Some("da.ta"), "/b", true, false, Propagation::Rslave));
         let bytes = OsString::from_vec(b"/a\xff:/b\xfe".to_vec());
         assert!(parse(&bytes, Path::new("/"), &mut Vec::new()).is_ok());
     }
@@ -149,7 +187,8 @@ mod tests {
         ] {
             assert!(read(text).is_err(), "{text}");
         }
-        let error = read("data:/b").unwrap_err();
-        assert!(error.message.contains("./data"), "{error}");
+        let error = read("my/data:/b").unwrap_err();
+        assert!(error.message.contains("includes invalid characters for a local volume name"), "{error}");
+        assert!(read("d:/b").unwrap_err().message.contains("too short"));
     }
 }

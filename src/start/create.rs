@@ -5,11 +5,12 @@ use anyhow::Result;
 use images::Store;
 use netsetup::Host;
 
-use super::{Making, Order, Say, image_facts, places, undo_failed};
+use super::{Making, Order, Say, choose_volumes, image_facts, places, undo_failed};
 use crate::events::{self, Event};
 use crate::facts;
 use crate::plan;
 use crate::reservation::{self, Reservation};
+use crate::volume::choose::Chosen;
 
 /// Makes the container. After an error nothing of it is left.
 pub fn create(order: &Order, say: Say<'_>) -> Result<()> {
@@ -21,16 +22,18 @@ pub fn create(order: &Order, say: Say<'_>) -> Result<()> {
     let image = image_facts(&store, &order.request)?;
     let facts = facts::read_for(facts::Purpose::Create, &order.engine, &order.request, &mut host)?;
     let image_id = (!image.id.is_empty()).then(|| image.id.clone());
+    let (chosen, volumes_guard) = choose_volumes(roots, &order.request, &image)?;
     let (journal, name) =
-        reservation::begin(roots, &order.id, order.request.name.as_deref(), image_id, order.request.remove)?;
-    drop(guard);
+        reservation::begin(roots, &order.id, order.request.name.as_deref(), image_id, &chosen, order.request.remove)?;
+    drop((guard, volumes_guard));
     let mut making = Making { order, host: &mut host, journal: &journal, image: &image, facts: &facts, say };
-    make(&mut making, name).map_err(|error| undo_failed(order, &journal, error))
+    make(&mut making, name, chosen).map_err(|error| undo_failed(order, &journal, error))
 }
 
-fn make(making: &mut Making<'_>, name: String) -> Result<()> {
+fn make(making: &mut Making<'_>, name: String, chosen: Chosen) -> Result<()> {
     let (roots, id) = (&making.order.engine.roots, &making.order.id);
-    let reservation = Reservation { id: id.clone(), folder: roots.container(id), name, address: None, ports: vec![] };
+    let reservation =
+        Reservation { id: id.clone(), folder: roots.container(id), name, address: None, ports: vec![], chosen };
     let plan =
         plan::plan(&making.order.request, making.image, making.facts, &reservation, &places(&making.order.engine))?;
     making.make_folders(&plan)?;

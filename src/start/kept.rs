@@ -22,6 +22,7 @@ use crate::recover::{self, Claim, Scope};
 use crate::request::{ImageSource, RunRequest};
 use crate::state::{State, Status};
 use crate::view;
+use crate::volume::choose::Chosen;
 
 /// How long a container that is just ending may take to let go of its journal.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -62,7 +63,7 @@ pub fn run(
         forget_volatile(order)?;
     }
     let mut making = Making { order, host: &mut host, journal, image: &image, facts: &facts, say };
-    making.make(state.name.clone(), Some(state), stdin)
+    making.make(state.name.clone(), Some(state), Chosen::of(state), stdin)
 }
 
 /// The journal's lock and the state, once nobody else has the container.

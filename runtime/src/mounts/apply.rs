@@ -244,11 +244,23 @@ fn mount_bind(bind: &Bind, root: &Root) -> Result<(), StartError> {
     if bind.recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
-    let tree = rustix::mount::open_tree(rustix::fs::CWD, &bind.source, flags).map_err(|error| match error {
-        Errno::NOENT => {
+    let opened = match &bind.subpath {
+        None => rustix::mount::open_tree(rustix::fs::CWD, &bind.source, flags),
+        Some(subpath) => open_folder(&bind.source)
+            .and_then(|folder| Root::new(folder).open(subpath, OFlags::PATH))
+            .and_then(|place| rustix::mount::open_tree(&place, c"", flags | OpenTreeFlags::AT_EMPTY_PATH)),
+    };
+    let tree = opened.map_err(|error| match (error, &bind.subpath) {
+        (Errno::NOENT, None) => {
             StartError::new(format!("cannot {}: bind source path does not exist: {}", title(), bind.source.display()))
         }
-        error => StartError::new(format!("cannot {}: {}", title(), crate::error::text(&error.into()))),
+        (error, Some(subpath)) => StartError::new(format!(
+            "cannot access path {} of the volume {}: {}",
+            subpath.display(),
+            bind.source.display(),
+            crate::error::text(&error.into())
+        )),
+        (error, None) => StartError::new(format!("cannot {}: {}", title(), crate::error::text(&error.into()))),
     })?;
     let kind = beneath::file_type(tree.as_fd()).doing(title)?;
     let target = if kind == FileType::Directory { root.folder(&bind.target) } else { root.file(&bind.target) };

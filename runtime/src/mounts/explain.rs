@@ -138,7 +138,8 @@ fn explain_file_system(mount: &FileSystem) -> Vec<Command> {
 }
 
 fn explain_bind(bind: &Bind) -> Vec<Command> {
-    let (source, target) = (word(&bind.source), inside(&bind.target));
+    let source = bind.subpath.as_ref().map_or_else(|| bind.source.clone(), |path| bind.source.join(path));
+    let (source, target) = (word(source), inside(&bind.target));
     let how = if bind.recursive { "--rbind" } else { "--bind" };
     let mut steps = vec![
         // A folder on a folder, anything else on a file.

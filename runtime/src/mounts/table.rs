@@ -180,11 +180,14 @@ impl Draft {
                 target.display()
             )));
         };
-        if let Some(word) = options.data.first() {
+        let (subpath, unknown): (Vec<_>, Vec<_>) =
+            options.data.iter().partition(|word| word.starts_with("subpath="));
+        if let Some(word) = unknown.first() {
             return Err(Error::refused(format!("unknown option {word} of the bind mount on {}", target.display())));
         }
         let bind = Bind {
             source,
+            subpath: subpath.first().and_then(|word| word.strip_prefix("subpath=")).map(PathBuf::from),
             target: target.clone(),
             recursive: options.bind.unwrap_or(false),
             attributes: options.attributes,

@@ -1,7 +1,8 @@
-//! Fills new anonymous volumes with what the image has at their place, as docker does.
+//! Fills empty volumes with what the image has at their place, as docker does.
 //!
 //! A child process mounts the image's layers in a mount namespace of its own and copies; nothing but the copy outlives
-//! it, however it ends. The image is hostile: no path of it is followed but inside it.
+//! it, however it ends. The copy takes the place of the empty folder in one step, so a killed start leaves no half of
+//! it. The image is hostile: no path of it is followed but inside it.
 
 mod tree;
 
@@ -22,26 +23,31 @@ use rustix::process::Signal;
 
 use crate::error;
 use crate::plan::volumes::Volume;
+use super::Store;
 use crate::sys::{self, Fork};
 
 /// The longest message taken from the child.
 const MESSAGE_MAX: u64 = 65_536;
 
-/// Copies what the image has at each volume's target into the volume's folder, which exists, is empty and takes over
+/// Copies what the image has at each volume's target into the volume's folder, if that is empty; it then takes over
 /// owner, mode and times of the image's folder. Where the image has nothing, the volume stays as it is; a file there is
 /// an error. `layers` are folders, lowest first; without one (`--rootfs`) there is nothing to copy. `merged` is an
-/// existing folder, mounted on only in the child's mount namespace. All paths on the host are absolute.
+/// existing folder, mounted on only in the child's mount namespace. `in_use` tells of a volume that others have
+/// mounted. All paths on the host are absolute.
 ///
 /// Doesn't return before all is copied. Only for a single-threaded process (see [`sys::fork`]).
-pub fn fill(volumes: &[Volume], layers: &[PathBuf], merged: &Path) -> Result<()> {
-    let volumes: Vec<_> = volumes.iter().filter(|volume| volume.copy).collect();
+///
+/// # Errors
+/// A file of the image where the volume is to be, no room, a child that was killed.
+pub fn fill(volumes: &[Volume], layers: &[PathBuf], merged: &Path, in_use: &dyn Fn(&Volume) -> bool) -> Result<()> {
+    let volumes: Vec<_> = volumes.iter().filter(|volume| volume.copy && is_empty(&volume.source)).collect();
     if volumes.is_empty() || layers.is_empty() {
         return Ok(());
     }
     in_child(|| {
         let image = mount_image(layers, merged).context("cannot mount the image's layers to fill its volumes")?;
         volumes.iter().try_for_each(|volume| {
-            fill_one(volume, &image).with_context(|| format!("cannot fill the volume at {:?}", volume.target))
+            fill_one(volume, &image, in_use(volume)).with_context(|| format!("cannot fill the volume at {:?}", volume.target))
         })
     })
 }
@@ -121,18 +127,42 @@ fn mount_image(layers: &[PathBuf], merged: &Path) -> Result<OwnedFd> {
 /// No FIFO or device can be opened by it, and nothing is followed at the end of a path.
 const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-fn fill_one(volume: &Volume, image: &OwnedFd) -> Result<()> {
+/// What isn't there or can't be read isn't filled: the mount will say why.
+fn is_empty(folder: &Path) -> bool {
+    std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+fn fill_one(volume: &Volume, image: &OwnedFd, in_use: bool) -> Result<()> {
     let from = match resolve(image, &volume.target) {
         Ok(from) => from,
         Err(Errno::NOENT) => return Ok(()),
         Err(Errno::NOTDIR) => bail!("the image has no folder but a file there; choose another place with -v"),
         Err(errno) => return Err(io::Error::from(errno)).context("cannot open the image's folder"),
     };
-    let to = rustix::fs::openat(CWD, &volume.source, FOLDER, Mode::empty())
+    let context = || format!("cannot copy the image's files to {}", volume.source.display());
+    let bare = rustix::fs::Dir::read_from(&from).is_ok_and(|list| {
+        !list.flatten().any(|entry| !matches!(entry.file_name().to_bytes(), b"." | b".."))
+    });
+    let store = volume.source.parent().and_then(Path::parent);
+    // A folder that others have mounted can't be exchanged; and without content there is no half to be left.
+    let (Some(store), false) = (store, in_use || bare) else {
+        return tree::copy(from.as_fd(), open_host(&volume.source)?.as_fd()).with_context(context);
+    };
+    let workspace = Store { dir: store.to_path_buf() }.workspace().with_context(context)?;
+    let copy = workspace.path.join("_data");
+    std::fs::create_dir(&copy).with_context(context)?;
+    tree::copy(from.as_fd(), open_host(&copy)?.as_fd()).with_context(context)?;
+    match rustix::fs::renameat(CWD, &copy, CWD, &volume.source) {
+        // Another start was faster, or somebody has put something there meanwhile.
+        Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(()),
+        result => result.map_err(io::Error::from).with_context(context),
+    }
+}
+
+fn open_host(folder: &Path) -> Result<OwnedFd> {
+    rustix::fs::openat(CWD, folder, FOLDER, Mode::empty())
         .map_err(io::Error::from)
-        .with_context(|| format!("cannot open {}", volume.source.display()))?;
-    let copied = tree::copy(from.as_fd(), to.as_fd());
-    copied.with_context(|| format!("cannot copy the image's files to {}", volume.source.display()))
+        .with_context(|| format!("cannot open {}", folder.display()))
 }
 
 /// Opens a folder of the image; links in its path are followed as in the container, never out of the image.

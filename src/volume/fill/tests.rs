@@ -21,7 +21,7 @@ impl Bench {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let top = std::env::temp_dir().join(format!("minidock-volume:,copy-{}-{number}", std::process::id()));
-        for folder in ["volume", "merged", "layers"] {
+        for folder in ["volumes/data/_data", "merged", "layers"] {
             fs::create_dir_all(top.join(folder)).unwrap();
         }
         Bench(top)
@@ -50,12 +50,12 @@ impl Bench {
     }
 
     fn fill(&self, target: &str) -> Result<(), String> {
-        let volume = Volume { source: self.0.join("volume"), target: target.into(), read_only: false, copy: true };
-        fill(&[volume], &self.layers(), &self.0.join("merged")).map_err(|error| error::text(&error))
+        let volume = Volume { source: self.0.join("volumes/data/_data"), target: target.into(), copy: true, ..Volume::default() };
+        fill(&[volume], &self.layers(), &self.0.join("merged"), &|_| false).map_err(|error| error::text(&error))
     }
 
     fn volume(&self, path: &str) -> PathBuf {
-        self.0.join("volume").join(path)
+        self.0.join("volumes/data/_data").join(path)
     }
 
     /// Names in the volume, sorted.
@@ -251,9 +251,9 @@ fn only_a_folder_can_fill_a_volume() {
 
 #[test]
 fn volumes_that_are_not_to_be_filled_start_no_process() {
-    let volume = Volume { source: "/missing".into(), target: "/data".into(), read_only: false, copy: false };
-    fill(std::slice::from_ref(&volume), &["/missing".into()], Path::new("/missing")).unwrap();
-    fill(&[Volume { copy: true, ..volume }], &[], Path::new("/missing")).unwrap();
+    let volume = Volume { source: "/missing".into(), target: "/data".into(), ..Volume::default() };
+    fill(std::slice::from_ref(&volume), &["/missing".into()], Path::new("/missing"), &|_| false).unwrap();
+    fill(&[Volume { copy: true, ..volume }], &[], Path::new("/missing"), &|_| false).unwrap();
 }
 
 #[test]
@@ -305,7 +305,8 @@ fn a_full_file_system_is_told_with_path_and_way_out() {
     let bench = Bench::new();
     bench.file(0, "data/folder/big", &"x".repeat(2 << 20));
     in_shared_mounts(|| {
-        mount(Some("tmpfs"), &bench.volume(""), Some("tmpfs"), MsFlags::empty(), Some("size=1m")).unwrap();
+        mount(Some("tmpfs"), &bench.0.join("volumes"), Some("tmpfs"), MsFlags::empty(), Some("size=1m")).unwrap();
+        fs::create_dir_all(bench.volume("")).unwrap();
         let error = bench.fill("/data").unwrap_err();
         let expected = format!(
             "cannot fill the volume at \"/data\": cannot copy the image's files to {}: \"/folder/big\": No space left on \
@@ -319,8 +320,8 @@ fn a_full_file_system_is_told_with_path_and_way_out() {
 #[test]
 fn a_missing_layer_is_told() {
     let bench = Bench::new();
-    let volume = Volume { source: bench.volume(""), target: "/data".into(), read_only: false, copy: true };
-    let error = fill(&[volume], &[bench.0.join("missing")], &bench.0.join("merged")).unwrap_err();
+    let volume = Volume { source: bench.volume(""), target: "/data".into(), copy: true, ..Volume::default() };
+    let error = fill(&[volume], &[bench.0.join("missing")], &bench.0.join("merged"), &|_| false).unwrap_err();
     let error = error::text(&error);
     assert!(error.starts_with("cannot mount the image's layers to fill its volumes: "), "{error}");
     assert!(error.contains("No such file"), "{error}");
