@@ -25,6 +25,7 @@ mod network;
 mod op;
 mod plan;
 mod process;
+mod progress;
 mod recover;
 mod request;
 mod reservation;

@@ -69,10 +69,7 @@ impl Residue {
     /// Whether it belongs to one run of the container (gone when its program ends) or to the container itself (gone
     /// with `rm`).
     pub fn ends_with_run(&self) -> bool {
-        !matches!(
-            self,
-            Residue::Folder { .. } | Residue::Name { .. } | Residue::Volume { .. } | Residue::VolumesStay
-        )
+        !matches!(self, Residue::Folder { .. } | Residue::Name { .. } | Residue::Volume { .. } | Residue::VolumesStay)
     }
 }
 

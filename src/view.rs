@@ -121,7 +121,7 @@ fn network(state: &State, request: &RunRequest) -> NetworkView {
 }
 
 fn mounts(state: &State, request: &RunRequest) -> Vec<MountView> {
-    let binds = request.mounts.iter().filter_map(|mount| match mount {
+    let binds = request.mounts.iter().chain(&state.inherited).filter_map(|mount| match mount {
         Mount::Bind { source, target, read_only, propagation, .. } => Some(MountView {
             kind: "bind".to_string(),
             source: source.clone(),
@@ -135,9 +135,19 @@ fn mounts(state: &State, request: &RunRequest) -> Vec<MountView> {
     });
     let volumes = state.volumes.iter().map(|volume| MountView {
         kind: "volume".to_string(),
-        name: volume.source.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        name: match &volume.name[..] {
+            // An older version's, in the container's folder.
+            "" => volume.source.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+            name => name.to_string(),
+        },
         source: volume.source.clone(),
         destination: volume.target.clone(),
+        mode: match (volume.read_only, volume.anonymous || volume.name.is_empty()) {
+            (true, _) => "ro".to_string(),
+            // docker says so of every named volume, whatever the host knows of labels.
+            (false, false) => "z".to_string(),
+            (false, true) => String::new(),
+        },
         read_only: volume.read_only,
         ..MountView::default()
     });

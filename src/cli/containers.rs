@@ -248,7 +248,7 @@ pub struct RmArgs {
     /// Kill a running one first
     #[arg(short, long)]
     pub force: bool,
-    /// Remove the anonymous volumes too (minidock always does: they live in the container's folder)
+    /// Remove its anonymous volumes too
     #[arg(short, long)]
     pub volumes: bool,
     /// Names or ids

@@ -12,6 +12,7 @@ mod router;
 mod run;
 mod stop;
 mod table;
+mod volumes;
 
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ pub use router::{Floating, RouterCreateArgs, RouterFloatingArgs, RouterInspectAr
 pub use run::RunArgs;
 pub use stop::Stop;
 pub(crate) use stop::bounded;
+pub use volumes::{VolumeCreateArgs, VolumeInspectArgs, VolumeLsArgs, VolumePruneArgs, VolumeRmArgs};
 
 /// What the user wants done, with its flags as typed (only their form has been checked).
 #[derive(Debug)]
@@ -90,6 +92,16 @@ pub enum Command {
     Tag(TagArgs),
     /// `rmi`, `image rm`
     Rmi(RmiArgs),
+    /// `volume create`
+    VolumeCreate(VolumeCreateArgs),
+    /// `volume ls`
+    VolumeLs(VolumeLsArgs),
+    /// `volume inspect`
+    VolumeInspect(VolumeInspectArgs),
+    /// `volume rm`
+    VolumeRm(VolumeRmArgs),
+    /// `volume prune`
+    VolumePrune(VolumePruneArgs),
 }
 
 /// The options that belong to the engine, not to a command; accepted before and after the command's name.

@@ -11,6 +11,7 @@ use super::containers::{
 };
 use super::images::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
 use super::router::{RouterCreateArgs, RouterFloatingArgs, RouterInspectArgs, RouterLsArgs, RouterRmArgs};
+use super::volumes::{VolumeCreateArgs, VolumeInspectArgs, VolumeLsArgs, VolumePruneArgs, VolumeRmArgs};
 use super::{Command, RunArgs, Stop};
 
 /// One command in all its forms.
@@ -150,6 +151,21 @@ pub(super) const COMMANDS: &[Entry] = &[
         "[OPTIONS] add ROUTER ADDRESS CONTAINER | rm ROUTER ADDRESS | ls [ROUTER]", AT_LEAST_1, RouterFloatingArgs,
         Command::RouterFloating,
         "minidock router floating add routerns 16.158.1.103 web"),
+    entry!(&["volume create"], "Make a volume",
+        "[OPTIONS] [VOLUME]", "requires at most 1 argument", VolumeCreateArgs, Command::VolumeCreate,
+        "minidock volume create --label owner=lab data"),
+    entry!(&["volume ls", "volume list"], "List volumes",
+        "[OPTIONS]", "accepts no arguments", VolumeLsArgs, Command::VolumeLs,
+        "minidock volume ls --filter dangling=true"),
+    entry!(&["volume inspect"], "Print everything known of volumes",
+        "[OPTIONS] VOLUME [VOLUME...]", AT_LEAST_1, VolumeInspectArgs, Command::VolumeInspect,
+        "minidock volume inspect --format '{{.Mountpoint}}' data"),
+    entry!(&["volume rm", "volume remove"], "Remove volumes that no container uses",
+        "[OPTIONS] VOLUME [VOLUME...]", AT_LEAST_1, VolumeRmArgs, Command::VolumeRm,
+        "minidock volume rm data"),
+    entry!(&["volume prune"], "Remove all volumes that no container uses",
+        "[OPTIONS]", "accepts no arguments", VolumePruneArgs, Command::VolumePrune,
+        "minidock volume prune -a -f"),
     entry!(&["version"], "Print minidock's version",
         "[OPTIONS]", "accepts no arguments", VersionArgs, Command::Version,
         "minidock version --format '{{.Client.Version}}'"),
@@ -206,7 +222,6 @@ const MISSING: &[(&str, &str)] = &[
     ("top", "use 'minidock exec NAME ps'"),
     ("unpause", "stop it with 'minidock stop'"),
     ("update", "give the limits with 'minidock run'"),
-    ("volume", "mount a folder with run's -v"),
 ];
 
 /// Words that group commands (`container ls`).
@@ -215,6 +230,7 @@ const GROUPS: &[(&str, &str)] = &[
     ("image", "Manage images"),
     ("network", "Manage networks"),
     ("router", "Manage routers"),
+    ("volume", "Manage volumes"),
 ];
 
 /// Finds the command that `words` begin with; gives it and the words after it.

@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod exec;
+pub mod filter;
 pub mod images;
 pub mod inspect;
 pub mod logs;
@@ -10,6 +11,7 @@ pub mod router;
 pub mod run;
 pub mod start;
 pub mod stop;
+pub mod volume;
 
 use anyhow::{Result, anyhow, bail};
 
@@ -84,6 +86,11 @@ pub fn dispatch(global: Global, command: Command) -> Result<u8> {
         Command::Images(args) => images::images(roots, &args),
         Command::Tag(args) => images::tag(roots, &args),
         Command::Rmi(args) => images::rmi(roots, &args),
+        Command::VolumeCreate(args) => volume::create(roots, &args),
+        Command::VolumeLs(args) => volume::ls(roots, &args),
+        Command::VolumeInspect(args) => volume::inspect(roots, &args),
+        Command::VolumeRm(args) => volume::rm(roots, &args),
+        Command::VolumePrune(args) => volume::prune(roots, &args),
     }
 }
 
@@ -125,6 +132,7 @@ fn recover_left_overs(engine: &Engine) {
     if let Err(problem) = crate::router::recover(&engine.roots) {
         eprintln!("minidock: warning: {}", error::text(&problem));
     }
+    crate::volume::Store::of(&engine.roots).sweep();
     let network = crate::facts::default_network(engine, host_netns::is_machines_own());
     if let Err(problem) = network::recover(&engine.roots, &network) {
         eprintln!("minidock: warning: {}", error::text(&problem));

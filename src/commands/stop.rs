@@ -91,7 +91,8 @@ pub fn rm(roots: &Roots, args: &RmArgs) -> Result<u8> {
                 Claim::Running(state) => end(roots, &state, libc::SIGKILL, Some(PATIENCE))?,
             }
         };
-        let problems = journal.map(|journal| recover::undo(roots, &journal, Scope::Container)).unwrap_or_default();
+        let scope = if args.volumes { Scope::Container } else { Scope::ContainerWithoutVolumes };
+        let problems = journal.map(|journal| recover::undo(roots, &journal, scope)).unwrap_or_default();
         recover::first_error(problems).with_context(|| format!("cannot remove container {name:?}"))?;
         println!("{name}");
         Ok(())

@@ -314,6 +314,10 @@ fn binds(request: &RunRequest) -> Vec<String> {
             let mode = if *read_only { ":ro" } else { "" };
             binds.push(format!("{}:{}{mode}", source.display(), target.display()));
         }
+        if let Mount::Volume { name: Some(name), target, read_only, .. } = mount {
+            let mode = if *read_only { ":ro" } else { "" };
+            binds.push(format!("{name}:{}{mode}", target.display()));
+        }
     }
     binds
 }

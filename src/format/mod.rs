@@ -15,6 +15,7 @@ mod table;
 pub mod template;
 pub mod version;
 pub mod view;
+pub mod volumes;
 
 pub use document::Document;
 pub use template::FormatError;

@@ -148,7 +148,9 @@ impl Fields {
             }
             "volume" => {
                 if let Some(driver) = self.driver.filter(|driver| driver != crate::volume::DRIVER) {
-                    return Err(format!("volume driver {driver:?} is not there; minidock has local, which is the default"));
+                    return Err(format!(
+                        "volume driver {driver:?} is not there; minidock has local, which is the default"
+                    ));
                 }
                 mounts::check_driver_options(&self.driver_options)?;
                 let name = String::from_utf8_lossy(&self.source).into_owned();
@@ -176,9 +178,8 @@ impl Fields {
 /// A place inside a volume: relative, and not out of it.
 fn subpath(bytes: &[u8]) -> Result<String, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "volume-subpath is not UTF-8 text".to_owned())?;
-    let inside = |part: std::path::Component| {
-        matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir)
-    };
+    let inside =
+        |part: std::path::Component| matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir);
     if text.is_empty() || text.contains('\0') || !Path::new(text).components().all(inside) {
         return Err(format!("invalid value for volume-subpath: {text:?}; write a relative path without .."));
     }

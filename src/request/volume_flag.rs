@@ -163,7 +163,10 @@ mod tests {
         };
         assert_eq!(read("/anon/").unwrap(), volume(None, "/anon", false, true, Propagation::Rprivate));
         assert_eq!(read("data:/b").unwrap(), volume(Some("data"), "/b", false, true, Propagation::Rprivate));
-        assert_eq!(read("da.ta:/b:ro,nocopy,z,rslave").unwrap(), volume(Some("da.ta"), "/b", true, false, Propagation::Rslave));
+        assert_eq!(
+            read("da.ta:/b:ro,nocopy,z,rslave").unwrap(),
+            volume(Some("da.ta"), "/b", true, false, Propagation::Rslave)
+        );
         let bytes = OsString::from_vec(b"/a\xff:/b\xfe".to_vec());
         assert!(parse(&bytes, Path::new("/"), &mut Vec::new()).is_ok());
     }

@@ -1,8 +1,8 @@
 //! Fills empty volumes with what the image has at their place, as docker does.
 //!
 //! A child process mounts the image's layers in a mount namespace of its own and copies; nothing but the copy outlives
-//! it, however it ends. The copy takes the place of the empty folder in one step, so a killed start leaves no half of
-//! it. The image is hostile: no path of it is followed but inside it.
+//! it, however it ends. A mark beside the volume says that a copy is under way; where its maker was killed, the next start
+//! begins anew. The image is hostile: no path of it is followed but inside it.
 
 mod tree;
 
@@ -16,14 +16,13 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
 
 use crate::error;
 use crate::plan::volumes::Volume;
-use super::Store;
 use crate::sys::{self, Fork};
 
 /// The longest message taken from the child.
@@ -40,14 +39,16 @@ const MESSAGE_MAX: u64 = 65_536;
 /// # Errors
 /// A file of the image where the volume is to be, no room, a child that was killed.
 pub fn fill(volumes: &[Volume], layers: &[PathBuf], merged: &Path, in_use: &dyn Fn(&Volume) -> bool) -> Result<()> {
-    let volumes: Vec<_> = volumes.iter().filter(|volume| volume.copy && is_empty(&volume.source)).collect();
+    let work = |volume: &&Volume| volume.copy && is_empty(&volume.source) || mark(volume).exists();
+    let volumes: Vec<_> = volumes.iter().filter(work).collect();
     if volumes.is_empty() || layers.is_empty() {
         return Ok(());
     }
     in_child(|| {
         let image = mount_image(layers, merged).context("cannot mount the image's layers to fill its volumes")?;
         volumes.iter().try_for_each(|volume| {
-            fill_one(volume, &image, in_use(volume)).with_context(|| format!("cannot fill the volume at {:?}", volume.target))
+            fill_one(volume, &image, in_use(volume))
+                .with_context(|| format!("cannot fill the volume at {:?}", volume.target))
         })
     })
 }
@@ -132,7 +133,25 @@ fn is_empty(folder: &Path) -> bool {
     std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
 }
 
+/// The mark of a copy that is under way.
+fn mark(volume: &Volume) -> PathBuf {
+    volume.source.with_file_name("filling")
+}
+
 fn fill_one(volume: &Volume, image: &OwnedFd, in_use: bool) -> Result<()> {
+    // Of several starts with one new volume, one copies and the others wait for it.
+    let folder = open_host(volume.source.parent().unwrap_or(Path::new("/")))?;
+    rustix::fs::flock(&folder, FlockOperation::LockExclusive).context("cannot lock the volume")?;
+    let mark = mark(volume);
+    if mark.exists() {
+        if !in_use {
+            clear(&volume.source).context("cannot clear what a killed start has copied")?;
+        }
+        std::fs::remove_file(&mark).context("cannot remove the mark of a killed start")?;
+    }
+    if !volume.copy || !is_empty(&volume.source) {
+        return Ok(());
+    }
     let from = match resolve(image, &volume.target) {
         Ok(from) => from,
         Err(Errno::NOENT) => return Ok(()),
@@ -140,23 +159,16 @@ fn fill_one(volume: &Volume, image: &OwnedFd, in_use: bool) -> Result<()> {
         Err(errno) => return Err(io::Error::from(errno)).context("cannot open the image's folder"),
     };
     let context = || format!("cannot copy the image's files to {}", volume.source.display());
-    let bare = rustix::fs::Dir::read_from(&from).is_ok_and(|list| {
-        !list.flatten().any(|entry| !matches!(entry.file_name().to_bytes(), b"." | b".."))
-    });
-    let store = volume.source.parent().and_then(Path::parent);
-    // A folder that others have mounted can't be exchanged; and without content there is no half to be left.
-    let (Some(store), false) = (store, in_use || bare) else {
-        return tree::copy(from.as_fd(), open_host(&volume.source)?.as_fd()).with_context(context);
-    };
-    let workspace = Store { dir: store.to_path_buf() }.workspace().with_context(context)?;
-    let copy = workspace.path.join("_data");
-    std::fs::create_dir(&copy).with_context(context)?;
-    tree::copy(from.as_fd(), open_host(&copy)?.as_fd()).with_context(context)?;
-    match rustix::fs::renameat(CWD, &copy, CWD, &volume.source) {
-        // Another start was faster, or somebody has put something there meanwhile.
-        Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(()),
-        result => result.map_err(io::Error::from).with_context(context),
+    // What another container may write meanwhile must not be cleared: then without the mark.
+    if !in_use {
+        File::create(&mark).with_context(context)?;
     }
+    tree::copy(from.as_fd(), open_host(&volume.source)?.as_fd()).with_context(context)?;
+    if in_use { Ok(()) } else { std::fs::remove_file(&mark).with_context(context) }
+}
+
+fn clear(folder: &Path) -> io::Result<()> {
+    std::fs::read_dir(folder)?.try_for_each(|entry| images::remove_tree(&entry?.path()))
 }
 
 fn open_host(folder: &Path) -> Result<OwnedFd> {

@@ -203,8 +203,7 @@ impl Store {
         let mut text = Vec::new();
         io::Read::read_to_end(&mut io::Read::take(file, MAX_RECORD_BYTES), &mut text)
             .with_context(|| format!("cannot read {}", path.display()))?;
-        let record: Record =
-            serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))?;
+        let record: Record = serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))?;
         if record.version > FORMAT {
             bail!("{} was written by a newer minidock (format {}); use that one", path.display(), record.version);
         }

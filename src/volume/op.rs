@@ -33,7 +33,12 @@ impl Op {
         let why = if labels.contains_key(ANONYMOUS) { "an anonymous volume" } else { "a new volume" };
         let (folder, data) = (store.join(name), store.join(name).join("_data"));
         vec![(
-            format!("mkdir -p -m 700 {} && mkdir -p -m 701 {} && mkdir -m 755 {}", quote(store), quote(&folder), quote(&data)),
+            format!(
+                "mkdir -p -m 700 {} && mkdir -p -m 701 {} && mkdir -m 755 {}",
+                quote(store),
+                quote(&folder),
+                quote(&data)
+            ),
             why.to_string(),
         )]
     }

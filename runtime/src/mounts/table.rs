@@ -180,8 +180,7 @@ impl Draft {
                 target.display()
             )));
         };
-        let (subpath, unknown): (Vec<_>, Vec<_>) =
-            options.data.iter().partition(|word| word.starts_with("subpath="));
+        let (subpath, unknown): (Vec<_>, Vec<_>) = options.data.iter().partition(|word| word.starts_with("subpath="));
         if let Some(word) = unknown.first() {
             return Err(Error::refused(format!("unknown option {word} of the bind mount on {}", target.display())));
         }

@@ -50,7 +50,12 @@ impl Bench {
     }
 
     fn fill(&self, target: &str) -> Result<(), String> {
-        let volume = Volume { source: self.0.join("volumes/data/_data"), target: target.into(), copy: true, ..Volume::default() };
+        let volume = Volume {
+            source: self.0.join("volumes/data/_data"),
+            target: target.into(),
+            copy: true,
+            ..Volume::default()
+        };
         fill(&[volume], &self.layers(), &self.0.join("merged"), &|_| false).map_err(|error| error::text(&error))
     }
 
@@ -372,4 +377,19 @@ fn the_copy_dies_with_its_parent() {
     let ended = poll(&mut [PollFd::new(&copier, PollFlags::IN)], Some(&limit));
     let _ = rustix::process::pidfd_send_signal(&copier, Signal::KILL);
     assert_eq!(ended, Ok(1), "it still runs");
+}
+
+#[test]
+fn a_killed_copy_is_begun_anew_and_a_filled_volume_is_left_alone() {
+    let bench = Bench::new();
+    bench.file(0, "data/file", "image");
+    let mark = bench.0.join("volumes/data/filling");
+    fs::write(bench.volume("half"), "hal").unwrap();
+    fs::write(&mark, "").unwrap();
+    bench.fill("/data").unwrap();
+    assert_eq!((bench.names(""), mark.exists()), (vec!["file".to_string()], false));
+    fs::write(bench.volume("own"), "").unwrap();
+    fs::remove_file(bench.volume("file")).unwrap();
+    bench.fill("/data").unwrap();
+    assert_eq!(bench.names(""), ["own"]);
 }
