@@ -120,14 +120,7 @@ fn start_new(order: &Order, stdin: Option<OwnedFd>, say: Say<'_>) -> Result<Cont
     let image = image_facts(&store, &order.request)?;
     let facts = facts::read(&order.engine, &order.request, &mut host)?;
     let image_id = (!image.id.is_empty()).then(|| image.id.clone());
-<<<<<<< HEAD
     let (chosen, volumes_guard) = choose_volumes(roots, &order.request, &image)?;
-=======
-    // As with the image: none of its volumes is removed before the journal names them.
-    let volumes_guard =
-        wants_volumes(&order.request, &image).then(|| volume::Store::of(roots).lock_shared()).transpose()?;
-    let chosen = volume::choose::choose(roots, &order.request, &image)?;
->>>>>>> 606357d (wip)
     let (journal, name) =
         reservation::begin(roots, &order.id, order.request.name.as_deref(), image_id, &chosen, order.request.remove)?;
     drop((guard, volumes_guard));
@@ -157,11 +150,7 @@ fn undo_failed(order: &Order, journal: &Journal, error: anyhow::Error) -> anyhow
 
 /// A new container's volumes. The guard is held until the journal names them, so that none is removed in between. Most
 /// containers have none, and pay nothing for them.
-fn choose_volumes(
-    roots: &Roots,
-    request: &RunRequest,
-    image: &ImageFacts,
-) -> Result<(Chosen, Option<volume::Guard>)> {
+fn choose_volumes(roots: &Roots, request: &RunRequest, image: &ImageFacts) -> Result<(Chosen, Option<volume::Guard>)> {
     let wishes = request.mounts.iter().any(|mount| matches!(mount, Mount::Volume { .. }));
     if !wishes && request.volumes_from.is_empty() && image.volumes.is_empty() {
         return Ok((Chosen::default(), None));

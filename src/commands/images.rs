@@ -1,15 +1,17 @@
 //! `load`, `import`, `images`, `tag`, `rmi`: the commands about images.
 
 use std::path::Path;
+use std::sync::Mutex;
 
 use anyhow::{Context, Result};
-use images::{ImageId, ImportOptions, Input, LoadOptions, Loaded, Reference, Removed, Store};
+use images::{Callback, ImageId, ImportOptions, Input, LoadOptions, Loaded, Phase, Reference, Removed, Store};
 
 use super::each;
 use crate::cli::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
 use crate::containers;
 use crate::format::{self, images::ImageLine};
 use crate::journal;
+use crate::progress::Progress;
 use crate::recover;
 use crate::roots::Roots;
 use crate::state::State;
@@ -22,7 +24,8 @@ pub fn load(roots: &Roots, args: &LoadArgs) -> Result<u8> {
         None => Input::Stdin,
     };
     let store = Store::open(&roots.root)?;
-    for loaded in store.load(input, &LoadOptions::default())? {
+    let loaded = store.load(input, &LoadOptions { progress: progress(args.quiet), ..LoadOptions::default() })?;
+    for loaded in loaded {
         if !args.quiet {
             for (name, old) in &loaded.moved {
                 println!("The image {name} already exists, renaming the old one with ID {old} to empty string");
@@ -38,6 +41,21 @@ pub fn load(roots: &Roots, args: &LoadArgs) -> Result<u8> {
     Ok(0)
 }
 
+/// Draws how far a load is, on a terminal.
+fn progress(quiet: bool) -> Option<Callback> {
+    let line = Mutex::new(if quiet { Progress::none() } else { Progress::new("Loading") });
+    Some(Box::new(move |phase, done, total| {
+        // Only a panic could poison it.
+        let Ok(mut line) = line.lock() else { return };
+        line.rename(match phase {
+            Phase::Reading => "Reading",
+            Phase::Unpacking => "Unpacking",
+            Phase::Committing => "Writing to the disk",
+        });
+        line.at(done, total);
+    }))
+}
+
 fn input_of(path: &Path) -> Input {
     if path == Path::new("-") {
         Input::Stdin
@@ -51,8 +69,8 @@ fn input_of(path: &Path) -> Input {
 /// Makes an image of a root file system.
 pub fn import(roots: &Roots, args: &ImportArgs) -> Result<u8> {
     let name = args.name.as_deref().map(Reference::parse).transpose()?;
-    let options =
-        ImportOptions { load: LoadOptions::default(), changes: args.change.clone(), message: args.message.clone() };
+    let load = LoadOptions { progress: progress(false), ..LoadOptions::default() };
+    let options = ImportOptions { load, changes: args.change.clone(), message: args.message.clone() };
     let loaded = Store::open(&roots.root)?.import(input_of(&args.source), name.as_ref(), &options)?;
     println!("{}", loaded.id);
     Ok(0)

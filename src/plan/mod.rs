@@ -323,5 +323,5 @@ fn etc_files(
     let sources = facts.missing_sources.iter().map(|path| files::Op::Source { path: path.clone() });
     let shm = (request.namespaces.ipc == Ipc::Shareable)
         .then(|| files::Op::SharedMemory { path: folder.shared_memory(), bytes: request.shm_bytes });
-    Ok(sources.chain(shm).chain(ops).map(Op::Files).chain(volumes::ops(volumes)).collect())
+    Ok(sources.chain(shm).chain(ops).map(Op::Files).collect())
 }
