@@ -213,6 +213,7 @@ fn check_name(name: &str) -> Result<()> {
 
 fn new_journal(folder: &Path, owner: &str, first: &[Residue]) -> Result<Journal> {
     let header = Header {
+        volumes: vec![],
         minidock_journal: FORMAT,
         owner: owner.to_owned(),
         boot_id: journal::boot_id(),
