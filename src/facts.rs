@@ -110,6 +110,10 @@ pub fn read(engine: &Engine, request: &RunRequest, host: &mut Host) -> Result<Fa
 /// Reads what the request needs.
 pub fn read_for(purpose: Purpose, engine: &Engine, request: &RunRequest, host: &mut Host) -> Result<Facts> {
     let mode = &request.network.mode;
+    if let Some(one) = request.network.attach.iter().find(|one| !one.is_default()) {
+        network::catalog::find(engine, &one.network)?;
+        bail!("a container can't be in network {} yet", one.network);
+    }
     let network = match mode {
         NetworkMode::Bridge => {
             let mut wanted = default_network(engine, host_netns::is_machines_own());

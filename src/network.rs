@@ -1,6 +1,14 @@
 //! What containers of a network share: bridge, firewall table, sysctls. They belong to the network's own journal, under
 //! the network's lock, and stay when a container goes; `minidock network rm` takes them away.
 
+pub mod catalog;
+pub mod create;
+pub mod definition;
+pub mod options;
+pub mod pools;
+pub mod remove;
+pub mod subnet;
+
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -9,15 +17,15 @@ use anyhow::{Context, Result, bail};
 use netsetup::{Facts, Host, Live, Network};
 use rustix::fs::{FlockOperation, flock};
 
+use crate::commands::Engine;
 use crate::explain::Command;
-use crate::facts::DEFAULT_NETWORK;
 use crate::files;
 use crate::host_netns;
 use crate::journal::{self, FORMAT, Header, Journal};
 use crate::op::{self, Op};
-use crate::recover::{self, first_error};
-use crate::residue::{self, Residue};
+use crate::residue::Residue;
 use crate::roots::Roots;
+use definition::Definition;
 
 /// Makes what is missing of a network. `facts` are those that the plan was made from; they're read again under the lock,
 /// because another start may have made it meanwhile.
@@ -34,9 +42,44 @@ pub fn ensure(
         return Ok(());
     }
     let _lock = lock(roots, &network.name)?;
+    make(roots, network, host, say)
+}
+
+/// Makes what is missing of a created network. The MTU is the way out's, unless an option says otherwise.
+pub fn ensure_defined(engine: &Engine, definition: &Definition, host: &mut Host) -> Result<()> {
+    let mut network = catalog::for_the_kernel(engine, definition)?;
+    if network.mtu == 0 {
+        network.mtu = netsetup::egress_mtu(host);
+    }
+    let _lock = lock(&engine.roots, &network.name)?;
+    make(&engine.roots, &network, host, &mut |_| {})
+}
+
+/// The caller holds the network's lock.
+fn make(roots: &Roots, network: &Network, host: &mut Host, say: &mut dyn FnMut(&[Command])) -> Result<()> {
+    // Networks have a table and settings in common: one at a time looks what is missing, and makes it.
+    let _of_all = lock(roots, OF_ALL)?;
     let facts = Facts::read(host, network)?;
     let ops: Vec<Op> = netsetup::plan_network(network, &facts)?.into_iter().map(Op::Net).collect();
-    apply_shared(roots, &network.name, &ops, host, say)
+    let residues: Vec<Residue> = ops.iter().filter_map(|op| op.residue(None)).collect();
+    let (of_all, own): (Vec<_>, Vec<_>) = residues.into_iter().partition(|residue| is_of_all(residue, network));
+    record(roots, OF_ALL, &of_all)?;
+    record(roots, &network.name, &own)?;
+    apply(&ops, host, say)
+}
+
+/// Whether a residue belongs to all networks: it stays until the last one goes.
+fn is_of_all(residue: &Residue, network: &Network) -> bool {
+    let Residue::Net(residue) = residue else { return false };
+    match residue {
+        netsetup::Residue::NftTable { .. } | netsetup::Residue::IptablesChain { .. } => true,
+        // A link's own settings have its name in their path.
+        netsetup::Residue::Sysctl { key, .. } => !key.split('/').any(|part| part == network.bridge),
+        netsetup::Residue::IptablesRule { rule, .. } => !rule
+            .iter()
+            .any(|word| *word == network.bridge || network.subnets().any(|subnet| *word == subnet.to_string())),
+        _ => false,
+    }
 }
 
 /// The index of a link; not from /sys, which shows the namespace that it was mounted in.
@@ -46,9 +89,9 @@ fn link_index(name: &str) -> Option<u32> {
     name_to_index(socket, name).ok()
 }
 
-/// Applies operations whose residues belong to the network `name`, recording those that its journal doesn't have yet.
-/// The caller holds the network's lock.
-fn apply_shared(roots: &Roots, name: &str, ops: &[Op], host: &mut Host, say: &mut dyn FnMut(&[Command])) -> Result<()> {
+/// Writes residues to the journal of the network `name` (or one of those that belong to several), as far as it doesn't
+/// have them yet. The caller holds the lock of that name.
+fn record(roots: &Roots, name: &str, residues: &[Residue]) -> Result<()> {
     let path = journal_path(roots, name);
     let known = match path.exists().then(|| journal::read(&path)).transpose()? {
         Some(contents) if contents.header.as_ref().is_some_and(|header| header.boot_id == journal::boot_id()) => {
@@ -60,30 +103,35 @@ fn apply_shared(roots: &Roots, name: &str, ops: &[Op], host: &mut Host, say: &mu
         }
         None => vec![],
     };
-    let mut new = Vec::new();
-    for residue in ops.iter().filter_map(|op| op.residue(None)) {
-        if !known.contains(&residue) && !new.contains(&residue) {
-            new.push(residue);
+    let mut new: Vec<Residue> = Vec::new();
+    for residue in residues {
+        if !known.contains(residue) && !new.contains(residue) {
+            new.push(residue.clone());
         }
+    }
+    if new.is_empty() && path.exists() {
+        return Ok(());
     }
     files::ensure_folder(path.parent().unwrap_or(&path))?;
     if path.exists() {
         let Some(journal) = Journal::take_over(&path)? else {
             bail!("the journal {} is locked by another process", path.display());
         };
-        journal.record(&new)?;
-    } else {
-        let header = Header {
-            volumes: vec![],
-            minidock_journal: FORMAT,
-            owner: format!("network {name}"),
-            boot_id: journal::boot_id(),
-            auto_remove: false,
-            netns: host_netns::current(),
-            image: None,
-        };
-        Journal::create(&path, &header, &new)?;
+        return journal.record(&new);
     }
+    let header = Header {
+        volumes: vec![],
+        minidock_journal: FORMAT,
+        owner: format!("network {name}"),
+        boot_id: journal::boot_id(),
+        auto_remove: false,
+        netns: host_netns::current(),
+        image: None,
+    };
+    Journal::create(&path, &header, &new).map(|_| ())
+}
+
+fn apply(ops: &[Op], host: &mut Host, say: &mut dyn FnMut(&[Command])) -> Result<()> {
     for op in ops {
         say(&op.explain());
     }
@@ -102,85 +150,14 @@ pub fn ensure_mounts(
     }
     let _lock = lock(roots, SHARED_MOUNTS)?;
     let ops: Vec<Op> = ops.iter().cloned().map(Op::Cgroup).collect();
-    apply_shared(roots, SHARED_MOUNTS, &ops, host, say)
+    record(roots, SHARED_MOUNTS, &ops.iter().filter_map(|op| op.residue(None)).collect::<Vec<_>>())?;
+    apply(&ops, host, say)
 }
 
-/// Not a network's name (a docker name can't begin with a dot): the journal of shared cgroup mounts.
+/// Not a network's name (none begins with a dot): the journal of shared cgroup mounts.
 const SHARED_MOUNTS: &str = ".mounts";
-
-/// Removes what a network has on the host. Fails while containers use it.
-pub fn remove(roots: &Roots, name: &str) -> Result<()> {
-    if name != DEFAULT_NETWORK {
-        bail!("network {name} not found; there is only {DEFAULT_NETWORK}");
-    }
-    if !journal_path(roots, name).exists() {
-        return Ok(()); // nothing was made, or all of it was found
-    }
-    for (_, owner) in users(roots, name) {
-        recover::wait_if_ending(roots, &owner)?;
-    }
-    let _lock = lock(roots, name)?;
-    if let Some((address, owner)) = users(roots, name).first() {
-        bail!("network {name} is in use: container {} has {address}; remove it first", recover::short(owner));
-    }
-    undo_all(roots, name)?;
-    // The net_cls mount belongs to no single network. It goes with the last one, unless a container still has a group in
-    // it, or somebody else has.
-    if journal_path(roots, SHARED_MOUNTS).exists() {
-        let _lock = lock(roots, SHARED_MOUNTS)?;
-        let _ = undo_all(roots, SHARED_MOUNTS);
-    }
-    Ok(())
-}
-
-/// Removes a network that nobody uses and of which something is missing: its maker was killed half-way.
-pub fn recover(roots: &Roots, network: &Network) -> Result<()> {
-    forget_gone(roots, &network.name);
-    let path = journal_path(roots, &network.name);
-    for name in [&network.name, SHARED_MOUNTS] {
-        let unborn = journal_path(roots, name).with_extension("new");
-        if unborn.exists() {
-            let _lock = lock(roots, name)?;
-            let _ = std::fs::remove_file(&unborn); // its maker was killed before it had begun
-        }
-    }
-    if !path.exists() || !users(roots, &network.name).is_empty() {
-        return Ok(());
-    }
-    let _lock = lock(roots, &network.name)?;
-    if !users(roots, &network.name).is_empty() {
-        return Ok(());
-    }
-    let facts = Facts::read(&mut Host::open()?, network)?;
-    if netsetup::plan_network(network, &facts)?.is_empty() { Ok(()) } else { undo_all(roots, &network.name) }
-}
-
-fn undo_all(roots: &Roots, name: &str) -> Result<()> {
-    let path = journal_path(roots, name);
-    let Some(journal) = Journal::take_over(&path)? else { return Ok(()) };
-    let contents = journal.contents()?;
-    let header = contents.header.as_ref();
-    let this_boot = header.is_some_and(|header| header.boot_id == journal::boot_id());
-    if this_boot {
-        first_error(residue::undo(roots, header.and_then(|header| header.netns), &contents.entries))
-            .with_context(|| format!("cannot remove network {name}"))?;
-    }
-    std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))
-}
-
-/// Addresses and owners, as far as they are in this network namespace.
-fn users(roots: &Roots, name: &str) -> Vec<(String, String)> {
-    let entries = std::fs::read_dir(roots.leases(name)).into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| {
-            let address = entry.file_name().to_string_lossy().into_owned();
-            let owner = netsetup::lease::owner(&roots.leases(name), address.parse().ok()?)?;
-            let elsewhere = journal::read(&roots.container(&owner).join("journal"))
-                .is_ok_and(|contents| contents.header.is_some_and(|header| header.netns != host_netns::current()));
-            (!elsewhere).then_some((address, owner))
-        })
-        .collect()
-}
+/// As above: the journal of what all networks have in common, such as the firewall's table and ip_forward.
+const OF_ALL: &str = ".all";
 
 /// One journal for each network namespace that plays the host: what is in one says nothing of another. A mount is in no
 /// network namespace, and found from each.
@@ -191,27 +168,27 @@ fn journal_path(roots: &Roots, name: &str) -> PathBuf {
     roots.network(name).join(format!("net-{}", host_netns::current().unwrap_or(0))).join("journal")
 }
 
-/// Forgets what was made in namespaces that are gone: the kernel has removed it with them.
-fn forget_gone(roots: &Roots, name: &str) {
-    for entry in std::fs::read_dir(roots.network(name)).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(inode) = name.strip_prefix("net-").and_then(|inode| inode.parse().ok()) else { continue };
-        if !host_netns::exists(inode) {
-            for file in ["journal", "journal.new"] {
-                let _ = std::fs::remove_file(entry.path().join(file));
-            }
-            let _ = std::fs::remove_dir(entry.path());
+/// The network's lock; dropped with the file.
+pub fn lock(roots: &Roots, name: &str) -> Result<File> {
+    let folder = roots.network(name);
+    let path = folder.join("lock");
+    loop {
+        if !folder.exists() {
+            files::ensure_folder(&folder)?;
+        }
+        match lock_file(&path) {
+            // The folder goes with its network: a lock on a removed file is nobody's.
+            Ok(file) if is_there(&file, &path) => return Ok(file),
+            Err(error) if folder.exists() => return Err(error),
+            _ => {}
         }
     }
 }
 
-/// The network's lock; dropped with the file.
-pub fn lock(roots: &Roots, name: &str) -> Result<File> {
-    let folder = roots.network(name);
-    if !folder.exists() {
-        files::ensure_folder(&folder)?;
-    }
-    lock_file(&folder.join("lock"))
+fn is_there(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let (Ok(held), Ok(there)) = (file.metadata(), std::fs::metadata(path)) else { return false };
+    held.ino() == there.ino() && held.dev() == there.dev()
 }
 
 /// A lock that is a file; dropped with it.

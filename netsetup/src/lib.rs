@@ -26,6 +26,7 @@ pub mod port;
 pub mod proxy;
 mod query;
 pub mod router;
+pub mod routes;
 mod subnet;
 pub mod sysctl;
 mod undo;

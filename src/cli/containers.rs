@@ -275,14 +275,6 @@ pub struct PortArgs {
     pub private_port: Option<String>,
 }
 
-/// Remove what a network has on this host: bridge, rules, sysctls. The next container makes it anew.
-#[derive(Debug, Clone, Default, Args)]
-pub struct NetworkRmArgs {
-    /// The network's name: bridge
-    #[arg(value_name = "NETWORK")]
-    pub network: String,
-}
-
 /// Print minidock's version.
 #[derive(Debug, Clone, Default, Args)]
 pub struct VersionArgs {

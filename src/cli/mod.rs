@@ -6,6 +6,7 @@
 
 mod containers;
 mod images;
+mod networks;
 mod not_supported;
 mod pflag;
 mod router;
@@ -24,13 +25,17 @@ use clap::{ArgMatches, Args, FromArgMatches};
 use netsetup::Backend;
 
 pub use containers::{
-    AttachArgs, ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, NetworkRmArgs, PortArgs, PsArgs, RestartArgs,
-    RmArgs, StartArgs, StopArgs, VersionArgs, WaitArgs,
+    AttachArgs, ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, PortArgs, PsArgs, RestartArgs, RmArgs,
+    StartArgs, StopArgs, VersionArgs, WaitArgs,
 };
 pub use images::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
-pub(crate) use pflag::boolean;
+pub use networks::{
+    NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs, NetworkLsArgs, NetworkPruneArgs,
+    NetworkRmArgs,
+};
 #[cfg(test)]
 pub(crate) use pflag::declared;
+pub(crate) use pflag::{boolean, distance};
 pub use router::{Floating, RouterCreateArgs, RouterFloatingArgs, RouterInspectArgs, RouterLsArgs, RouterRmArgs};
 pub use run::RunArgs;
 pub use stop::Stop;
@@ -68,6 +73,16 @@ pub enum Command {
     Wait(WaitArgs),
     /// `port`, `container port`
     Port(PortArgs),
+    /// `network create`
+    NetworkCreate(Box<NetworkCreateArgs>),
+    /// `network ls`
+    NetworkLs(NetworkLsArgs),
+    /// `network inspect`
+    NetworkInspect(NetworkInspectArgs),
+    /// `network connect`
+    NetworkConnect(NetworkConnectArgs),
+    /// `network disconnect`
+    NetworkDisconnect(NetworkDisconnectArgs),
     /// `network rm`
     NetworkRm(NetworkRmArgs),
     /// `router create`
@@ -80,6 +95,8 @@ pub enum Command {
     RouterRm(RouterRmArgs),
     /// `router floating`
     RouterFloating(RouterFloatingArgs),
+    /// `network prune`
+    NetworkPrune(NetworkPruneArgs),
     /// `version`
     Version(VersionArgs),
     /// `load`, `image load`

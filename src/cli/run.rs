@@ -117,9 +117,24 @@ pub struct RunArgs {
     pub rootfs: Option<PathBuf>,
 
     // --- network
-    /// bridge, none, host, container:NAME or ns:PATH
+    /// A network, once or several times: NAME[,ip=…,alias=…]; or none, host, container:NAME, ns:PATH
     #[arg(long, visible_alias = "net", value_name = "NETWORK")]
     pub network: Vec<OsString>,
+    /// A further name of the container in its (first) network
+    #[arg(long, visible_alias = "net-alias", value_name = "NAME")]
+    pub network_alias: Vec<String>,
+    /// IPv4 address in the (first) network
+    #[arg(long, value_name = "ADDRESS")]
+    pub ip: Option<String>,
+    /// IPv6 address in the (first) network
+    #[arg(long, value_name = "ADDRESS")]
+    pub ip6: Option<String>,
+    /// A further address of the (first) link, not routed
+    #[arg(long, value_name = "ADDRESS")]
+    pub link_local_ip: Vec<String>,
+    /// MAC address of the (first) link
+    #[arg(long, value_name = "ADDRESS")]
+    pub mac_address: Option<String>,
     /// Publish ports: [IP:][HOST:]CONTAINER[/PROTO]
     #[arg(short, long, value_name = "PORTS")]
     pub publish: Vec<String>,

@@ -6,10 +6,14 @@ use std::ffi::OsString;
 use clap::{ArgMatches, Args, FromArgMatches};
 
 use super::containers::{
-    AttachArgs, ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, NetworkRmArgs, PortArgs, PsArgs, RestartArgs,
-    RmArgs, StartArgs, StopArgs, VersionArgs, WaitArgs,
+    AttachArgs, ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, PortArgs, PsArgs, RestartArgs, RmArgs,
+    StartArgs, StopArgs, VersionArgs, WaitArgs,
 };
 use super::images::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
+use super::networks::{
+    NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs, NetworkLsArgs, NetworkPruneArgs,
+    NetworkRmArgs,
+};
 use super::router::{RouterCreateArgs, RouterFloatingArgs, RouterInspectArgs, RouterLsArgs, RouterRmArgs};
 use super::volumes::{VolumeCreateArgs, VolumeInspectArgs, VolumeLsArgs, VolumePruneArgs, VolumeRmArgs};
 use super::{Command, RunArgs, Stop};
@@ -132,9 +136,6 @@ pub(super) const COMMANDS: &[Entry] = &[
     entry!(&["rmi", "image rm", "image remove"], "Remove images",
         "[OPTIONS] IMAGE [IMAGE...]", AT_LEAST_1, RmiArgs, Command::Rmi,
         "minidock rmi my-busybox:1"),
-    entry!(&["network rm", "network remove"], "Remove what a network has on this host: bridge, rules, sysctls",
-        "NETWORK", "requires 1 argument", NetworkRmArgs, Command::NetworkRm,
-        "minidock network rm bridge"),
     entry!(&["router create"], "Make a router in a network namespace of its own",
         "[OPTIONS] NAME", "requires 1 argument", RouterCreateArgs, Command::RouterCreate,
         "minidock router create routerns --inside bridge --outside br-ex,16.158.1.100/24,16.158.1.1"),
@@ -166,6 +167,27 @@ pub(super) const COMMANDS: &[Entry] = &[
     entry!(&["volume prune"], "Remove all volumes that no container uses",
         "[OPTIONS]", "accepts no arguments", VolumePruneArgs, Command::VolumePrune,
         "minidock volume prune -a -f"),
+    entry!(&["network create"], "Create a network",
+        "[OPTIONS] NETWORK", "requires 1 argument", NetworkCreateArgs, |args| Command::NetworkCreate(Box::new(args)),
+        "minidock network create --subnet 10.5.0.0/24 lan"),
+    entry!(&["network ls", "network list"], "List networks",
+        "[OPTIONS]", "accepts no arguments", NetworkLsArgs, Command::NetworkLs,
+        "minidock network ls --filter driver=bridge"),
+    entry!(&["network inspect"], "Print everything known of networks",
+        "[OPTIONS] NETWORK [NETWORK...]", AT_LEAST_1, NetworkInspectArgs, Command::NetworkInspect,
+        "minidock network inspect --format '{{json .Containers}}' lan"),
+    entry!(&["network connect"], "Connect a container to a network",
+        "[OPTIONS] NETWORK CONTAINER", "requires 2 arguments", NetworkConnectArgs, Command::NetworkConnect,
+        "minidock network connect --alias db lan web"),
+    entry!(&["network disconnect"], "Disconnect a container from a network",
+        "[OPTIONS] NETWORK CONTAINER", "requires 2 arguments", NetworkDisconnectArgs, Command::NetworkDisconnect,
+        "minidock network disconnect lan web"),
+    entry!(&["network rm", "network remove"], "Remove networks",
+        "[OPTIONS] NETWORK [NETWORK...]", AT_LEAST_1, NetworkRmArgs, Command::NetworkRm,
+        "minidock network rm lan"),
+    entry!(&["network prune"], "Remove all networks that no container uses",
+        "[OPTIONS]", "accepts no arguments", NetworkPruneArgs, Command::NetworkPrune,
+        "minidock network prune -f"),
     entry!(&["version"], "Print minidock's version",
         "[OPTIONS]", "accepts no arguments", VersionArgs, Command::Version,
         "minidock version --format '{{.Client.Version}}'"),
@@ -194,12 +216,6 @@ fn read_create(matches: &mut ArgMatches) -> Result<Command, clap::Error> {
 /// docker's commands that minidock doesn't have (yet), with what to do meanwhile. Both forms are meant.
 #[rustfmt::skip]
 const MISSING: &[(&str, &str)] = &[
-    ("network connect", "choose with run's --network"),
-    ("network create", "there is the default bridge, and run's --network none, host, container:NAME and ns:PATH"),
-    ("network disconnect", "choose with run's --network"),
-    ("network inspect", "see 'ip addr show docker0' and 'minidock inspect' of a container"),
-    ("network ls", "there is the default network, bridge"),
-    ("network prune", "use 'minidock network rm bridge'"),
     ("build", "build with another tool, and load the result with 'minidock load'"),
     ("commit", "build with another tool, and load the result with 'minidock load'"),
     ("cp", "mount a folder with -v"),

@@ -6,6 +6,7 @@ pub mod filter;
 pub mod images;
 pub mod inspect;
 pub mod logs;
+pub mod networks;
 pub mod ps;
 pub mod router;
 pub mod run;
@@ -20,7 +21,6 @@ use crate::config::Config;
 use crate::error;
 use crate::files;
 use crate::format::FormatError;
-use crate::host_netns;
 use crate::network;
 use crate::recover;
 use crate::request::Invalid;
@@ -71,16 +71,18 @@ pub fn dispatch(global: Global, command: Command) -> Result<u8> {
         Command::Rm(args) => stop::rm(roots, &args),
         Command::Wait(args) => stop::wait(roots, &args),
         Command::Port(args) => ps::port(roots, &args),
-        Command::NetworkRm(args) => {
-            network::remove(roots, &args.network)?;
-            println!("{}", args.network);
-            Ok(0)
-        }
         Command::RouterCreate(args) => router::create(&engine, &args),
         Command::RouterLs(args) => router::ls(roots, &args),
         Command::RouterInspect(args) => router::inspect(roots, &args),
         Command::RouterRm(args) => router::rm(roots, &args),
         Command::RouterFloating(args) => router::floating(roots, &args),
+        Command::NetworkCreate(args) => networks::create(&engine, &args),
+        Command::NetworkLs(args) => networks::ls(&engine, &args),
+        Command::NetworkInspect(args) => networks::inspect(&engine, &args),
+        Command::NetworkConnect(args) => networks::connect(&engine, &args),
+        Command::NetworkDisconnect(args) => networks::disconnect(&engine, &args),
+        Command::NetworkRm(args) => networks::rm(&engine, &args),
+        Command::NetworkPrune(args) => networks::prune(&engine, &args),
         Command::Load(args) => images::load(roots, &args),
         Command::Import(args) => images::import(roots, &args),
         Command::Images(args) => images::images(roots, &args),
@@ -133,8 +135,7 @@ fn recover_left_overs(engine: &Engine) {
         eprintln!("minidock: warning: {}", error::text(&problem));
     }
     crate::volume::Store::of(&engine.roots).sweep();
-    let network = crate::facts::default_network(engine, host_netns::is_machines_own());
-    if let Err(problem) = network::recover(&engine.roots, &network) {
+    if let Err(problem) = network::remove::recover(engine) {
         eprintln!("minidock: warning: {}", error::text(&problem));
     }
 }

@@ -7,6 +7,7 @@ mod functions;
 pub mod human;
 pub mod images;
 pub mod inspect;
+pub mod networks;
 pub mod port;
 pub mod ps;
 mod rows;

@@ -3,6 +3,7 @@
 //! [`RunRequest::gather`] is the one step that looks around (environment, env files, working directory), and only
 //! through [`Surroundings`]; every parser below it is pure and has its own small file.
 
+pub mod attach;
 pub mod capabilities;
 pub mod cpus;
 pub mod devices;
@@ -19,6 +20,7 @@ pub mod names;
 pub mod namespaces;
 mod net_cls;
 pub mod network;
+pub mod network_create;
 pub mod ports;
 pub mod security;
 pub mod signal;

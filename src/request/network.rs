@@ -9,16 +9,22 @@ use std::path::PathBuf;
 use netsetup::{Protocol, PublishMode};
 use serde::{Deserialize, Serialize};
 
+use super::attach::{self, Attach, BesideFlags};
 use super::net_cls::net_cls;
 use super::ports::{self, Publish};
 use super::{Invalid, hosts, names, text};
 use crate::cli::RunArgs;
+use crate::network::definition;
 
 /// Everything about the network that was asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
-    /// `--network`
+    /// Whose network stack: of `--network`
     pub mode: NetworkMode,
+    /// The networks of a stack of its own, in the order of the flags. Empty in the other modes (and, in a request of an
+    /// earlier version, for the default network alone).
+    #[serde(default)]
+    pub attach: Vec<Attach>,
     /// `-p`, port by port. Empty in modes that can't publish.
     pub publish: Vec<Publish>,
     /// `-P`: all of `exposed` and of the image's EXPOSE, on random ports
@@ -44,7 +50,7 @@ pub struct Network {
 /// Whose network stack the container has.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NetworkMode {
-    /// One of its own, on the default bridge.
+    /// One of its own, with a card in each of the networks.
     #[default]
     Bridge,
     /// One of its own with a loopback device only.
@@ -68,8 +74,10 @@ pub struct ExtraHost {
 
 impl Network {
     pub(super) fn from_args(args: &RunArgs, warnings: &mut Vec<String>) -> Result<Network, Invalid> {
+        let (mode, attach) = networks(args)?;
         let mut network = Network {
-            mode: mode(args)?,
+            mode,
+            attach,
             publish: ports::publish(&args.publish)?,
             publish_all: args.publish_all,
             exposed: ports::expose(&args.expose)?,
@@ -125,42 +133,81 @@ impl Network {
     }
 }
 
-fn mode(args: &RunArgs) -> Result<NetworkMode, Invalid> {
-    let flag = "--network";
-    let text = match &args.network[..] {
-        [] => return Ok(NetworkMode::Bridge),
-        [one] => one,
-        [_, second, ..] => {
-            return Err(Invalid::value(
-                flag,
-                second,
-                "a container on several networks is not available yet; give one --network",
-            ));
-        }
+/// The mode, and the networks with what is wanted of each.
+fn networks(args: &RunArgs) -> Result<(NetworkMode, Vec<Attach>), Invalid> {
+    let beside = BesideFlags {
+        aliases: &args.network_alias,
+        ipv4: args.ip.as_deref(),
+        ipv6: args.ip6.as_deref(),
+        link_local: &args.link_local_ip,
+        mac: args.mac_address.as_deref(),
     };
+    if let [text] = &args.network[..]
+        && let Some(mode) = other_mode(text)?
+    {
+        return match beside.is_empty() {
+            true => Ok((mode, vec![])),
+            false => Err(Invalid::new(format!(
+                "conflicting options: addresses and aliases need a network to be in, which --network {} is not; leave \
+                 them out",
+                text.to_string_lossy()
+            ))),
+        };
+    }
+    let mut attach = Vec::with_capacity(args.network.len().max(1));
+    for text in &args.network {
+        if other_mode(text)?.is_some() {
+            return Err(Invalid::new(format!(
+                "conflicting options: cannot attach both user-defined and non-user-defined network-modes: {} goes with \
+                 no other network",
+                text.to_string_lossy()
+            )));
+        }
+        let wrong = |why: String| Invalid::value("--network", text, why);
+        let one =
+            Attach::parse(text.to_str().ok_or_else(|| wrong("a network's name is text".to_owned()))?).map_err(wrong)?;
+        if !definition::valid_name(&one.network) {
+            return Err(wrong(format!("network {} not found", one.network)));
+        }
+        if attach.iter().any(|other: &Attach| other.network == one.network) {
+            return Err(Invalid::new(format!("network {:?} is specified multiple times", one.network)));
+        }
+        attach.push(one);
+    }
+    if attach.is_empty() {
+        attach.push(Attach::to(attach::DEFAULT));
+    }
+    beside.apply(&mut attach[0])?;
+    attach.iter().filter(|one| one.is_default()).try_for_each(attach::check_default)?;
+    let mut links: Vec<&str> = attach.iter().filter_map(|one| one.link.as_deref()).collect();
+    links.sort_unstable();
+    if let Some(twice) = links.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Invalid::new(format!("two networks want the interface name {}; give each its own", twice[0])));
+    }
+    Ok((NetworkMode::Bridge, attach))
+}
+
+/// The modes in which the container has no card of its own; `None`: a network's name.
+fn other_mode(text: &OsStr) -> Result<Option<NetworkMode>, Invalid> {
+    let flag = "--network";
     let bytes = text.as_bytes();
     let after = |prefix: &[u8]| bytes.strip_prefix(prefix).map(OsStr::from_bytes).filter(|rest| !rest.is_empty());
     if let Some(path) = after(b"ns:") {
         return match path.as_bytes().first() {
-            Some(b'/') => Ok(NetworkMode::Namespace(PathBuf::from(path))),
+            Some(b'/') => Ok(Some(NetworkMode::Namespace(PathBuf::from(path)))),
             _ => Err(Invalid::value(flag, text, "write ns: and an absolute path, such as ns:/run/netns/NAME")),
         };
     }
     if let Some(name) = after(b"container:") {
-        return Ok(NetworkMode::Container(name.to_string_lossy().into_owned()));
+        return Ok(Some(NetworkMode::Container(name.to_string_lossy().into_owned())));
     }
     match bytes {
-        b"" | b"default" | b"bridge" => Ok(NetworkMode::Bridge),
-        b"none" => Ok(NetworkMode::None),
-        b"host" => Ok(NetworkMode::Host),
+        b"none" => Ok(Some(NetworkMode::None)),
+        b"host" => Ok(Some(NetworkMode::Host)),
         b"container:" | b"ns:" => {
             Err(Invalid::value(flag, text, "nothing follows the colon; write container:NAME or ns:PATH"))
         }
-        _ => Err(Invalid::value(
-            flag,
-            text,
-            "no such network: networks of your own are not available yet; use bridge, none, host, container:NAME or ns:PATH",
-        )),
+        _ => Ok(None),
     }
 }
 
@@ -200,10 +247,39 @@ mod tests {
         for (text, mode) in table {
             assert_eq!(read(with(text)).unwrap().0.mode, mode, "{text}");
         }
-        for text in ["foo", "container:", "ns:", "ns:x", "Host"] {
+        for text in ["container:", "ns:", "ns:x", ".mounts", "a/b"] {
             assert!(read(with(text)).is_err(), "{text}");
         }
-        assert!(read(RunArgs { network: vec!["host".into(), "none".into()], ..RunArgs::default() }).is_err());
+    }
+
+    #[test]
+    fn several_networks_keep_the_order_of_the_flags() {
+        let several = |list: &[&str]| RunArgs {
+            network: list.iter().map(|text| (*text).into()).collect(),
+            ip: Some("10.5.0.9".into()),
+            ..RunArgs::default()
+        };
+        let network = read(several(&["zebra", "ant,gw-priority=5"])).unwrap().0;
+        assert_eq!(network.mode, NetworkMode::Bridge);
+        let names: Vec<_> = network.attach.iter().map(|one| one.network.as_str()).collect();
+        assert_eq!(names, ["zebra", "ant"]);
+        assert_eq!((network.attach[0].ipv4.is_some(), network.attach[1].ipv4.is_some()), (true, false));
+        assert_eq!(read(with("")).unwrap().0.attach, [Attach::to("bridge")]);
+        assert_eq!(read(RunArgs::default()).unwrap().0.attach, [Attach::to("bridge")]);
+        for (list, words) in [
+            (&["lan", "host"][..], "cannot attach both user-defined and non-user-defined"),
+            (&["none", "lan"], "cannot attach both"),
+            (&["host", "none"], "cannot attach both"),
+            (&["lan", "container:web"], "cannot attach both"),
+            (&["lan", "lan"], "network \"lan\" is specified multiple times"),
+            (&["lan", "name=lan"], "specified multiple times"),
+            (&["host"], "addresses and aliases need a network"),
+            (&["bridge"], "supported on user defined networks only"),
+            (&["lan,ip=10.5.0.8"], "cannot specify both --ip and per-network IPv4 address"),
+        ] {
+            let error = read(several(list)).unwrap_err();
+            assert!(error.message.contains(words), "{list:?}: {error}");
+        }
     }
 
     #[test]

@@ -36,7 +36,8 @@ fn a_bare_run_asks_for_dockers_defaults() {
     assert_eq!((request.entrypoint.clone(), request.log), (Entrypoint::Image, LogDriver::JsonFile));
     assert_eq!((request.shm_bytes, request.command.len(), request.warnings.len()), (64 << 20, 0, 0));
     assert_eq!((request.limits.clone(), request.namespaces.clone()), (Limits::default(), Namespaces::default()));
-    assert_eq!((request.network.clone(), request.security.clone()), (Network::default(), Security::default()));
+    let network = Network { attach: vec![attach::Attach::to("bridge")], ..Network::default() };
+    assert_eq!((request.network.clone(), request.security.clone()), (network, Security::default()));
     assert!(!request.detach && !request.remove && !request.terminal && !request.interactive && !request.init);
 }
 
@@ -72,7 +73,7 @@ fn values_that_minidock_has_not_yet_are_refused_by_name() {
         (&["--platform", "windows/amd64", "x"], "--platform"),
         (&["--platform", "linux/s390x", "x"], "--platform"),
         (&["--log-driver", "syslog", "x"], "--log-driver"),
-        (&["--network", "mynet", "x"], "--network"),
+        (&["--network", "my/net", "x"], "--network"),
         (&["-v", "da/ta:/data", "x"], "--volume"),
         (&["--cgroupns", "host", "x"], "--cgroupns"),
         (&["-w", "relative", "x"], "--workdir"),

@@ -1,0 +1,209 @@
+//! `network create`, `ls`, `inspect`, `rm`, `prune`, `connect`, `disconnect`.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, Write};
+
+use anyhow::{Result, anyhow, bail};
+
+use super::{Engine, each};
+use crate::cli::{
+    NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs, NetworkLsArgs, NetworkPruneArgs,
+    NetworkRmArgs,
+};
+use crate::containers;
+use crate::error;
+use crate::events::{self, Event};
+use crate::facts::DEFAULT_NETWORK;
+use crate::format;
+use crate::format::networks::{Filter, Filtering, Member, NetworkFacts, PoolFacts};
+use crate::network::definition::{self, Definition};
+use crate::network::options::Driver;
+use crate::network::{catalog, create, remove};
+use crate::request::network_create::NewNetwork;
+use crate::roots::Roots;
+use crate::view;
+
+/// Makes a network and prints its id.
+pub fn create(engine: &Engine, args: &NetworkCreateArgs) -> Result<u8> {
+    let definition = create::create(engine, NewNetwork::from_args(args)?)?;
+    note(engine, "create", &definition);
+    println!("{}", definition.id);
+    Ok(0)
+}
+
+fn note(engine: &Engine, action: &str, definition: &Definition) {
+    let mut event = Event::new("network", action, &definition.id);
+    event.attributes.insert("name".to_owned(), definition.name.clone());
+    event.attributes.insert("type".to_owned(), definition.driver.name().to_owned());
+    events::note(&engine.roots, event);
+}
+
+/// Lists networks.
+pub fn ls(engine: &Engine, args: &NetworkLsArgs) -> Result<u8> {
+    let filter = Filter::parse(&args.filter, Filtering::Ls, |_| None).map_err(|why| anyhow!(why))?;
+    let mut members = members(&engine.roots);
+    let mut facts: Vec<NetworkFacts> = catalog::all(engine)
+        .into_iter()
+        .map(|one| facts(&one, members.remove(&one.name).unwrap_or_default()))
+        .collect();
+    facts.retain(|network| filter.fits(network));
+    print!("{}", format::networks::print(&facts, args.format.as_deref(), args.quiet, args.no_trunc)?);
+    Ok(0)
+}
+
+/// Prints everything known of networks.
+pub fn inspect(engine: &Engine, args: &NetworkInspectArgs) -> Result<u8> {
+    let mut members = members(&engine.roots);
+    let (mut found, mut problems) = (Vec::new(), Vec::new());
+    for wanted in &args.networks {
+        match catalog::find(engine, wanted) {
+            Ok(definition) => {
+                let members = members.remove(&definition.name).unwrap_or_default();
+                found.push(format::networks::document(&facts(&definition, members)));
+            }
+            Err(problem) => problems.push(problem),
+        }
+    }
+    print!("{}", format::inspect::print(&found, args.format.as_deref())?);
+    for problem in &problems {
+        eprintln!("Error response: {}", error::text(problem));
+    }
+    Ok(u8::from(!problems.is_empty()))
+}
+
+fn facts(definition: &Definition, containers: BTreeMap<String, Member>) -> NetworkFacts {
+    let text = |value: Option<String>| value.unwrap_or_default();
+    NetworkFacts {
+        id: definition.id.clone(),
+        name: definition.name.clone(),
+        created: view::nanoseconds(&definition.created),
+        driver: definition.driver.name().to_owned(),
+        ipv4: definition.ipv4,
+        ipv6: definition.ipv6,
+        internal: definition.internal,
+        attachable: definition.attachable,
+        pools: definition
+            .pools
+            .iter()
+            .map(|pool| PoolFacts {
+                subnet: pool.subnet.to_string(),
+                range: text(pool.range.map(|range| range.to_string())),
+                gateway: text(pool.gateway.map(|gateway| gateway.to_string())),
+                auxiliary: pool.auxiliary.iter().map(|(name, one)| (name.clone(), one.to_string())).collect(),
+            })
+            .collect(),
+        options: definition.options.clone(),
+        labels: definition.labels.clone(),
+        containers,
+    }
+}
+
+/// The running containers of each network.
+fn members(roots: &Roots) -> BTreeMap<String, BTreeMap<String, Member>> {
+    let mut all: BTreeMap<String, BTreeMap<String, Member>> = BTreeMap::new();
+    for state in containers::all(roots).into_iter().filter(|state| state.is_alive()) {
+        for attachment in &state.attachments {
+            let address = |place: Option<netsetup::Place>| {
+                place.map_or(String::new(), |place| format!("{}/{}", place.address, place.prefix_len))
+            };
+            let member = Member {
+                name: state.name.clone(),
+                endpoint_id: definition::endpoint_id(&state.id, &attachment.network),
+                mac: attachment.mac.map(|byte| format!("{byte:02x}")).join(":"),
+                ipv4: address(attachment.ipv4),
+                ipv6: address(attachment.ipv6),
+            };
+            all.entry(attachment.network.clone()).or_default().insert(state.id.clone(), member);
+        }
+    }
+    all
+}
+
+/// Removes networks.
+pub fn rm(engine: &Engine, args: &NetworkRmArgs) -> Result<u8> {
+    each(&args.networks, |wanted| {
+        let definition = match catalog::find(engine, wanted) {
+            Ok(definition) => definition,
+            Err(error) if args.force && error.to_string().contains("not found") => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if matches!(definition.driver, Driver::Host | Driver::Null) {
+            bail!("{} is a pre-defined network and cannot be removed", definition.name);
+        }
+        remove::remove(engine, &definition)?;
+        if definition.name != DEFAULT_NETWORK {
+            note(engine, "destroy", &definition);
+        }
+        println!("{wanted}");
+        Ok(())
+    })
+}
+
+/// Removes all networks that no container uses, a stopped one included.
+pub fn prune(engine: &Engine, args: &NetworkPruneArgs) -> Result<u8> {
+    let filter = Filter::parse(&args.filter, Filtering::Prune, until).map_err(|why| anyhow!(why))?;
+    if !args.force && !confirmed()? {
+        return Ok(0);
+    }
+    let (mut removed, mut code) = (Vec::new(), 0);
+    for definition in definition::all(&engine.roots) {
+        let used = !remove::users(&engine.roots, &definition.name).is_empty()
+            || !remove::stopped_users(&engine.roots, &definition).is_empty();
+        if used || !filter.fits(&facts(&definition, BTreeMap::new())) {
+            continue;
+        }
+        match remove::remove(engine, &definition) {
+            Ok(()) => {
+                note(engine, "destroy", &definition);
+                removed.push(definition.name);
+            }
+            Err(problem) => {
+                eprintln!("Error response: {}", error::text(&problem));
+                code = 1;
+            }
+        }
+    }
+    if !removed.is_empty() {
+        println!("Deleted Networks:\n{}\n", removed.join("\n"));
+    }
+    Ok(code)
+}
+
+/// A time as docker's filters take it: RFC 3339, seconds since 1970, or a duration before now.
+fn until(text: &str) -> Option<u64> {
+    let seconds = text.parse::<u64>().ok().and_then(|seconds| seconds.checked_mul(1_000_000_000));
+    seconds.or_else(|| view::nanoseconds(text)).or_else(|| {
+        let (number, unit) = text.split_at(text.len().checked_sub(1)?);
+        let seconds = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3600,
+            "d" => 86400,
+            _ => return None,
+        };
+        let ago = number.parse::<u64>().ok()?.checked_mul(seconds * 1_000_000_000)?;
+        view::now().checked_sub(ago)
+    })
+}
+
+/// docker's question.
+fn confirmed() -> Result<bool> {
+    print!(
+        "WARNING! This will remove all custom networks not used by at least one container.\n\
+         Are you sure you want to continue? [y/N] "
+    );
+    std::io::stdout().flush()?;
+    let mut answer = String::new();
+    std::io::Read::take(std::io::stdin().lock(), 64).read_line(&mut answer)?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+/// Connects a container to a network.
+pub fn connect(_engine: &Engine, _args: &NetworkConnectArgs) -> Result<u8> {
+    bail!("running containers can't change their networks yet")
+}
+
+/// Disconnects a container from a network.
+pub fn disconnect(_engine: &Engine, _args: &NetworkDisconnectArgs) -> Result<u8> {
+    bail!("running containers can't change their networks yet")
+}
