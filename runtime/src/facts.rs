@@ -31,6 +31,8 @@ pub struct Facts {
     pub overlay: bool,
     /// AppArmor is on.
     pub apparmor: bool,
+    /// The kernel has `/proc/kcore` (CONFIG_PROC_KCORE), to which `/dev/core` leads.
+    pub kcore: bool,
 }
 
 impl Facts {
@@ -60,6 +62,7 @@ impl Facts {
             can_raise_limits: capabilities.effective.contains(rustix::thread::CapabilitySet::SYS_RESOURCE),
             overlay: has_overlay(),
             apparmor: Path::new("/sys/kernel/security/apparmor").exists(),
+            kcore: Path::new("/proc/kcore").exists(),
         })
     }
 
@@ -75,6 +78,7 @@ impl Facts {
             can_raise_limits: false,
             overlay: true,
             apparmor: false,
+            kcore: true,
         }
     }
 }

@@ -71,6 +71,7 @@ fn facts(cgroup: Layout) -> Facts {
             can_raise_limits: true,
             overlay: true,
             apparmor: false,
+            kcore: true,
         },
         network: Some((network, host)),
         resolv_conf: "nameserver 10.0.0.2\n".into(),

@@ -67,7 +67,7 @@ pub(crate) fn plan(bundle: &Bundle, namespaces: &namespaces::Op, facts: &Facts) 
     };
     // Whoever binds the host's /dev gets the host's nodes, and nothing is made in there.
     if !is_bound("/dev") {
-        draft.devices(linux.and_then(|linux| linux.devices().as_deref()).unwrap_or_default())?;
+        draft.devices(linux.and_then(|linux| linux.devices().as_deref()).unwrap_or_default(), facts.kcore)?;
     }
     let terminal = bundle.spec.process().as_ref().is_some_and(|process| process.terminal().unwrap_or(false));
     if terminal {
@@ -250,7 +250,7 @@ impl Draft {
         Ok(())
     }
 
-    fn devices(&mut self, asked: &[LinuxDevice]) -> Result<(), Error> {
+    fn devices(&mut self, asked: &[LinuxDevice], kcore: bool) -> Result<(), Error> {
         let asked: Vec<Device> = asked.iter().map(device).collect::<Result<_, _>>()?;
         let taken: BTreeSet<&Path> = asked.iter().map(|device| device.path.as_path()).collect();
         for node in defaults::NODES.iter().filter(|node| !taken.contains(Path::new(node.path))) {
@@ -262,7 +262,7 @@ impl Draft {
                 self.add(Op::Symlink { path: PathBuf::from(path), target: PathBuf::from(target) });
             }
         }
-        if !taken.contains(Path::new("/dev/core")) {
+        if kcore && !taken.contains(Path::new("/dev/core")) {
             self.add(Op::Symlink { path: PathBuf::from("/dev/core"), target: PathBuf::from("/proc/kcore") });
         }
         // /dev/console is the container's own terminal, /dev/ptmx its own devpts: never the host's (as runc).
