@@ -63,36 +63,17 @@ pub fn find_id(roots: &Roots, wanted: &str) -> Result<String> {
             several => bail!("the id {wanted} fits {} containers; give more of its digits", several.len()),
         }
     }
-    bail!("{NO_SUCH}{wanted}{}", near_miss(roots, wanted))
+    let near = near_miss(roots, wanted).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+    bail!("{NO_SUCH}{wanted}{near}")
 }
 
 /// How every message about an unknown container begins; scripts look for it.
 pub const NO_SUCH: &str = "No such container: ";
 
-fn near_miss(roots: &Roots, wanted: &str) -> String {
+/// The container's name that somebody may have meant.
+pub fn near_miss(roots: &Roots, wanted: &str) -> Option<String> {
     let entries = std::fs::read_dir(roots.names()).into_iter().flatten().flatten();
-    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let best = names.map(|name| (distance(wanted, &name), name)).min();
-    match best {
-        Some((distance, name)) if distance <= 2 && distance < name.len() => format!(" (did you mean {name}?)"),
-        _ => String::new(),
-    }
-}
-
-/// How many letters must be put in, taken out or changed (Levenshtein).
-pub fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().take(64).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, letter) in a.chars().take(64).enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, other) in b.iter().enumerate() {
-            let change = diagonal + usize::from(letter != *other);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
+    crate::near::miss(wanted, entries.map(|entry| entry.file_name().to_string_lossy().into_owned()))
 }
 
 /// The container's state.
@@ -112,16 +93,4 @@ pub fn find_running(roots: &Roots, wanted: &str) -> Result<State> {
         bail!("container {} is not running", recover::short(&state.id));
     }
     Ok(state)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn distance_counts_single_letters() {
-        for (a, b, wanted) in [("web", "web", 0), ("wbe", "web", 2), ("we", "web", 1), ("", "abc", 3)] {
-            assert_eq!(distance(a, b), wanted, "{a} {b}");
-        }
-    }
 }

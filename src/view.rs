@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use crate::format::human::Nanoseconds;
-use crate::format::{ConfigView, ContainerView, MountView, NetworkView, OverlayView, StateView, Status};
+use crate::format::{ConfigView, ContainerView, MountView, NetworkView, OverlayView, SizeView, StateView, Status};
 use crate::plan::paths::ContainerFolder;
 use crate::request::RunRequest;
 use crate::request::mounts::Mount;
@@ -43,6 +43,8 @@ pub fn of<'a>(roots: &Roots, state: &State, request: &'a RunRequest) -> Containe
             work: folder.work(),
             merged: folder.merged(),
         }),
+        size: None,
+        restarts: 0,
         log_path: if folder.log().exists() { folder.log() } else { PathBuf::new() },
         hostname_path: etc.hostname(),
         hosts_path: etc.hosts(),
@@ -69,7 +71,9 @@ fn state_view(state: &State) -> StateView {
         status: match state.status {
             state::Status::Created => Status::Created,
             state::Status::Paused if alive => Status::Paused,
-            state::Status::Dead | state::Status::Removing => Status::Dead,
+            state::Status::Dead => Status::Dead,
+            state::Status::Removing => Status::Removing,
+            state::Status::Restarting => Status::Restarting,
             _ if alive => Status::Running,
             _ => Status::Exited,
         },
@@ -79,7 +83,20 @@ fn state_view(state: &State) -> StateView {
         oom_killed: state.oom_killed,
         started: nanoseconds(&state.started),
         finished: nanoseconds(&state.finished),
+        health: None,
     }
+}
+
+/// How many bytes it has written, and those of its image. Walks the container's own files.
+pub fn size(roots: &Roots, state: &State) -> SizeView {
+    let own = if state.layers.is_empty() {
+        0
+    } else {
+        crate::sizes::of_folder(&ContainerFolder::new(&roots.container(&state.id)).upper())
+    };
+    let store = images::Store::open(&roots.root);
+    let image = store.and_then(|store| store.find(&state.image_id)).map_or(0, |image| image.size_bytes);
+    SizeView { own, image }
 }
 
 fn config(state: &State) -> ConfigView {
@@ -94,6 +111,7 @@ fn config(state: &State) -> ConfigView {
         volumes: state.volumes.iter().map(|volume| volume.target.display().to_string()).collect(),
         labels: config.labels.clone(),
         stop_signal: Signal(config.stop_signal).to_string(),
+        healthcheck: None,
         exposed: config
             .exposed
             .iter()

@@ -15,7 +15,9 @@ pub(crate) fn nearest(name: &str, known: &[String]) -> Option<String> {
         bare.min(edits(name, other))
     };
     let best = known.iter().map(|other| (distance(other), other)).min()?;
-    (best.0 <= (name.chars().count() / 3).clamp(1, 3)).then(|| best.1.clone())
+    // As it was typed: without a tag where that is `latest`.
+    let shown = best.1.strip_suffix(":latest").filter(|_| !name.contains(':')).unwrap_or(best.1);
+    (best.0 <= (name.chars().count() / 3).clamp(1, 3)).then(|| shown.to_owned())
 }
 
 /// Levenshtein's distance.
@@ -42,7 +44,7 @@ mod tests {
     fn a_typing_error_or_another_tag_is_near_and_a_stranger_is_not() {
         let known = ["busybox:latest".to_owned(), "nginx:1.27".to_owned(), "me/app:v2".to_owned()];
         let nearest = |name| nearest(name, &known);
-        assert_eq!(nearest("bsuybox").as_deref(), Some("busybox:latest"));
+        assert_eq!(nearest("bsuybox").as_deref(), Some("busybox"));
         assert_eq!(nearest("busyboxx:latest").as_deref(), Some("busybox:latest"));
         assert_eq!(nearest("nginx").as_deref(), Some("nginx:1.27"));
         assert_eq!(nearest("me/app:v1").as_deref(), Some("me/app:v2"));

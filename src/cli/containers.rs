@@ -13,7 +13,8 @@ pub struct PsArgs {
     /// Show stopped containers too
     #[arg(short, long)]
     pub all: bool,
-    /// Show only containers that fit: name=, id=, status=, label=, ancestor=, exited=
+    /// Show only containers that fit: name= id= status= health= label= ancestor= exited= before= since= volume= network=
+    /// publish= expose=
     #[arg(short, long, value_name = "KEY=VALUE")]
     pub filter: Vec<String>,
     /// `table`, `table TEMPLATE`, `json`, or a Go template
@@ -31,6 +32,9 @@ pub struct PsArgs {
     /// Print ids only
     #[arg(short, long)]
     pub quiet: bool,
+    /// Show how many bytes each has written
+    #[arg(short, long)]
+    pub size: bool,
 }
 
 /// What `inspect` looks for.
@@ -54,6 +58,9 @@ pub struct InspectArgs {
     /// Look only for a `container` or an `image`
     #[arg(long = "type", value_name = "TYPE", value_parser = inspect_kind)]
     kind: Option<InspectKind>,
+    /// Show how many bytes a container has written
+    #[arg(short, long)]
+    pub size: bool,
     /// Names or ids
     #[arg(required = true, value_name = "NAME|ID")]
     pub names: Vec<String>,

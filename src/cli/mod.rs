@@ -35,7 +35,7 @@ pub use networks::{
 };
 #[cfg(test)]
 pub(crate) use pflag::declared;
-pub(crate) use pflag::{boolean, distance};
+pub(crate) use pflag::boolean;
 pub use router::{Floating, RouterCreateArgs, RouterFloatingArgs, RouterInspectArgs, RouterLsArgs, RouterRmArgs};
 pub use run::RunArgs;
 pub use stop::Stop;

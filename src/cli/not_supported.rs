@@ -43,8 +43,6 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("create", "ingress", "minidock has no swarm; publish with run's -p"),
     ("create", "ipam-opt", "the default IPAM driver has no options"),
     ("connect", "link", "links are replaced by names; use --alias, or the container's name"),
-    ("ps", "size", "container sizes are not counted yet"),
-    ("inspect", "size", "container sizes are not counted yet"),
     ("inspect", "platform", "an image is kept for one platform; leave it out"),
     ("images", "digests", "minidock pulls from no registry, so images have no repository digests"),
     ("images", "filter", "filters are not available yet; give a REPOSITORY[:TAG] instead"),
@@ -58,8 +56,7 @@ const OTHER: &[(&str, &str, &str)] = &[
 ];
 
 /// docker's short forms of the refused flags.
-const SHORT: &[(&str, char, &str)] =
-    &[("ps", 's', "size"), ("inspect", 's', "size"), ("images", 'f', "filter"), ("rm", 'l', "link")];
+const SHORT: &[(&str, char, &str)] = &[("images", 'f', "filter"), ("rm", 'l', "link")];
 
 /// The reason for refusing `--flag` of a command, if it is a flag that docker has. `command` is the table's first name.
 pub(super) fn reason(command: &str, flag: &str) -> Option<&'static str> {

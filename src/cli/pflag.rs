@@ -238,7 +238,7 @@ fn refused_or_unknown(command: &str, flag: &str, suggestion: Option<String>) -> 
     let typed = flag_name(flag);
     let near = suggestion
         .map(|near| flag_name(&near))
-        .filter(|near| distance(&typed, near) <= typed.trim_start_matches('-').len() / 3);
+        .filter(|near| crate::near::distance(&typed, near) <= typed.trim_start_matches('-').len() / 3);
     unknown_flag(flag) + &near.map(|near| format!("; did you mean {near}?")).unwrap_or_default()
 }
 
@@ -258,21 +258,4 @@ fn unknown_flag(flag: &str) -> String {
             format!("unknown shorthand flag: '{short}' in {flag}")
         }
     }
-}
-
-/// Edit distance (Levenshtein), for the near miss of a command's name.
-pub(crate) fn distance(left: &str, right: &str) -> usize {
-    // Bounded: nobody mistypes a command by more than a few dozen letters, and the input may be anything.
-    let (left, right): (Vec<char>, Vec<char>) = (left.chars().take(32).collect(), right.chars().take(32).collect());
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (i, l) in left.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, r) in right.iter().enumerate() {
-            let cost = if l == r { diagonal } else { 1 + diagonal.min(row[j]).min(row[j + 1]) };
-            diagonal = row[j + 1];
-            row[j + 1] = cost;
-        }
-    }
-    row[right.len()]
 }

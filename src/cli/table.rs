@@ -290,7 +290,7 @@ fn unknown(form: &str) -> Stop {
         .iter()
         .flat_map(|entry| entry.names)
         .filter(|name| name.contains(' ') == form.contains(' '))
-        .map(|name| (super::pflag::distance(form, name), name))
+        .map(|name| (crate::near::distance(form, name), name))
         .filter(|(distance, _)| *distance <= 1 + short.len() / 4)
         .min();
     let hint = near.map(|(_, name)| format!("; did you mean '{name}'?")).unwrap_or_default();

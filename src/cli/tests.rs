@@ -67,7 +67,6 @@ fn refused_flags_say_why_in_every_form() {
             assert_eq!(refused(&line), (format!("minidock: --{flag} is not supported: {why}"), 125));
         }
     }
-    assert!(refused("ps -s").0.contains("--size is not supported"));
     assert!(refused("image inspect --platform x y").0.contains("--platform is not supported"));
     assert!(refused("images --digests").0.contains("--digests is not supported"));
     assert!(refused("images -f x").0.contains("--filter is not supported"));

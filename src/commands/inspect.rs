@@ -15,25 +15,40 @@ pub fn inspect(roots: &Roots, args: &InspectArgs) -> Result<u8> {
     let mut found = Vec::new();
     let mut problems = Vec::new();
     for name in &args.names {
-        match find(roots, name, args.kind()) {
+        match find(roots, name, args.kind(), args.size) {
             Ok(document) => found.push(document),
             Err(problem) => problems.push(problem),
         }
     }
-    print!("{}", format::inspect::print(&found, args.format.as_deref())?);
+    let (text, failed) = format::inspect::print_some(&found, args.format.as_deref())?;
+    print!("{text}");
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
     for problem in &problems {
         eprintln!("{problem}");
     }
     Ok(u8::from(!problems.is_empty()))
 }
 
-fn find(roots: &Roots, name: &str, kind: InspectKind) -> Result<Document, String> {
-    let missing = |what: &str| format!("Error: No such {what}: {name}");
+fn find(roots: &Roots, name: &str, kind: InspectKind, size: bool) -> Result<Document, String> {
+    let missing = |what: &str| {
+        let near = match what {
+            "image" => near_image(roots, name),
+            _ => containers::near_miss(roots, name).or_else(|| near_image(roots, name).filter(|_| what == "object")),
+        };
+        format!(
+            "Error: No such {what}: {name}{}",
+            near.map(|near| format!("; did you mean {near}?")).unwrap_or_default()
+        )
+    };
     if kind != InspectKind::Image {
         match containers::find(roots, name) {
             Ok(state) => {
                 let request = view::request(&state).map_err(|error| format!("Error: {error:#}"))?;
-                return Ok(format::inspect::container(&view::of(roots, &state, &request)));
+                let view = view::of(roots, &state, &request);
+                let size = size.then(|| view::size(roots, &state));
+                return Ok(format::inspect::container(&format::ContainerView { size, ..view }));
             }
             Err(error) if !error.to_string().starts_with(containers::NO_SUCH) => {
                 return Err(format!("Error: {error:#}"));
@@ -44,6 +59,13 @@ fn find(roots: &Roots, name: &str, kind: InspectKind) -> Result<Document, String
     }
     let image = Store::open(&roots.root).map_err(Into::into).and_then(|store| images::document(&store, name));
     image.map_err(|_| missing(if kind == InspectKind::Image { "image" } else { "object" }))
+}
+
+fn near_image(roots: &Roots, name: &str) -> Option<String> {
+    match Store::open(&roots.root).ok()?.find(name) {
+        Err(::images::Error::NoSuchImage { near, .. }) => near,
+        _ => None,
+    }
 }
 
 /// Prints what minidock and its host are.

@@ -1,21 +1,34 @@
 //! `ps` and `port`.
 
+use std::collections::HashMap;
+
 use anyhow::{Result, anyhow};
 
 use crate::cli::{PortArgs, PsArgs};
 use crate::containers;
 use crate::format;
-use crate::format::ps::Filter;
+use crate::format::ContainerView;
+use crate::format::ps::Style;
+use crate::format::ps_filter::Filter;
 use crate::roots::Roots;
+use crate::state::Status;
 use crate::view;
 
 /// Lists containers.
 pub fn ps(roots: &Roots, args: &PsArgs) -> Result<u8> {
     let filter = Filter::parse(&args.filter).map_err(|why| anyhow!(why))?;
-    let mut states = containers::all(roots);
+    if args.quiet && args.format.is_some() {
+        eprintln!("WARNING: Ignoring custom format, because both --format and --quiet are set.");
+    }
+    let landmarks: HashMap<String, u64> = filter
+        .landmarks()
+        .map(|name| Ok((name.to_owned(), view::nanoseconds(&containers::find(roots, name)?.created).unwrap_or(0))))
+        .collect::<Result<_>>()?;
     let last = if args.latest { Some(1) } else { args.last.and_then(|last| usize::try_from(last).ok()) };
+    let last = last.filter(|last| *last > 0);
+    let mut states = containers::all(roots);
     if !args.all && last.is_none() && !filter.wants_stopped() {
-        states.retain(|state| state.is_alive());
+        states.retain(|state| state.is_alive() || state.status == Status::Restarting);
     }
     let mut listed = Vec::with_capacity(states.len());
     for state in states {
@@ -24,10 +37,17 @@ pub fn ps(roots: &Roots, args: &PsArgs) -> Result<u8> {
             Err(problem) => eprintln!("minidock: warning: {}", crate::error::text(&problem)),
         }
     }
-    let mut views: Vec<_> = listed.iter().map(|(request, state)| view::of(roots, state, request)).collect();
-    views.retain(|view| filter.fits(view));
+    // Sizes are looked for only where they are shown: that walks every container's files.
+    let size = args.size || args.format.as_deref().is_some_and(|format| format.contains(".Size"));
+    let mut views: Vec<_> = listed.iter().map(|(request, state)| (view::of(roots, state, request), state)).collect();
+    views.retain(|(view, _)| filter.fits(view, &|name| landmarks.get(name).copied()));
     views.truncate(last.unwrap_or(usize::MAX));
-    print!("{}", format::ps::print(&views, args.format.as_deref(), args.quiet, args.no_trunc, view::now())?);
+    let views: Vec<ContainerView> = views
+        .into_iter()
+        .map(|(view, state)| ContainerView { size: size.then(|| view::size(roots, state)), ..view })
+        .collect();
+    let style = Style { format: args.format.as_deref(), quiet: args.quiet, no_trunc: args.no_trunc, size: args.size };
+    print!("{}", format::ps::print(&views, style, view::now())?);
     Ok(0)
 }
 

@@ -116,7 +116,7 @@ pub fn inspect(image: &ImageView) -> Document {
         "Architecture": image.architecture.as_str(),
         "Os": image.os.as_str(),
         "Size": image.size_bytes,
-        "GraphDriver": super::inspect::graph_driver(&image.layers, None),
+        "GraphDriver": super::inspect::graph_driver(&image.layers, None, ""),
         "RootFS": object! { "Type": "layers", "Layers": image.diff_ids.clone() },
         "Metadata": object! { "LastTagTime": "0001-01-01T00:00:00Z" },
     }

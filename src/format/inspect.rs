@@ -8,7 +8,7 @@ use netsetup::Protocol;
 use super::document::{Document, object};
 use super::human;
 use super::template::{FormatError, Template};
-use super::view::{ContainerView, MountView, NetworkView, OverlayView, StateView, Status};
+use super::view::{ContainerView, HealthView, MountView, NetworkView, OverlayView, StateView, Status};
 use crate::request::RunRequest;
 use crate::request::limits::{MemorySwap, Throttle};
 use crate::request::mounts::Mount;
@@ -18,17 +18,38 @@ use crate::request::ports::HostPort;
 use crate::request::security::Seccomp;
 
 /// Prints documents: a JSON list indented by four, with `--format json` one without spaces, with a template a line each.
+/// Gives the text, and why it isn't all: as with docker, a template that fails at the second container has printed the
+/// first, and ends the line.
 ///
 /// # Errors
-/// The template is wrong. (What was found before the error isn't lost to docker's users either: print in order.)
-pub fn print(documents: &[Document], format: Option<&str>) -> Result<String, FormatError> {
+/// The template can't be read.
+pub fn print_some(documents: &[Document], format: Option<&str>) -> Result<(String, Option<FormatError>), FormatError> {
+    let mut text = String::new();
     match format.unwrap_or_default() {
-        "" => Ok(indented(documents)),
-        "json" => Ok(serde_json::to_string(documents).unwrap_or_default() + "\n"),
+        "" => text = indented(documents),
+        "json" => text = serde_json::to_string(documents).unwrap_or_default() + "\n",
         template => {
             let template = Template::parse(template)?;
-            documents.iter().map(|document| Ok(template.render(document.to_value())? + "\n")).collect()
+            for document in documents {
+                match template.render(document.to_value()) {
+                    Ok(line) => text += &(line + "\n"),
+                    Err(error) => return Ok((text + "\n", Some(error))),
+                }
+            }
         }
+    }
+    Ok((text, None))
+}
+
+/// As [`print_some`], but all or nothing.
+///
+/// # Errors
+/// The template is wrong.
+#[allow(dead_code)] // for the documents of volumes and networks
+pub fn print(documents: &[Document], format: Option<&str>) -> Result<String, FormatError> {
+    match print_some(documents, format)? {
+        (text, None) => Ok(text),
+        (_, Some(error)) => Err(error),
     }
 }
 
@@ -56,7 +77,7 @@ pub fn container(view: &ContainerView) -> Document {
         "HostsPath": &view.hosts_path,
         "LogPath": &view.log_path,
         "Name": format!("/{}", view.name),
-        "RestartCount": 0,
+        "RestartCount": view.restarts,
         "Driver": if view.overlay.is_some() { "overlay2" } else { "rootfs" },
         "Platform": "linux",
         "MountLabel": "",
@@ -65,9 +86,11 @@ pub fn container(view: &ContainerView) -> Document {
         "ExecIDs": Document::NoList,
         "HostConfig": host_config(view.request),
         "GraphDriver": match &view.overlay {
-            Some(overlay) => graph_driver(&overlay.lower, Some(overlay)),
-            None => graph_driver(&[], None),
+            Some(overlay) => graph_driver(&overlay.lower, Some(overlay), &view.id),
+            None => graph_driver(&[], None, &view.id),
         },
+        "SizeRw": Document::omittable(view.size.map(|size| size.own)),
+        "SizeRootFs": Document::omittable(view.size.map(|size| size.own + size.image)),
         "Mounts": view.mounts.iter().map(mount).collect::<Vec<_>>(),
         "Config": config(view),
         "NetworkSettings": network_settings(view),
@@ -77,9 +100,10 @@ pub fn container(view: &ContainerView) -> Document {
 fn state(state: &StateView) -> Document {
     object! {
         "Status": state.status.name(),
-        "Running": matches!(state.status, Status::Running | Status::Paused),
+        // docker: one that waits for its restart counts as running.
+        "Running": matches!(state.status, Status::Running | Status::Paused | Status::Restarting),
         "Paused": state.status == Status::Paused,
-        "Restarting": false,
+        "Restarting": state.status == Status::Restarting,
         "OOMKilled": state.oom_killed,
         "Dead": state.status == Status::Dead,
         "Pid": state.pid,
@@ -87,15 +111,32 @@ fn state(state: &StateView) -> Document {
         "Error": state.error.as_str(),
         "StartedAt": human::rfc3339(state.started),
         "FinishedAt": human::rfc3339(state.finished),
+        "Health": Document::omittable(state.health.as_ref().map(health)),
+    }
+}
+
+fn health(health: &HealthView) -> Document {
+    object! {
+        "Status": health.status.as_str(),
+        "FailingStreak": health.failing_streak,
+        "Log": health.log.iter().map(|probe| object! {
+            "Start": probe.start.as_str(),
+            "End": probe.end.as_str(),
+            "ExitCode": probe.exit_code,
+            "Output": probe.output.as_str(),
+        }).collect::<Vec<_>>(),
     }
 }
 
 /// overlayfs's folders, the topmost lower one first.
-pub(super) fn graph_driver(layers: &[PathBuf], overlay: Option<&OverlayView>) -> Document {
+pub(super) fn graph_driver(layers: &[PathBuf], overlay: Option<&OverlayView>, id: &str) -> Document {
     let mut data = BTreeMap::new();
     let mut put = |key: &str, path: String| {
         data.insert(key.to_owned(), path);
     };
+    if overlay.is_some() {
+        put("ID", id.to_owned());
+    }
     let lower = match overlay {
         Some(_) => layers,
         // An image has an upper of its own: its topmost layer.
@@ -116,19 +157,16 @@ pub(super) fn graph_driver(layers: &[PathBuf], overlay: Option<&OverlayView>) ->
 }
 
 fn mount(mount: &MountView) -> Document {
-    let mut fields = vec![("Type", Document::from(mount.kind.as_str()))];
-    if !mount.name.is_empty() {
-        fields.push(("Name", mount.name.as_str().into()));
+    object! {
+        "Type": mount.kind.as_str(),
+        "Name": Document::omittable(mount.name.as_str()),
+        "Source": &mount.source,
+        "Destination": &mount.destination,
+        "Driver": Document::omittable(if mount.kind == "volume" { "local" } else { "" }),
+        "Mode": mount.mode.as_str(),
+        "RW": !mount.read_only,
+        "Propagation": mount.propagation.as_str(),
     }
-    fields.push(("Source", (&mount.source).into()));
-    fields.push(("Destination", (&mount.destination).into()));
-    if mount.kind == "volume" {
-        fields.push(("Driver", "local".into()));
-    }
-    fields.push(("Mode", mount.mode.as_str().into()));
-    fields.push(("RW", (!mount.read_only).into()));
-    fields.push(("Propagation", mount.propagation.as_str().into()));
-    Document::Struct(fields)
 }
 
 /// docker's set of ports: `{"80/tcp": {}}`.
@@ -140,38 +178,30 @@ fn config(view: &ContainerView) -> Document {
     let request = view.request;
     let config = &view.config;
     let attached = !request.detach;
-    let mut fields = vec![
-        ("Hostname", Document::from(config.hostname.as_str())),
-        ("Domainname", "".into()),
-        ("User", config.user.as_str().into()),
-        ("AttachStdin", (attached && request.interactive).into()),
-        ("AttachStdout", attached.into()),
-        ("AttachStderr", attached.into()),
-    ];
-    if !config.exposed.is_empty() {
-        fields.push(("ExposedPorts", port_set(&config.exposed)));
+    let volumes: BTreeMap<_, _> = config.volumes.iter().map(|path| (path.clone(), object! {})).collect();
+    object! {
+        "Hostname": config.hostname.as_str(),
+        "Domainname": "",
+        "User": config.user.as_str(),
+        "AttachStdin": attached && request.interactive,
+        "AttachStdout": attached,
+        "AttachStderr": attached,
+        "ExposedPorts": Document::omittable(port_set(&config.exposed)),
+        "Tty": request.terminal,
+        "OpenStdin": request.interactive,
+        "StdinOnce": attached && request.interactive,
+        "Env": config.env.clone(),
+        "Cmd": Document::list_or_null(config.cmd.clone()),
+        "Healthcheck": Document::omittable(config.healthcheck.clone()),
+        "Image": view.image_name.as_str(),
+        "Volumes": if volumes.is_empty() { None::<bool>.into() } else { Document::Map(volumes) },
+        "WorkingDir": config.working_dir.as_str(),
+        "Entrypoint": Document::list_or_null(config.entrypoint.clone()),
+        "OnBuild": Document::NoList,
+        "Labels": &config.labels,
+        "StopSignal": Document::omittable(config.stop_signal.as_str()),
+        "StopTimeout": Document::omittable(request.stop_timeout_s),
     }
-    let volumes = config.volumes.iter().map(|path| (path.clone(), object! {})).collect::<BTreeMap<_, _>>();
-    fields.extend([
-        ("Tty", request.terminal.into()),
-        ("OpenStdin", request.interactive.into()),
-        ("StdinOnce", (attached && request.interactive).into()),
-        ("Env", config.env.clone().into()),
-        ("Cmd", Document::list_or_null(config.cmd.clone())),
-        ("Image", view.image_name.as_str().into()),
-        ("Volumes", if volumes.is_empty() { None::<bool>.into() } else { Document::Map(volumes) }),
-        ("WorkingDir", config.working_dir.as_str().into()),
-        ("Entrypoint", Document::list_or_null(config.entrypoint.clone())),
-        ("OnBuild", Document::NoList),
-        ("Labels", (&config.labels).into()),
-    ]);
-    if !config.stop_signal.is_empty() {
-        fields.push(("StopSignal", config.stop_signal.as_str().into()));
-    }
-    if let Some(seconds) = request.stop_timeout_s {
-        fields.push(("StopTimeout", seconds.into()));
-    }
-    Document::Struct(fields)
 }
 
 fn network_mode(request: &RunRequest) -> String {
@@ -227,6 +257,8 @@ fn host_config(request: &RunRequest) -> Document {
         Some(address) => format!("{}:{address}", host.name),
         None => format!("{}:host-gateway", host.name),
     });
+    let open = security.privileged || security.unconfined_system_paths;
+    let paths = |paths: Vec<String>| if open { Document::NoList } else { paths.into() };
     object! {
         "Binds": Document::list_or_null(binds(request)),
         "ContainerIDFile": request.cid_file.as_ref().map_or(String::new(), |path| path.to_string_lossy().into_owned()),
@@ -255,11 +287,11 @@ fn host_config(request: &RunRequest) -> Document {
         "PublishAllPorts": network.publish_all,
         "ReadonlyRootfs": request.read_only,
         "SecurityOpt": Document::list_or_null(security_options(request)),
-        "Tmpfs": tmpfs(request),
+        "Tmpfs": Document::omittable(tmpfs(request)),
         "UTSMode": if request.namespaces.uts_host { "host" } else { "" },
         "UsernsMode": "",
         "ShmSize": request.shm_bytes,
-        "Sysctls": &security.sysctls,
+        "Sysctls": Document::omittable(&security.sysctls),
         "Runtime": "minidock",
         "Isolation": "",
         "CpuShares": limits.cpu_shares.unwrap_or(0),
@@ -298,12 +330,15 @@ fn host_config(request: &RunRequest) -> Document {
         "CpuPercent": 0,
         "IOMaximumIOps": 0,
         "IOMaximumBandwidth": 0,
-        "Init": if request.init { Some(true) } else { None },
-        "NetCls": network.net_cls.map(|id| format!("0x{id:08x}")),
-        "PublishMode": network.publish_mode.map(|mode| match mode {
+        "MaskedPaths": paths(runtime::defaults::masked_paths(&[])),
+        "ReadonlyPaths": paths(runtime::defaults::readonly_paths()),
+        "Init": Document::omittable(if request.init { Some(true) } else { None }),
+        // minidock's own.
+        "NetCls": Document::omittable(network.net_cls.map(|id| format!("0x{id:08x}"))),
+        "PublishMode": Document::omittable(network.publish_mode.map(|mode| match mode {
             netsetup::PublishMode::Dnat => "dnat",
             netsetup::PublishMode::Proxy => "proxy",
-        }),
+        })),
     }
 }
 

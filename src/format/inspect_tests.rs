@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use netsetup::{PortMapping, Protocol, PublishMode};
 
 use super::*;
-use crate::format::ps::{self, Filter};
+use crate::format::ps::{self, Style};
+use crate::format::ps_filter::Filter;
 use crate::format::view::ConfigView;
+use crate::format::view::SizeView;
 use crate::request::Surroundings;
 
 const SECOND: u64 = 1_000_000_000;
@@ -68,6 +70,8 @@ fn view(request: &RunRequest) -> ContainerView<'_> {
             work: "/c/work".into(),
             merged: "/c/merged".into(),
         }),
+        size: None,
+        restarts: 0,
         log_path: "/c/log".into(),
         hostname_path: "/c/hostname".into(),
         hosts_path: "/c/hosts".into(),
@@ -202,13 +206,16 @@ CONTAINER ID   IMAGE            COMMAND                  CREATED          STATUS
 0123456789ab   busybox:latest   \"sh -c 'while true; …\"   31 seconds ago   Up 3 seconds               0.0.0.0:10080->80/tcp   web
 ffffffffffff   abababababab     \"true\"                   3 days ago       Exited (0) 2 minutes ago                           x
 ";
-    assert_eq!(ps::print(&both, None, false, false, NOW).unwrap(), table);
+    assert_eq!(ps::print(&both, Style::default(), NOW).unwrap(), table);
     assert_eq!(
-        ps::print(&[], None, false, false, NOW).unwrap(),
+        ps::print(&[], Style::default(), NOW).unwrap(),
         "CONTAINER ID   IMAGE     COMMAND   CREATED   STATUS    PORTS     NAMES\n"
     );
-    assert_eq!(ps::print(&both, None, true, false, NOW).unwrap(), "0123456789ab\nffffffffffff\n");
-    let some = |format| ps::print(&both[..1], Some(format), false, false, NOW);
+    assert_eq!(
+        ps::print(&both, Style { quiet: true, ..Style::default() }, NOW).unwrap(),
+        "0123456789ab\nffffffffffff\n"
+    );
+    let some = |format| ps::print(&both[..1], Style { format: Some(format), ..Style::default() }, NOW);
     assert_eq!(
         some(r#"table {{.ID}}\t{{.Names}}\t{{.Label "a"}}\t{{.Mounts}}"#).unwrap(),
         "CONTAINER ID   NAMES     a         MOUNTS\n0123456789ab   web       1         /very/long/sou…\n"
@@ -220,15 +227,33 @@ ffffffffffff   abababababab     \"true\"                   3 days ago       Exit
     );
     assert!(some("json").unwrap().contains(r#""Ports":"0.0.0.0:10080-\u003e80/tcp""#));
     let error = some("{{.Names}} {{.Foo}}").unwrap_err();
-    assert!(error.message.contains("<.Foo>: can't evaluate field Foo; there are ID, Names"), "{error}");
+    assert!(
+        error
+            .message
+            .starts_with("failed to execute template: template: :1:13: executing \"\" at <.Foo>: can't evaluate"),
+        "{error}"
+    );
+    assert_eq!(some("{{").unwrap_err().to_string(), "failed to parse template: template: :1: unclosed action");
+    assert_eq!((some("{{").unwrap_err().code, some("{{.Foo}}").unwrap_err().code), (1, 1));
+    assert!(some("json").unwrap().contains(r#""Platform":null"#));
+    let mut sized = both[0].clone();
+    sized.size = Some(SizeView { own: 2150, image: 4_260_000 });
+    let text = ps::print(&[sized], Style { size: true, ..Style::default() }, NOW).unwrap();
+    assert!(text.contains("NAMES     SIZE\n") && text.ends_with("web       2.15kB (virtual 4.26MB)\n"), "{text}");
+    assert!(some("raw").unwrap().starts_with("container_id: 0123456789ab\nimage: busybox:latest\ncommand: \"sh -c"));
 }
 
 #[test]
 fn filters() {
     let request = request(&["busybox"]);
     let view = view(&request);
+    let landmark = |name: &str| match name {
+        "older" => Some(NOW - 60 * SECOND),
+        "newer" => Some(NOW),
+        _ => None,
+    };
     let fits = |flags: &[&str]| {
-        Filter::parse(&flags.iter().map(|flag| (*flag).to_owned()).collect::<Vec<_>>()).unwrap().fits(&view)
+        Filter::parse(&flags.iter().map(|flag| (*flag).to_owned()).collect::<Vec<_>>()).unwrap().fits(&view, &landmark)
     };
     for flags in [
         &["name=we"][..],
@@ -241,6 +266,18 @@ fn filters() {
         &["ancestor=busybox"],
         &["ancestor=busybox:latest"],
         &["ancestor=abab"],
+        &["name=^/web$", "name=^nothing$"],
+        &["name=w.b"],
+        &["since=older", "before=newer"],
+        &["volume=/d"],
+        &["volume=/very/long/source/path"],
+        &["network=bridge"],
+        &["publish=10080"],
+        &["publish=10000-10100/tcp"],
+        &["expose=80"],
+        &["expose=53/udp"],
+        &["health=none"],
+        &["is-task=false"],
         &[],
     ] {
         assert!(fits(flags), "{flags:?}");
@@ -256,10 +293,18 @@ fn filters() {
         &["ancestor=alpine"],
         &["exited=0"],
         &["name=web", "status=exited"],
+        &["since=newer"],
+        &["before=older"],
+        &["volume=/x"],
+        &["network=other"],
+        &["publish=80"],
+        &["expose=53"],
+        &["health=healthy"],
+        &["is-task=true"],
     ] {
         assert!(!fits(flags), "{flags:?}");
     }
-    for flag in ["name", "foo=1", "status=up", "exited=x", "volume=x"] {
+    for flag in ["name", "foo=1", "status=up", "exited=x", "publish=x", "health=good", "name=("] {
         assert!(Filter::parse(&[flag.to_owned()]).is_err(), "{flag}");
     }
 }

@@ -10,6 +10,7 @@ pub mod inspect;
 pub mod networks;
 pub mod port;
 pub mod ps;
+pub mod ps_filter;
 mod rows;
 mod structs;
 mod table;
@@ -20,7 +21,7 @@ pub mod volumes;
 
 pub use document::Document;
 pub use template::FormatError;
-pub use view::{ConfigView, ContainerView, MountView, NetworkView, OverlayView, StateView, Status};
+pub use view::{ConfigView, ContainerView, MountView, NetworkView, OverlayView, SizeView, StateView, Status};
 
 #[cfg(test)]
 mod oracle_tests;

@@ -1,8 +1,8 @@
-//! The lines of `ps`, and which containers its filters let through.
+//! The lines of `ps`.
 
 use super::human::{self, Nanoseconds};
 use super::port;
-use super::rows::{List, Row};
+use super::rows::{List, NULL, Row};
 use super::template::FormatError;
 use super::view::{ContainerView, StateView, Status};
 use crate::request::network::NetworkMode;
@@ -23,23 +23,44 @@ const LIST: List = List {
         ("Mounts", "MOUNTS"),
         ("LocalVolumes", "LOCAL VOLUMES"),
         ("Networks", "NETWORKS"),
+        ("Platform", "PLATFORM"),
     ],
-    table: "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}",
+    table: TABLE,
 };
+const TABLE: &str = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}";
+const TABLE_WITH_SIZE: &str =
+    "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}\t{{.Size}}";
+/// docker's `--format raw`.
+const RAW: &str = "container_id: {{.ID}}\nimage: {{.Image}}\ncommand: {{.Command}}\ncreated_at: {{.CreatedAt}}\n\
+    state: {{- pad .State 1 0}}\nstatus: {{- pad .Status 1 0}}\nnames: {{.Names}}\nlabels: {{- pad .Labels 1 0}}\n\
+    ports: {{- pad .Ports 1 0}}\n";
+
+/// How `ps` prints.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Style<'a> {
+    /// `--format`
+    pub format: Option<&'a str>,
+    /// Ids alone; wins over the format.
+    pub quiet: bool,
+    /// Nothing is cut.
+    pub no_trunc: bool,
+    /// With a column of sizes.
+    pub size: bool,
+}
 
 /// Prints containers in the order given.
 ///
 /// # Errors
 /// The template is wrong.
-pub fn print(
-    containers: &[ContainerView],
-    format: Option<&str>,
-    quiet: bool,
-    no_trunc: bool,
-    now: Nanoseconds,
-) -> Result<String, FormatError> {
-    let rows: Vec<Row> = containers.iter().map(|container| row(container, no_trunc, now)).collect();
-    LIST.print(&rows, format, quiet)
+pub fn print(containers: &[ContainerView], style: Style, now: Nanoseconds) -> Result<String, FormatError> {
+    let rows: Vec<Row> = containers.iter().map(|container| row(container, style.no_trunc, now)).collect();
+    let list = List { table: if style.size { TABLE_WITH_SIZE } else { TABLE }, ..LIST };
+    match style.format {
+        _ if style.quiet => list.print(&rows, None, true),
+        Some("raw") if style.size => list.print(&rows, Some(&format!("{RAW}size: {{{{- pad .Size 1 0}}}}\n")), false),
+        Some("raw") => list.print(&rows, Some(RAW), false),
+        format => list.print(&rows, format, false),
+    }
 }
 
 fn row(container: &ContainerView, no_trunc: bool, now: Nanoseconds) -> Row {
@@ -57,12 +78,6 @@ fn row(container: &ContainerView, no_trunc: bool, now: Nanoseconds) -> Row {
         )
         .collect();
     let labels = &container.config.labels;
-    let network = match &container.request.network.mode {
-        NetworkMode::Bridge => "bridge",
-        NetworkMode::None => "none",
-        NetworkMode::Host => "host",
-        NetworkMode::Container(_) | NetworkMode::Namespace(_) => "",
-    };
     let fields = vec![
         ("ID", if no_trunc { container.id.clone() } else { short_id(&container.id) }),
         ("Names", container.name.clone()),
@@ -73,13 +88,35 @@ fn row(container: &ContainerView, no_trunc: bool, now: Nanoseconds) -> Row {
         ("Ports", port::column(&container.network.ports, &ports_of_interest(container))),
         ("State", container.state.status.name().to_owned()),
         ("Status", status(&container.state, now)),
-        ("Size", "0B".to_owned()),
+        ("Size", size(container)),
         ("Labels", labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")),
         ("Mounts", mounts.join(",")),
         ("LocalVolumes", container.mounts.iter().filter(|mount| mount.kind == "volume").count().to_string()),
-        ("Networks", network.to_owned()),
+        ("Networks", networks(container).join(",")),
+        ("Platform", NULL.to_owned()),
     ];
     Row { fields, labels: labels.clone() }
+}
+
+/// The names of its networks.
+pub(super) fn networks(container: &ContainerView) -> Vec<String> {
+    let name = match &container.request.network.mode {
+        NetworkMode::Bridge => "bridge",
+        NetworkMode::None => "none",
+        NetworkMode::Host => "host",
+        NetworkMode::Container(_) | NetworkMode::Namespace(_) => return vec![],
+    };
+    vec![name.to_owned()]
+}
+
+/// `2.15kB (virtual 4.26MB)`
+fn size(container: &ContainerView) -> String {
+    match container.size {
+        None => "0B".to_owned(),
+        Some(size) => {
+            format!("{} (virtual {})", human::significant(size.own, 3), human::significant(size.own + size.image, 3))
+        }
+    }
 }
 
 /// docker shows exposed ports of running containers only.
@@ -94,7 +131,13 @@ fn ports_of_interest(container: &ContainerView) -> std::collections::BTreeSet<(u
 pub fn status(state: &StateView, now: Nanoseconds) -> String {
     let since = |time: Option<Nanoseconds>| human::duration(now.saturating_sub(time.unwrap_or(now)));
     match state.status {
-        Status::Running => format!("Up {}", since(state.started)),
+        Status::Running => match state.health.as_ref().map(|health| health.status.as_str()) {
+            None | Some("" | "none") => format!("Up {}", since(state.started)),
+            Some("starting") => format!("Up {} (health: starting)", since(state.started)),
+            Some(health) => format!("Up {} ({health})", since(state.started)),
+        },
+        Status::Restarting => format!("Restarting ({}) {} ago", state.exit_code, since(state.finished)),
+        Status::Removing => "Removal In Progress".to_owned(),
         Status::Paused => format!("Up {} (Paused)", since(state.started)),
         Status::Dead => "Dead".to_owned(),
         Status::Created => "Created".to_owned(),
@@ -137,103 +180,4 @@ fn quote(text: &str) -> String {
         }
     }
     quoted + "\""
-}
-
-/// The filters of `ps`, ready to be asked. Filters of one key are alternatives, different keys all have to fit;
-/// labels all have to fit.
-pub struct Filter {
-    conditions: Vec<(Key, String)>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Key {
-    Name,
-    Id,
-    Status,
-    Label,
-    Ancestor,
-    Exited,
-}
-
-impl Filter {
-    /// Reads `-f KEY=VALUE` flags.
-    ///
-    /// # Errors
-    /// The first one that is wrong, with what there is.
-    pub fn parse(flags: &[String]) -> Result<Filter, String> {
-        let mut conditions = Vec::new();
-        for flag in flags {
-            let (key, value) =
-                flag.split_once('=').ok_or_else(|| format!("bad format of filter {flag:?} (expected name=value)"))?;
-            let key = match key.trim().to_ascii_lowercase().as_str() {
-                "name" => Key::Name,
-                "id" => Key::Id,
-                "status" => Key::Status,
-                "label" => Key::Label,
-                "ancestor" => Key::Ancestor,
-                "exited" => Key::Exited,
-                key => {
-                    return Err(format!("invalid filter '{key}'; there are name, id, status, label, ancestor, exited"));
-                }
-            };
-            let statuses = ["created", "running", "paused", "restarting", "removing", "exited", "dead"];
-            if key == Key::Status && !statuses.contains(&value) {
-                return Err(format!("invalid filter 'status={value}'; there are {}", statuses.join(", ")));
-            }
-            if key == Key::Exited && value.parse::<i32>().is_err() {
-                return Err(format!("invalid filter 'exited={value}'; write an exit code"));
-            }
-            conditions.push((key, value.to_owned()));
-        }
-        Ok(Filter { conditions })
-    }
-
-    /// Whether stopped containers are meant too, without `-a`.
-    pub fn wants_stopped(&self) -> bool {
-        self.conditions.iter().any(|(key, _)| matches!(key, Key::Status | Key::Exited))
-    }
-
-    /// Whether a container is let through.
-    pub fn fits(&self, container: &ContainerView) -> bool {
-        let keys = [Key::Name, Key::Id, Key::Status, Key::Ancestor, Key::Exited];
-        let values =
-            |key: Key| self.conditions.iter().filter(move |(other, _)| *other == key).map(|(_, value)| value.as_str());
-        values(Key::Label).all(|value| fits(container, Key::Label, value))
-            && keys
-                .into_iter()
-                .all(|key| values(key).next().is_none() || values(key).any(|value| fits(container, key, value)))
-    }
-}
-
-fn fits(container: &ContainerView, key: Key, value: &str) -> bool {
-    match key {
-        Key::Name => {
-            // docker takes a pattern here; what people write is a part of the name, or ^/?NAME$.
-            let name = container.name.as_str();
-            let pattern = value.strip_prefix('^').unwrap_or(value);
-            let (start, pattern) = (pattern.len() < value.len(), pattern.strip_prefix('/').unwrap_or(pattern));
-            match (start, pattern.strip_suffix('$')) {
-                (true, Some(whole)) => name == whole,
-                (true, None) => name.starts_with(pattern),
-                (false, Some(tail)) => name.ends_with(tail),
-                (false, None) => name.contains(pattern),
-            }
-        }
-        Key::Id => container.id.starts_with(value),
-        Key::Status => container.state.status.name() == value,
-        Key::Label => match value.split_once('=') {
-            Some((key, value)) => container.config.labels.get(key).is_some_and(|found| found == value),
-            None => container.config.labels.contains_key(value),
-        },
-        Key::Ancestor => {
-            let name = container.image_name.as_str();
-            let id = container.image_id.strip_prefix("sha256:").unwrap_or(&container.image_id);
-            let wanted = value.strip_prefix("sha256:").unwrap_or(value);
-            name == value
-                || name.strip_suffix(":latest") == Some(value)
-                || value.strip_suffix(":latest") == Some(name)
-                || (wanted.len() >= 4 && id.starts_with(wanted))
-        }
-        Key::Exited => container.state.status == Status::Exited && value.parse() == Ok(container.state.exit_code),
-    }
 }

@@ -10,6 +10,9 @@ use super::template::{FormatError, Template};
 /// Where a row keeps its labels for `.Label`; no template can spell it.
 pub(super) const LABELS: &str = "\0labels";
 
+/// A field that docker has, with nothing in it: `null` in JSON, `<nil>` in a template.
+pub(super) const NULL: &str = "\0";
+
 /// One line: its fields in docker's names, and its labels.
 pub(super) struct Row {
     pub fields: Vec<(&'static str, String)>,
@@ -27,7 +30,10 @@ pub(super) struct List {
 impl List {
     /// Prints rows by `--format`; with `quiet` the ids alone.
     pub fn print(&self, rows: &[Row], format: Option<&str>, quiet: bool) -> Result<String, FormatError> {
-        let format = format.unwrap_or_default();
+        self.print_by(format.unwrap_or_default(), rows, quiet).map_err(|error| self.in_dockers_words(error))
+    }
+
+    fn print_by(&self, format: &str, rows: &[Row], quiet: bool) -> Result<String, FormatError> {
         match format {
             "json" => Ok(rows.iter().map(|row| json_line(row) + "\n").collect()),
             "" | "table" if quiet => lines(&Template::parse("{{.ID}}")?, rows),
@@ -41,7 +47,6 @@ impl List {
                 }
             }
         }
-        .map_err(|error| self.name_fields(error))
     }
 
     fn as_table(&self, template: &str, rows: &[Row]) -> Result<String, FormatError> {
@@ -52,17 +57,16 @@ impl List {
         Ok(table::align(&format!("{header}\n{}", lines(&template, rows)?)))
     }
 
-    /// A row is no map: say what it has.
-    fn name_fields(&self, error: FormatError) -> FormatError {
-        let Some((place, key)) = error.message.split_once("map has no entry for key ") else {
-            return error;
-        };
-        let fields: Vec<&str> = self.headers.iter().map(|(field, _)| *field).collect();
-        let key = key.trim_matches('"');
-        FormatError {
-            message: format!("{place}can't evaluate field {key}; there are {}", fields.join(", ")),
-            code: error.code,
+    /// A list's template fails with other words than that of `inspect`, always with 1. A row is no map: say what it has.
+    fn in_dockers_words(&self, error: FormatError) -> FormatError {
+        let what = if error.code == 64 { "parse" } else { "execute" };
+        let mut message = error.message.replacen("template parsing error:", &format!("failed to {what} template:"), 1);
+        if let Some((place, key)) = message.split_once("map has no entry for key ") {
+            let fields: Vec<&str> = self.headers.iter().map(|(field, _)| *field).collect();
+            let key = key.trim_matches('"');
+            message = format!("{place}can't evaluate field {key} in a row; there are {}", fields.join(", "));
         }
+        FormatError { message, code: 1 }
     }
 }
 
@@ -78,14 +82,16 @@ fn lines(template: &Template, rows: &[Row]) -> Result<String, FormatError> {
 impl Row {
     fn to_value(&self) -> Value {
         let labels = self.labels.iter().map(|(key, text)| (key.clone(), Value::from(text))).collect();
-        let fields = self.fields.iter().map(|(key, text)| ((*key).to_owned(), Value::from(text)));
+        let field = |text: &String| if text == NULL { Value::Nil } else { Value::from(text) };
+        let fields = self.fields.iter().map(|(key, text)| ((*key).to_owned(), field(text)));
         Value::Object(fields.chain([(LABELS.to_owned(), Value::Map(labels))]).collect())
     }
 }
 
 /// One object a line, keys sorted, with Go's escapes for HTML.
 fn json_line(row: &Row) -> String {
-    let fields: BTreeMap<&str, &str> = row.fields.iter().map(|(key, text)| (*key, text.as_str())).collect();
+    let field = |text: &'_ String| if text == NULL { None } else { Some(text.clone()) };
+    let fields: BTreeMap<&str, Option<String>> = row.fields.iter().map(|(key, text)| (*key, field(text))).collect();
     let text = serde_json::to_string(&fields).unwrap_or_default();
     text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
 }

@@ -38,6 +38,10 @@ pub struct ContainerView<'a> {
     pub mounts: Vec<MountView>,
     /// The layers; `None` for a root folder.
     pub overlay: Option<OverlayView>,
+    /// Bytes that it has written, and those of its image; only where they were asked for.
+    pub size: Option<SizeView>,
+    /// Restarts by its policy.
+    pub restarts: u32,
     /// json-file log; empty without.
     pub log_path: PathBuf,
     /// The files that are mounted over those of the image.
@@ -58,6 +62,10 @@ pub enum Status {
     Running,
     /// Its processes are frozen.
     Paused,
+    /// Its first process has ended, and its policy will start it again.
+    Restarting,
+    /// It is being removed.
+    Removing,
     /// Its first process has ended.
     Exited,
     /// Its removal failed halfway.
@@ -71,10 +79,45 @@ impl Status {
             Status::Created => "created",
             Status::Running => "running",
             Status::Paused => "paused",
+            Status::Restarting => "restarting",
+            Status::Removing => "removing",
             Status::Exited => "exited",
             Status::Dead => "dead",
         }
     }
+}
+
+/// Bytes on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SizeView {
+    /// What it has written itself.
+    pub own: u64,
+    /// Of its image's layers.
+    pub image: u64,
+}
+
+/// What its health check says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HealthView {
+    /// `starting`, `healthy` or `unhealthy`
+    pub status: String,
+    /// Failures one after another.
+    pub failing_streak: u32,
+    /// The last five, oldest first.
+    pub log: Vec<ProbeView>,
+}
+
+/// One run of a health check.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProbeView {
+    /// RFC 3339.
+    pub start: String,
+    /// RFC 3339.
+    pub end: String,
+    /// 0: healthy.
+    pub exit_code: i32,
+    /// What it wrote.
+    pub output: String,
 }
 
 /// The state of its first process.
@@ -94,6 +137,8 @@ pub struct StateView {
     pub started: Option<Nanoseconds>,
     /// End of the last run.
     pub finished: Option<Nanoseconds>,
+    /// `None` without a health check.
+    pub health: Option<HealthView>,
 }
 
 /// The configuration in force.
@@ -117,6 +162,8 @@ pub struct ConfigView {
     pub labels: BTreeMap<String, String>,
     /// Such as `SIGTERM`; empty: the default.
     pub stop_signal: String,
+    /// docker's HEALTHCHECK document in force: `{"Test": […], "Interval": …}`.
+    pub healthcheck: Option<serde_json::Value>,
     /// EXPOSE of the image, `--expose` and `-p`.
     pub exposed: BTreeSet<(u16, Protocol)>,
 }

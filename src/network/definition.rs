@@ -189,7 +189,7 @@ pub fn choose(all: Vec<Definition>, wanted: &str) -> Result<Definition> {
 }
 
 fn near_miss(all: &[Definition], wanted: &str) -> String {
-    let best = all.iter().map(|one| (crate::cli::distance(wanted, &one.name), one.name.as_str())).min();
+    let best = all.iter().map(|one| (crate::near::distance(wanted, &one.name), one.name.as_str())).min();
     match best {
         Some((distance, name)) if distance <= 2 && distance < name.len() => format!(" (did you mean {name}?)"),
         _ => String::new(),

@@ -94,7 +94,7 @@ impl Attach {
             "driver-opt" => self.set_driver_option(value)?,
             _ => {
                 let keys = ["name", "alias", "ip", "ip6", "mac-address", "link-local-ip", "gw-priority", "driver-opt"];
-                let near = keys.iter().find(|known| crate::cli::distance(key, known) <= 2 && key.len() > 1);
+                let near = keys.iter().find(|known| crate::near::distance(key, known) <= 2 && key.len() > 1);
                 let hint = match near {
                     Some(near) => format!("did you mean {near}?"),
                     None => format!("there are {}", keys.join(", ")),

@@ -87,7 +87,7 @@ fn driver(text: &str) -> Result<Driver, Invalid> {
             "plugin \"overlay\" not found: minidock has no swarm; use bridge, macvlan or ipvlan",
         )),
         _ => {
-            let near = ["bridge", "macvlan", "ipvlan"].into_iter().find(|name| crate::cli::distance(text, name) <= 2);
+            let near = ["bridge", "macvlan", "ipvlan"].into_iter().find(|name| crate::near::distance(text, name) <= 2);
             let hint = near.map_or_else(
                 || "; there are bridge, macvlan and ipvlan".to_owned(),
                 |near| format!("; did you mean {near}?"),

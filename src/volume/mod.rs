@@ -232,7 +232,7 @@ impl Store {
     }
 
     fn near(&self, name: &str) -> Option<String> {
-        let best = self.names().into_iter().map(|other| (crate::containers::distance(name, &other), other)).min()?;
+        let best = self.names().into_iter().map(|other| (crate::near::distance(name, &other), other)).min()?;
         (best.0 <= 2 && best.0 < best.1.len()).then_some(best.1)
     }
 
