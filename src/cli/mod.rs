@@ -33,9 +33,9 @@ pub use networks::{
     NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs, NetworkLsArgs, NetworkPruneArgs,
     NetworkRmArgs,
 };
+pub(crate) use pflag::boolean;
 #[cfg(test)]
 pub(crate) use pflag::declared;
-pub(crate) use pflag::boolean;
 pub use router::{Floating, RouterCreateArgs, RouterFloatingArgs, RouterInspectArgs, RouterLsArgs, RouterRmArgs};
 pub use run::RunArgs;
 pub use stop::Stop;
