@@ -123,10 +123,8 @@ impl Journal {
             Err(error) => return Err(error).with_context(|| format!("cannot lock the journal {}", path.display())),
         }
         // The last owner may have removed the file between our open and our lock.
-        match rustix::fs::stat(path) {
-            Ok(now) if now.st_ino == rustix::fs::fstat(&file)?.st_ino => Ok(Some(Journal { file, path: path.into() })),
-            _ => Ok(None),
-        }
+        let journal = Journal { file, path: path.into() };
+        Ok(journal.is_current().then_some(journal))
     }
 
     /// Records residues before their effect, in one write. Nothing to record is no write.
@@ -159,18 +157,31 @@ impl Journal {
             return Ok(());
         }
         let header = Header { boot_id: present.boot_id, netns: present.netns, ..header };
-        self.replace(&header, &contents.entries)
+        let new = self.written_anew(&header, &contents.entries)?;
+        new.take_place()?;
+        *self = new;
+        Ok(())
     }
 
-    fn replace(&mut self, header: &Header, entries: &[Residue]) -> Result<()> {
-        let unborn = self.path.with_extension("new");
-        let _ = std::fs::remove_file(&unborn); // a former owner's that was killed
+    /// The same journal with other entries, as a new file with a lock of its own, until [`Journal::take_place`] beside
+    /// this one. Whoever shares this one's lock doesn't share the new one's.
+    pub fn successor(&self, entries: &[Residue]) -> Result<Journal> {
+        let Some(header) = self.contents()?.header else { bail!("the journal {} has no header", self.path.display()) };
+        self.written_anew(&header, entries)
+    }
+
+    fn unborn(&self) -> PathBuf {
+        self.path.with_extension("new")
+    }
+
+    fn written_anew(&self, header: &Header, entries: &[Residue]) -> Result<Journal> {
+        let _ = std::fs::remove_file(self.unborn()); // a former owner's that was killed
         let file = OpenOptions::new()
             .read(true)
             .append(true)
             .create_new(true)
             .mode(0o600)
-            .open(&unborn)
+            .open(self.unborn())
             .with_context(|| format!("cannot rewrite the journal {}", self.path.display()))?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)
             .with_context(|| format!("cannot lock the journal {}", self.path.display()))?;
@@ -178,10 +189,19 @@ impl Journal {
         let mut text = serde_json::to_string(header)?;
         text.push('\n');
         new.write(text, entries)?;
-        std::fs::rename(&unborn, &self.path)
-            .with_context(|| format!("cannot rewrite the journal {}", self.path.display()))?;
-        *self = new;
-        Ok(())
+        Ok(new)
+    }
+
+    /// Makes a successor the journal, in place of the former one.
+    pub fn take_place(&self) -> Result<()> {
+        std::fs::rename(self.unborn(), &self.path)
+            .with_context(|| format!("cannot rewrite the journal {}", self.path.display()))
+    }
+
+    /// Whether this is the container's journal still: no successor has taken its place.
+    pub fn is_current(&self) -> bool {
+        let now = rustix::fs::stat(&self.path).map(|now| now.st_ino);
+        matches!((now, rustix::fs::fstat(&self.file)), (Ok(now), Ok(own)) if now == own.st_ino)
     }
 
     /// Reads what this journal says.

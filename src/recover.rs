@@ -2,11 +2,13 @@
 //! a crash left all come here.
 
 use std::fs::File;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use rustix::fs::{FlockOperation, flock};
 
+use crate::events::{self, Event};
 use crate::files;
 use crate::host_netns;
 use crate::journal::{self, Contents, Journal, Present};
@@ -71,6 +73,25 @@ fn is_volume(entry: &Residue) -> bool {
     matches!(entry, Residue::Volume { .. })
 }
 
+/// Removes a container, whose journal's lock the caller holds: the undo of its journal. One whose removal fails is left
+/// `dead`, for the next try.
+pub fn remove(roots: &Roots, id: &str, journal: &Journal, scope: Scope) -> Vec<anyhow::Error> {
+    // A container that was never finished has no state, and nobody was told that it was created.
+    let state = State::read(&roots.container(id)).ok().flatten();
+    let mut errors = undo(roots, journal, scope);
+    match state {
+        Some(state) if errors.is_empty() => events::note(roots, Event::container("destroy", &state)),
+        Some(mut state) => {
+            (state.status, state.error) = (Status::Dead, errors.first().map(crate::error::text).unwrap_or_default());
+            // What is left of its folder may be without a state already; then the next command goes on.
+            let has_state = matches!(State::read(&roots.container(id)), Ok(Some(_)));
+            errors.extend(has_state.then(|| state.write(roots).err()).flatten());
+        }
+        None => {}
+    }
+    errors
+}
+
 /// After a reboot the kernel's things are gone and their names may be another's: only files are left to be undone.
 fn of_this_boot(contents: &Contents) -> Vec<Residue> {
     let same = contents.header.as_ref().is_some_and(|header| header.boot_id == journal::boot_id());
@@ -117,8 +138,13 @@ pub fn settle_ended(roots: &Roots, id: &str, journal: &Journal, code: Option<i32
     };
     let state = State::read(&roots.container(id))?;
     // `--rm` means at the end of a run: one that was only created waits for its first.
-    let Some(mut state) = state.filter(|state| !header.auto_remove || state.status == Status::Created) else {
-        return first_error(undo(roots, journal, Scope::Container));
+    let stays = |state: &State| match state.status {
+        Status::Created | Status::Dead => true,
+        Status::Removing => false,
+        _ => !header.auto_remove,
+    };
+    let Some(mut state) = state.filter(stays) else {
+        return first_error(remove(roots, id, journal, Scope::Container));
     };
     let undone = match contents.entries.iter().any(Residue::ends_with_run) {
         true => first_error(undo(roots, journal, Scope::Run)),
@@ -133,6 +159,15 @@ pub fn settle_ended(roots: &Roots, id: &str, journal: &Journal, code: Option<i32
         state.write(roots)?;
     }
     undone
+}
+
+/// The group by which a container's processes can be frozen.
+pub fn freezer(entries: &[Residue]) -> Option<&Path> {
+    let groups = entries.iter().filter_map(|entry| match entry {
+        Residue::Cgroup(runtime::cgroup::Residue::Cgroup { path, .. }) => Some(path.as_path()),
+        _ => None,
+    });
+    groups.into_iter().find(|group| runtime::cgroup::can_freeze(group))
 }
 
 /// This boot and this network namespace, for a journal that begins now.

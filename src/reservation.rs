@@ -112,8 +112,14 @@ fn take_any_name(roots: &Roots, journal: &Journal, id: &str) -> Result<String> {
 }
 
 fn take_wanted_name(roots: &Roots, journal: &Journal, name: &str, id: &str) -> Result<String> {
+    journal.record(&[Residue::Name { name: name.to_string(), id: id.to_string() }])?;
+    take_new_name(roots, name, id).map(|()| name.to_string())
+}
+
+/// Takes a name that the journal has already, or says who has it.
+pub fn take_new_name(roots: &Roots, name: &str, id: &str) -> Result<()> {
     for _ in 0..5 {
-        let Some(owner) = take_name(roots, journal, name, id)? else { return Ok(name.to_string()) };
+        let Some(owner) = files::take_name(roots, name, id)? else { return Ok(()) };
         if !recover::wait_if_ending(roots, &owner)? {
             bail!(
                 "Conflict. The container name \"/{name}\" is already in use by container {:?}. You have to remove (or \
@@ -122,7 +128,15 @@ fn take_wanted_name(roots: &Roots, journal: &Journal, name: &str, id: &str) -> R
             );
         }
     }
-    bail!("the name {name} is taken again and again by others; choose another --name")
+    bail!("the name {name} is taken again and again by others; choose another")
+}
+
+/// A journal's entries with one more name, among those that outlive a run, which come first.
+pub fn with_name(entries: &[Residue], name: &str, id: &str) -> Vec<Residue> {
+    let (of_run, mut all): (Vec<Residue>, Vec<Residue>) = entries.iter().cloned().partition(Residue::ends_with_run);
+    all.push(Residue::Name { name: name.to_string(), id: id.to_string() });
+    all.extend(of_run);
+    all
 }
 
 /// Leases an address, under the network's lock. `found_bridge`: the bridge was there before this engine's first lease.

@@ -95,8 +95,8 @@ pub struct Run {
     /// The container's mount namespace. Whoever drops the last reference does the unmounting, which waits for RCU grace
     /// periods (4-16 ms): that must not be PID 1, whose end is only known afterwards.
     pub mounts: Option<File>,
-    /// Where other commands reach this process.
-    pub control: Listener,
+    /// Where other commands reach this process; none in a restart, which goes on with the former one.
+    pub control: Option<Listener>,
 }
 
 /// Tells the user of each operation as it happens.
@@ -239,7 +239,10 @@ impl Making<'_> {
             None
         };
         // Here, while init mounts; before the state says 'running', so that whoever reads that finds the socket.
-        let control = Listener::open(&reservation.folder)?;
+        let control = match kept.map(|state| state.status) {
+            Some(Status::Restarting) => None,
+            _ => Some(Listener::open(&reservation.folder)?),
+        };
         let mounts = File::open(format!("/proc/{}/ns/mnt", starting.pid)).ok();
         let (starting, netns) = self.connect(&plan, starting, netns.as_mut()).map(|starting| (starting, netns))?;
         if request.explain {
@@ -350,6 +353,9 @@ impl Making<'_> {
             inherited: reservation.chosen.inherited.clone(),
             etc_folder: self.etc_folder(reservation),
             auto_remove: request.remove,
+            stopped_by_hand: false,
+            restart_count: 0,
+            monitor: None,
             other: serde_json::Map::new(),
         })
     }
@@ -358,6 +364,7 @@ impl Making<'_> {
         State {
             status: Status::Running,
             process: Process::now(pid),
+            monitor: None,
             started: log::now(),
             finished: String::new(),
             exit_code: 0,

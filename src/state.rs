@@ -217,6 +217,15 @@ pub struct State {
     pub auto_remove: bool,
     /// What came of request and image together.
     pub config: Config,
+    /// The user has stopped it: no restart policy starts it again, and `unless-stopped` not even at boot.
+    #[serde(default)]
+    pub stopped_by_hand: bool,
+    /// How often its restart policy has started it since a user did.
+    #[serde(default)]
+    pub restart_count: u32,
+    /// Its monitor, while it waits for a restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monitor: Option<Process>,
     /// Its volumes.
     pub volumes: Vec<Volume>,
     /// Binds that it took over by `--volumes-from`.
@@ -250,10 +259,18 @@ impl State {
         })
     }
 
+    /// Notes the end of the program, which will be started again by this process, its monitor.
+    pub fn end_for_now(&mut self, exit_code: i32, oom_killed: bool) {
+        self.end(exit_code, oom_killed, "");
+        self.status = Status::Restarting;
+        self.monitor = Process::now(std::process::id());
+    }
+
     /// Notes the end of the program.
     pub fn end(&mut self, exit_code: i32, oom_killed: bool, error: &str) {
         self.status = Status::Exited;
         self.process = None;
+        self.monitor = None;
         self.finished = crate::log::now();
         self.exit_code = exit_code;
         self.oom_killed = oom_killed;
@@ -270,9 +287,11 @@ impl State {
         self.attachments.iter().flat_map(|attachment| &attachment.ports)
     }
 
-    /// Whether its program really runs: a monitor that was killed can't say that it ended.
+    /// Whether its program really runs, or its monitor is about to start it again: a monitor that was killed can't say
+    /// that it ended.
     pub fn is_alive(&self) -> bool {
-        self.is_open() && self.process.is_some_and(|process| process.is_alive())
+        let process = if self.status == Status::Restarting { self.monitor } else { self.process };
+        (self.is_open() || self.status == Status::Restarting) && process.is_some_and(|process| process.is_alive())
     }
 }
 

@@ -124,3 +124,100 @@ fn a_container_keeps_its_image() {
     host.remove(&["box"]);
     host.finish();
 }
+
+#[test]
+fn pause_freezes_and_unpause_lets_go_on() {
+    let host = TestHost::new();
+    let script = "while :; do echo x; sleep 0.01; done";
+    host.detached(&["--name", "box", "busybox", "sh", "-c", script]);
+    let lines = || host.minidock(&["logs", "box"]).ok().out().lines().count();
+    host::wait_until("it writes", || lines() > 0);
+    assert_eq!(host.minidock(&["pause", "box"]).ok().out(), "box");
+    assert_eq!(host.inspect("box", "{{.State.Status}} {{.State.Paused}} {{.State.Running}}"), "paused true true");
+    assert!(host.minidock(&["ps", "--format", "{{.Status}}"]).ok().out().ends_with("(Paused)"));
+    let before = lines();
+    std::thread::sleep(std::time::Duration::from_millis(300)); // the time in which nothing may happen
+    assert_eq!(lines(), before);
+    host.minidock(&["pause", "box"]).exits(1).says(&["is already paused"]);
+    host.minidock(&["start", "box"]).exits(1).says(&["cannot start a paused container, try unpause instead"]);
+    host.minidock(&["rm", "box"]).exits(1).says(&["container is paused"]);
+    host.minidock(&["unpause", "box"]).ok();
+    host::wait_until("it goes on", || lines() > before);
+    host.minidock(&["unpause", "box"]).exits(1).says(&["is not paused"]);
+    // A frozen one can be stopped and removed all the same.
+    host.minidock(&["pause", "box"]).ok();
+    host.minidock(&["stop", "-t", "1", "box"]).ok();
+    assert_eq!(host.inspect("box", "{{.State.Status}}"), "exited");
+    host.minidock(&["pause", "box"]).exits(1).says(&["is not running"]);
+    host.minidock(&["start", "box"]).ok();
+    host.minidock(&["container", "pause", "box"]).ok();
+    host.remove(&["box"]);
+    host.finish();
+}
+
+#[test]
+fn rename_changes_the_name_of_a_running_and_of_a_stopped_container() {
+    let host = TestHost::new();
+    host.detached(&["--name", "old", "busybox", "sleep", "1000"]);
+    host.detached(&["--name", "other", "busybox", "true"]);
+    host.minidock(&["rename", "old", "new"]).ok();
+    assert_eq!(host.inspect("new", "{{.Name}}"), "/new");
+    host.minidock(&["inspect", "old"]).exits(1);
+    assert_eq!(host.sh("ls /run/netns").ok().out(), "new", "the namespace's name goes with it");
+    host.minidock(&["rename", "new", "new"]).exits(1).says(&["same name"]);
+    host.minidock(&["rename", "new", "other"]).exits(1).says(&["Conflict", "already in use"]);
+    host.minidock(&["rename", "new", "-x"]).exits_any(&[1, 125]);
+    assert_eq!(host.inspect("new", "{{.State.Status}}"), "running");
+    host.minidock(&["run", "--rm", "--name", "old", "busybox", "true"]).ok();
+    host.wait_exited("other");
+    host.minidock(&["rename", "other", "third"]).ok();
+    host.minidock(&["start", "-a", "third"]).ok();
+    // A crash after the renaming: the new name is given back too.
+    let status = host::read(format!("/proc/{}/status", host.pid("new")));
+    let monitor = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().to_string();
+    host.sh(&format!("kill -9 {monitor}")).ok();
+    host.wait_exited("new");
+    host.remove(&["new", "third"]);
+    host.finish();
+}
+
+#[test]
+fn wait_prints_the_codes_of_all_also_of_those_that_vanish() {
+    let host = TestHost::new();
+    host.detached(&["--name", "kept", "busybox", "sh", "-c", "sleep 0.6; exit 4"]);
+    host.detached(&["--rm", "--name", "gone", "busybox", "sh", "-c", "sleep 0.3; exit 5"]);
+    assert_eq!(host.minidock(&["wait", "kept", "gone"]).ok().out(), "4\n5");
+    assert_eq!(host.minidock(&["wait", "kept"]).ok().out(), "4");
+    host.minidock(&["create", "--name", "new", "busybox", "true"]).ok();
+    assert_eq!(host.minidock(&["wait", "new"]).ok().out(), "0");
+    host.minidock(&["wait", "nosuch", "kept"]).exits(1).says(&["No such container: nosuch"]);
+    // A killed monitor can't answer.
+    host.detached(&["--name", "victim", "busybox", "sleep", "1000"]);
+    let wait = host.spawn(&["wait", "victim"]);
+    let status = host::read(format!("/proc/{}/status", host.pid("victim")));
+    let monitor = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().to_string();
+    host.sh(&format!("kill -9 {monitor}")).ok();
+    assert_eq!(wait.wait().ok().out(), "137");
+    host.remove(&["kept", "new", "victim"]);
+    host.finish();
+}
+
+#[test]
+fn prune_removes_what_does_not_run() {
+    let host = TestHost::new();
+    host.detached(&["--name", "lives", "busybox", "sleep", "1000"]);
+    let one = host.minidock(&["create", "--label", "a=b", "busybox", "true"]).ok().out();
+    let two = host.detached(&["busybox", "sh", "-c", "echo 12345 > /file"]);
+    host.wait_exited(&two);
+    assert!(
+        host.command(&["container", "prune"]).input("n\n").run().ok().out().starts_with("WARNING! This will remove")
+    );
+    let pruned = host.minidock(&["container", "prune", "-f", "--filter", "label=a=b"]).ok().out();
+    assert_eq!(pruned, format!("Deleted Containers:\n{one}\n\nTotal reclaimed space: 0B"));
+    let pruned = host.command(&["container", "prune"]).input("y\n").run().ok().out();
+    assert!(pruned.ends_with(&format!("Deleted Containers:\n{two}\n\nTotal reclaimed space: 6B")), "{pruned}");
+    assert_eq!(host.minidock(&["ps", "-a", "--format", "{{.Names}}"]).ok().out(), "lives");
+    assert_eq!(host.minidock(&["container", "prune", "-f"]).ok().out(), "Total reclaimed space: 0B");
+    host.remove(&["lives"]);
+    host.finish();
+}

@@ -263,12 +263,34 @@ pub struct RmArgs {
     pub containers: Vec<String>,
 }
 
-/// Wait until containers stop, and print their exit codes.
+/// Nothing but containers.
 #[derive(Debug, Clone, Default, Args)]
-pub struct WaitArgs {
+pub struct ContainersArgs {
     /// Names or ids
     #[arg(required = true, value_name = "CONTAINER")]
     pub containers: Vec<String>,
+}
+
+/// Give a container another name.
+#[derive(Debug, Clone, Default, Args)]
+pub struct RenameArgs {
+    /// The container's name or id
+    #[arg(value_name = "CONTAINER")]
+    pub container: String,
+    /// The new name
+    #[arg(value_name = "NEW_NAME")]
+    pub new_name: String,
+}
+
+/// Remove all that isn't in use.
+#[derive(Debug, Clone, Default, Args)]
+pub struct PruneArgs {
+    /// Only what fits: until=TIME, label=KEY[=VALUE], label!=KEY[=VALUE]
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub filter: Vec<String>,
+    /// Don't ask
+    #[arg(short, long)]
+    pub force: bool,
 }
 
 /// Print where a container's ports are published.

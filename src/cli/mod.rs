@@ -25,8 +25,8 @@ use clap::{ArgMatches, Args, FromArgMatches};
 use netsetup::Backend;
 
 pub use containers::{
-    AttachArgs, ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, PortArgs, PsArgs, RestartArgs, RmArgs,
-    StartArgs, StopArgs, VersionArgs, WaitArgs,
+    AttachArgs, ContainersArgs, ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, PortArgs, PruneArgs, PsArgs,
+    RenameArgs, RestartArgs, RmArgs, StartArgs, StopArgs, VersionArgs,
 };
 pub use images::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
 pub use networks::{
@@ -53,6 +53,14 @@ pub enum Command {
     Start(StartArgs),
     /// `restart`, `container restart`
     Restart(RestartArgs),
+    /// `pause`, `container pause`
+    Pause(ContainersArgs),
+    /// `unpause`, `container unpause`
+    Unpause(ContainersArgs),
+    /// `rename`, `container rename`
+    Rename(RenameArgs),
+    /// `container prune`
+    ContainerPrune(PruneArgs),
     /// `ps`, `container ls`
     Ps(PsArgs),
     /// `inspect`, `container inspect`, `image inspect`
@@ -70,7 +78,7 @@ pub enum Command {
     /// `rm`, `container rm`
     Rm(RmArgs),
     /// `wait`, `container wait`
-    Wait(WaitArgs),
+    Wait(ContainersArgs),
     /// `port`, `container port`
     Port(PortArgs),
     /// `network create`

@@ -80,7 +80,7 @@ pub struct RunArgs {
     /// Platform of the image: this machine's only
     #[arg(long, value_name = "OS[/ARCH]")]
     pub platform: Option<String>,
-    /// Restart policy: `no` only, so far
+    /// What happens when the program ends: no, on-failure[:N], always, unless-stopped
     #[arg(long, value_name = "POLICY")]
     pub restart: Option<String>,
     /// Pass signals on to the program

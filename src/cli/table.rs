@@ -6,8 +6,8 @@ use std::ffi::OsString;
 use clap::{ArgMatches, Args, FromArgMatches};
 
 use super::containers::{
-    AttachArgs, ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, PortArgs, PsArgs, RestartArgs, RmArgs,
-    StartArgs, StopArgs, VersionArgs, WaitArgs,
+    AttachArgs, ContainersArgs, ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, PortArgs, PruneArgs, PsArgs,
+    RenameArgs, RestartArgs, RmArgs, StartArgs, StopArgs, VersionArgs,
 };
 use super::images::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
 use super::networks::{
@@ -116,8 +116,20 @@ pub(super) const COMMANDS: &[Entry] = &[
         "[OPTIONS] CONTAINER [CONTAINER...]", AT_LEAST_1, RmArgs, Command::Rm,
         "minidock rm -f web"),
     entry!(&["wait", "container wait"], "Wait until containers stop, and print their exit codes",
-        "CONTAINER [CONTAINER...]", AT_LEAST_1, WaitArgs, Command::Wait,
+        "CONTAINER [CONTAINER...]", AT_LEAST_1, ContainersArgs, Command::Wait,
         "minidock wait web"),
+    entry!(&["pause", "container pause"], "Freeze all processes of containers",
+        "CONTAINER [CONTAINER...]", AT_LEAST_1, ContainersArgs, Command::Pause,
+        "minidock pause web"),
+    entry!(&["unpause", "container unpause"], "Let the processes of frozen containers go on",
+        "CONTAINER [CONTAINER...]", AT_LEAST_1, ContainersArgs, Command::Unpause,
+        "minidock unpause web"),
+    entry!(&["rename", "container rename"], "Give a container another name",
+        "CONTAINER NEW_NAME", "requires 2 arguments", RenameArgs, Command::Rename,
+        "minidock rename web site"),
+    entry!(&["container prune"], "Remove all stopped containers",
+        "[OPTIONS]", "accepts no arguments", PruneArgs, Command::ContainerPrune,
+        "minidock container prune -f --filter until=24h"),
     entry!(&["port", "container port"], "Print where a container's ports are published",
         "CONTAINER [PRIVATE_PORT[/PROTO]]", "requires at least 1 and at most 2 arguments", PortArgs, Command::Port,
         "minidock port web 80/tcp"),
@@ -226,17 +238,13 @@ const MISSING: &[(&str, &str)] = &[
     ("info", "see 'minidock version'"),
     ("login", "load images from archives with 'minidock load'"),
     ("logout", "load images from archives with 'minidock load'"),
-    ("pause", "stop it with 'minidock stop'"),
-    ("prune", "remove with 'minidock rm' or 'minidock rmi'"),
     ("pull", "load images from archives with 'minidock load'"),
     ("push", "minidock only loads images so far"),
-    ("rename", "give the name with 'minidock run --name'"),
     ("save", "keep the archive that was loaded"),
     ("search", "load images from archives with 'minidock load'"),
     ("stats", "read the cgroup's files"),
     ("system", "see 'minidock ps -a' and 'minidock images'"),
     ("top", "use 'minidock exec NAME ps'"),
-    ("unpause", "stop it with 'minidock stop'"),
     ("update", "give the limits with 'minidock run'"),
 ];
 

@@ -7,6 +7,8 @@ pub mod images;
 pub mod inspect;
 pub mod logs;
 pub mod networks;
+pub mod pause;
+pub mod prune;
 pub mod ps;
 pub mod router;
 pub mod run;
@@ -69,6 +71,10 @@ pub fn dispatch(global: Global, command: Command) -> Result<u8> {
         Command::Stop(args) => stop::stop(roots, &args),
         Command::Kill(args) => stop::kill(roots, &args),
         Command::Rm(args) => stop::rm(roots, &args),
+        Command::Pause(args) => pause::pause(roots, &args),
+        Command::Unpause(args) => pause::unpause(roots, &args),
+        Command::Rename(args) => pause::rename(roots, &args),
+        Command::ContainerPrune(args) => prune::containers(roots, &args),
         Command::Wait(args) => stop::wait(roots, &args),
         Command::Port(args) => ps::port(roots, &args),
         Command::RouterCreate(args) => router::create(&engine, &args),

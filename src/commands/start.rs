@@ -2,24 +2,31 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
+use serde_json::Value;
 
 use super::{Engine, attach, each, stop};
 use crate::cli::{RestartArgs, StartArgs};
 use crate::client::{self, Ended, Options, attached};
 use crate::containers;
 use crate::events::{self, Event};
+use crate::journal::Journal;
 use crate::monitor;
+use crate::monitor::control::call;
 use crate::monitor::fork::{Mode, fork};
+use crate::request::Invalid;
 use crate::request::streams::detach_keys;
-use crate::request::{Invalid, signal};
+use crate::roots::Roots;
 use crate::start::kept::ALREADY_RUNS;
 use crate::start::{Order, Origin};
 use crate::state::{State, Status};
 use crate::terminal;
 use crate::view;
+
+/// How long the end of a program and the start of its next run may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Starts containers. With `-a` the exit code is the program's.
 pub fn start(engine: &Engine, args: &StartArgs) -> Result<u8> {
@@ -77,15 +84,42 @@ fn launch(engine: &Engine, state: &State, options: Option<Options>, stdin: bool)
     client::run(client, &mut || Ok(()))
 }
 
+/// Waits for the next run, or for the reason why there is none.
+fn wait_restarted(roots: &Roots, before: &State) -> Result<()> {
+    let folder = roots.container(&before.id);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let Some(state) = State::read(&folder)? else {
+            bail!("container {} could not be started again, and is removed", before.name)
+        };
+        if state.is_open() && state.process != before.process {
+            return Ok(());
+        }
+        if !Journal::is_owned(&folder.join("journal")) {
+            let state = containers::find(roots, &before.id)?;
+            bail!("{}", if state.error.is_empty() { "the container's monitor was killed" } else { &state.error });
+        }
+        if Instant::now() >= deadline {
+            bail!("container {} is still being started again", before.name);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Stops containers and starts them again.
 pub fn restart(engine: &Engine, args: &RestartArgs) -> Result<u8> {
-    let wanted = args.signal.as_deref().map(signal::parse).transpose().map_err(|why| anyhow!(why))?;
+    let wanted = args.signal.as_deref().map(stop::signal_number).transpose()?;
     each(&args.containers, |name| {
         let state = containers::find(&engine.roots, name)?;
-        let seconds = args.timeout.unwrap_or(state.config.stop_timeout_seconds);
-        let grace = u64::try_from(seconds).ok().map(Duration::from_secs);
-        stop::end(&engine.roots, &state, wanted.map_or(state.config.stop_signal, |signal| signal.0), grace)?;
-        begin(engine, &containers::find(&engine.roots, name)?)?;
+        let signal = wanted.unwrap_or(state.config.stop_signal);
+        // Its monitor starts it again, so that one with --rm stays, as docker's does.
+        let is_told = state.is_alive() && call::call(&engine.roots, &state.id, "restart", &Value::Null).is_ok();
+        if is_told {
+            stop::end_program(&engine.roots, &state, signal, stop::grace(&state, args.timeout));
+            wait_restarted(&engine.roots, &state)?;
+        } else {
+            begin(engine, &containers::find(&engine.roots, name)?)?;
+        }
         events::note(&engine.roots, Event::container("restart", &state));
         println!("{name}");
         Ok(())

@@ -1,18 +1,23 @@
 //! `stop`, `kill`, `rm`, `wait`: the commands that end containers, or wait for their end.
 
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use serde_json::Value;
 
 use super::each;
-use crate::cli::{KillArgs, RmArgs, StopArgs, WaitArgs};
+use crate::cli::{ContainersArgs, KillArgs, RmArgs, StopArgs};
 use crate::containers;
 use crate::events::{self, Event};
+use crate::monitor::control::call;
 use crate::process;
 use crate::recover::{self, Claim, Scope};
+use crate::request::restart::Restart;
 use crate::request::signal::{self, Signal};
 use crate::roots::Roots;
-use crate::state::State;
+use crate::state::{State, Status};
+use crate::view;
 
 /// After SIGKILL, how long the monitor may take to notice and to undo.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -22,49 +27,97 @@ pub fn stop(roots: &Roots, args: &StopArgs) -> Result<u8> {
     let signal = args.signal.as_deref().map(signal_number).transpose()?;
     each(&args.containers, |name| {
         let state = containers::find(roots, name)?;
-        let seconds = args.timeout.unwrap_or(state.config.stop_timeout_seconds);
-        let grace = u64::try_from(seconds).ok().map(Duration::from_secs);
-        end(roots, &state, signal.unwrap_or(state.config.stop_signal), grace)?;
+        if state.is_alive() {
+            let grace = grace(&state, args.timeout);
+            end(roots, &state, signal.unwrap_or(state.config.stop_signal), grace)?;
+            events::note(roots, Event::container("stop", &state));
+        }
         println!("{name}");
         Ok(())
     })
 }
 
-fn signal_number(text: &str) -> Result<i32> {
+/// How long the program has for its end; none: for ever.
+pub fn grace(state: &State, wanted: Option<i64>) -> Option<Duration> {
+    u64::try_from(wanted.unwrap_or(state.config.stop_timeout_seconds)).ok().map(Duration::from_secs)
+}
+
+/// A signal's number.
+///
+/// # Errors
+/// There's no such signal.
+pub fn signal_number(text: &str) -> Result<i32> {
     signal::parse(text).map(|signal| signal.0).map_err(|why| anyhow!(why))
 }
 
-/// Asks the program to end, then kills it, and waits until its run has been undone.
+/// Asks the program to end, then kills it, and waits until its run has been undone. No restart policy starts it again.
 pub fn end(roots: &Roots, state: &State, signal: i32, grace: Option<Duration>) -> Result<()> {
-    if let Some(pidfd) = state.process.and_then(|process| process.open()) {
-        process::signal(&pidfd, signal);
-        if !process::wait_end(&pidfd, grace) {
-            process::signal(&pidfd, libc::SIGKILL);
-            process::wait_end(&pidfd, Some(PATIENCE));
-        }
-    }
+    let state = stopping(roots, state)?;
+    end_program(roots, &state, signal, grace);
     match recover::wait_for_owner(roots, &state.id, PATIENCE)? {
         Some(journal) => recover::settle(roots, &state.id, &journal),
         None => Ok(()),
     }
 }
 
+/// The signal, then SIGKILL.
+pub fn end_program(roots: &Roots, state: &State, signal: i32, grace: Option<Duration>) {
+    let Some(pidfd) = state.process.and_then(|process| process.open()) else { return };
+    send(roots, state, &pidfd, signal);
+    if !process::wait_end(&pidfd, grace) {
+        send(roots, state, &pidfd, libc::SIGKILL);
+        process::wait_end(&pidfd, Some(PATIENCE));
+    }
+}
+
+fn send(roots: &Roots, state: &State, pidfd: &std::os::fd::OwnedFd, signal: i32) -> bool {
+    let sent = process::signal(pidfd, signal);
+    if sent {
+        events::note(roots, Event::killed(state, Signal(signal)));
+        thaw(roots, state);
+    }
+    sent
+}
+
+/// A frozen program gets the signal when it goes on.
+fn thaw(roots: &Roots, state: &State) {
+    if state.status == Status::Paused {
+        let _ = call::call(roots, &state.id, "unpause", &Value::Null);
+    }
+}
+
+/// Tells the monitor that the user has stopped the container, where that means something to it; gives the state then.
+/// A monitor that has just ended needs no telling.
+fn stopping(roots: &Roots, state: &State) -> Result<State> {
+    let has_policy = view::request(state).map_or(true, |request| request.restart != Restart::No);
+    if !has_policy || !state.is_alive() {
+        return Ok(state.clone());
+    }
+    let _ = call::call(roots, &state.id, "stopping", &Value::Null);
+    Ok(State::read(&roots.container(&state.id))?.unwrap_or_else(|| state.clone()))
+}
+
 /// Sends a signal.
 pub fn kill(roots: &Roots, args: &KillArgs) -> Result<u8> {
     let signal = args.signal.as_deref().map_or(Ok(libc::SIGKILL), signal_number)?;
     each(&args.containers, |name| {
-        let state = containers::find_running(roots, name).context("cannot kill container")?;
-        let sent = state.process.and_then(|process| process.open()).is_some_and(|pidfd| {
-            let sent = process::signal(&pidfd, signal);
-            if signal == libc::SIGKILL {
-                process::wait_end(&pidfd, Some(PATIENCE));
+        let mut state = containers::find_running(roots, name).context("cannot kill container")?;
+        if signal == libc::SIGKILL || signal == state.config.stop_signal {
+            state = stopping(roots, &state)?;
+        }
+        let sent = match state.process.and_then(|process| process.open()) {
+            Some(pidfd) => {
+                let sent = send(roots, &state, &pidfd, signal);
+                if signal == libc::SIGKILL {
+                    process::wait_end(&pidfd, Some(PATIENCE));
+                }
+                sent
             }
-            sent
-        });
+            None => state.status == Status::Restarting || state.status == Status::Exited && state.stopped_by_hand,
+        };
         if !sent {
             bail!("cannot kill container: container {} is not running", recover::short(&state.id));
         }
-        events::note(roots, Event::killed(&state, Signal(signal)));
         println!("{name}");
         Ok(())
     })
@@ -80,38 +133,79 @@ pub fn rm(roots: &Roots, args: &RmArgs) -> Result<u8> {
             }
             other => other?,
         };
-        let journal = loop {
-            match recover::claim(roots, &id, PATIENCE)? {
-                Claim::Gone => break None,
-                Claim::Ours(journal) => break Some(journal),
-                Claim::Running(_) if !args.force => bail!(
-                    "cannot remove container {name:?}: container is running: stop the container before removing or \
-                     force remove"
-                ),
-                Claim::Running(state) => end(roots, &state, libc::SIGKILL, Some(PATIENCE))?,
-            }
-        };
         let scope = if args.volumes { Scope::Container } else { Scope::ContainerWithoutVolumes };
-        let problems = journal.map(|journal| recover::undo(roots, &journal, scope)).unwrap_or_default();
-        recover::first_error(problems).with_context(|| format!("cannot remove container {name:?}"))?;
+        remove(roots, &id, name, args.force, scope)?;
         println!("{name}");
         Ok(())
     })
 }
 
-/// Waits for the end of containers and prints their exit codes.
-pub fn wait(roots: &Roots, args: &WaitArgs) -> Result<u8> {
-    each(&args.containers, |name| {
-        let state = containers::find(roots, name)?;
-        if let Some(pidfd) = state.process.and_then(|process| process.open()) {
-            process::wait_end(&pidfd, None);
+/// Removes one container; a running one only by force.
+pub fn remove(roots: &Roots, id: &str, name: &str, force: bool, scope: Scope) -> Result<()> {
+    let journal = loop {
+        match recover::claim(roots, id, PATIENCE)? {
+            Claim::Gone => return Ok(()),
+            Claim::Ours(journal) => break journal,
+            Claim::Running(state) if !force => bail!(
+                "cannot remove container {name:?}: container is {}: stop the container before removing or force remove",
+                match state.status {
+                    Status::Paused => "paused",
+                    Status::Restarting => "restarting",
+                    _ => "running",
+                }
+            ),
+            Claim::Running(state) => end(roots, &state, libc::SIGKILL, Some(PATIENCE))?,
         }
-        let folder = roots.container(&state.id);
-        drop(recover::wait_for_owner(roots, &state.id, PATIENCE)?);
-        let state = State::read(&folder)?.ok_or_else(|| {
-            anyhow!("container {name} was started with --rm and is gone, its exit code with it; start it without --rm")
-        })?;
-        println!("{}", state.exit_code);
+    };
+    if let Some(mut state) = State::read(&roots.container(id))? {
+        state.status = Status::Removing;
+        state.write(roots)?; // whoever comes after a crash goes on with it
+    }
+    recover::first_error(recover::remove(roots, id, &journal, scope))
+        .with_context(|| format!("cannot remove container {name:?}"))
+}
+
+/// Waits for the end of containers and prints their exit codes, in the order of the arguments. All are asked first: one
+/// with `--rm` can't be asked any more when it has ended.
+pub fn wait(roots: &Roots, args: &ContainersArgs) -> Result<u8> {
+    let mut asked: Vec<Result<Asked>> = args.containers.iter().map(|name| ask(roots, name)).collect();
+    let mut next = asked.drain(..);
+    each(&args.containers, |name| {
+        let code = next.next().unwrap_or_else(|| bail!("{}{name}", containers::NO_SUCH))?.code(roots)?;
+        println!("{code}");
         Ok(())
     })
+}
+
+struct Asked {
+    id: String,
+    monitor: Option<UnixStream>,
+}
+
+fn ask(roots: &Roots, name: &str) -> Result<Asked> {
+    let state = containers::find(roots, name)?;
+    let mut asked = Asked { id: state.id.clone(), monitor: None };
+    if state.is_alive()
+        && let Ok(monitor) = call::connect(roots, &state.id)
+    {
+        monitor.set_read_timeout(None)?;
+        if call::ask(&monitor, "wait", &Value::Null).is_ok() {
+            asked.monitor = Some(monitor);
+        }
+    }
+    Ok(asked)
+}
+
+impl Asked {
+    fn code(self, roots: &Roots) -> Result<i64> {
+        if let Some(code) = self.monitor.and_then(|monitor| call::hear(&monitor, &self.id).ok()) {
+            return code.as_i64().ok_or_else(|| anyhow!("the container's monitor sent no exit code"));
+        }
+        // It had ended just before, or its monitor was killed: whoever has it now notes how it ended.
+        drop(recover::wait_for_owner(roots, &self.id, PATIENCE)?);
+        let state = State::read(&roots.container(&self.id))?;
+        state.map(|state| i64::from(state.exit_code)).ok_or_else(|| {
+            anyhow!("{}{}: it was started with --rm and has ended", containers::NO_SUCH, recover::short(&self.id))
+        })
+    }
 }

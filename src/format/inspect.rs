@@ -265,7 +265,10 @@ fn host_config(request: &RunRequest) -> Document {
         "LogConfig": object! { "Type": log, "Config": &BTreeMap::new() },
         "NetworkMode": network_mode(request),
         "PortBindings": Document::Map(bindings.into_iter().map(|(port, list)| (port, Document::List(list))).collect()),
-        "RestartPolicy": object! { "Name": "no", "MaximumRetryCount": 0 },
+        "RestartPolicy": object! {
+            "Name": request.restart.name(),
+            "MaximumRetryCount": request.restart.most(),
+        },
         "AutoRemove": request.remove,
         "VolumeDriver": "",
         "VolumesFrom": Document::NoList,

@@ -52,6 +52,9 @@ impl Cleaner {
                     Ok(5) if order[0] == ENDED => Some(i32::from_le_bytes([order[1], order[2], order[3], order[4]])),
                     _ => None,
                 };
+                if !journal.is_current() {
+                    sys::exit_now(0); // another cleaner has the container
+                }
                 // Nobody is left to be told of an error: the journal keeps the entry, and the next command reports it.
                 sys::exit_now(recover::settle_ended(roots, id, journal, ended).is_err().into())
             }

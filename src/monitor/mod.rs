@@ -3,30 +3,35 @@
 //! It is the parent of PID 1, carries output and input, writes the log, holds the host ports, runs the proxies, notes
 //! how the program ended and undoes the journal. Its death kills PID 1; its [`cleaner`] then does the rest.
 
+mod backoff;
 pub mod cleaner;
 pub mod control;
 pub mod fork;
 pub mod peers;
 pub mod relay;
 
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use netsetup::Host;
+use rustix::process::Rlimit;
 
 use crate::error::Failure;
 use crate::events::{self, Event};
 use crate::explain::{self, Command};
 use crate::journal::Journal;
 use crate::network;
-use crate::recover;
+use crate::recover::{self, Scope};
 use crate::request::namespaces::Pid;
 use crate::residue::{self, Residue};
-use crate::start::{self, Container, Order, Origin, Run};
-use crate::state::State;
+use crate::start::{self, Container, Order, Origin, Run, kept};
+use crate::state::Status;
 use crate::streams;
 use crate::wire;
+use backoff::Backoff;
 use control::Served;
 use fork::Connection;
 use peers::Peers;
@@ -56,34 +61,86 @@ pub fn main(mut order: Order, connection: Connection) -> i32 {
     0
 }
 
-/// From the running program to its end.
+/// From the running program to its end, and over its restarts.
 fn serve(order: Order, container: Container, client: UnixStream, keep_stdin: Option<OwnedFd>) {
     let Container { journal, cleaner, state, run } = container;
-    let Run { running, outputs, proxies, ports, log, mounts, control } = run;
     send(&client, wire::STARTED, &[]);
     let told: &[&str] = if order.origin == Origin::New { &["create", "start"] } else { &["start"] };
     events::note_all(&order.engine.roots, told.iter().map(|action| Event::container(action, &state)));
     let stdin_once = order.request.interactive && !order.request.detach;
-    let has_proxies = !proxies.is_empty();
     let mut peers = Peers::owner((!order.detach).then_some(client));
-    peers.listener = Some(control);
+    let Run { running, outputs, proxies, ports, log, mounts, control } = run;
+    peers.listener = control;
+    let mut aside = Aside { mounts, backoff: Backoff::default(), host: None };
+    let cleaner = Some(cleaner);
     let mut relay = Relay {
         pidfd: running.pidfd,
         outputs,
         terminal: running.terminal,
         log,
         peers,
-        served: Some(Served { order, journal, state, ports, proxies }),
+        served: Some(Served { order, journal, state, ports, proxies, cleaner, restart_now: false }),
         to_terminal: vec![],
         running: true,
         stdin: keep_stdin.map(|pipe| Stdin { pipe, once: stdin_once }),
     };
-    if has_proxies {
-        // Each client of a proxy is two descriptors. Raised only now, so that the container doesn't inherit it.
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-        let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
-        let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
+    loop {
+        let began = Instant::now();
+        let limit = raise_limit(&relay);
+        let (ended, oom_killed) = wait_for_end(&mut relay);
+        let Some(served) = &mut relay.served else { return };
+        let again = wants_restart(served, ended.code);
+        if !again {
+            relay.peers.listener = None;
+        }
+        events::note(&served.order.engine.roots, Event::died(&served.state, ended.code));
+        served.proxies.clear();
+        served.ports.clear(); // the host's ports are free before the exit is known
+        match note_end(served, ended, oom_killed, again) {
+            Ok(host) => aside.host = Some(host),
+            Err(problem) => relay.peers.note(&format!("minidock: {}\n", crate::error::text(&problem))),
+        }
+        relay.peers.end(ended.code);
+        if again {
+            if let Some(limit) = limit {
+                let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit);
+            }
+            if restart(&mut relay, &mut aside, began.elapsed()) {
+                continue;
+            }
+        }
+        let Some(Served { journal, cleaner, .. }) = relay.served.take() else { return };
+        // The report is on its way, at once unless a client is slow. The rest needn't wait for a slow one: the lock goes
+        // over to the cleaner, and this process stays only to hand over what the clients haven't taken yet.
+        drop(journal);
+        if let Some(cleaner) = cleaner {
+            cleaner.finish(ended.code);
+        }
+        drop((aside, relay.stdin.take()));
+        relay.peers.flush();
+        return;
     }
+}
+
+/// What the monitor holds beside what the relay carries.
+struct Aside {
+    mounts: Option<File>,
+    backoff: Backoff,
+    /// The sockets of [`note_end`].
+    host: Option<Host>,
+}
+
+/// Each client of a proxy is two descriptors. Raised while the program runs only, so that it doesn't inherit it; gives
+/// the former limit.
+fn raise_limit(relay: &Relay) -> Option<Rlimit> {
+    relay.served.as_ref().filter(|served| !served.proxies.is_empty())?;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
+    Some(limit)
+}
+
+fn wait_for_end(relay: &mut Relay) -> (Ended, bool) {
     let mut oom_killed = false;
     let ended = relay.run(|ended, served| {
         let Some(served) = served else { return };
@@ -92,24 +149,75 @@ fn serve(order: Order, container: Container, client: UnixStream, keep_stdin: Opt
             kill_rest(&served.order, &served.journal);
         }
     });
-    let ended = ended.unwrap_or(Ended { code: 255, killed: false });
-    relay.peers.listener = None;
-    let Some(Served { order, journal, mut state, ports, proxies }) = relay.served.take() else { return };
-    events::note(&order.engine.roots, Event::died(&state, ended.code));
-    drop((proxies, ports)); // the host's ports are free before the exit is known
-    let noted = Host::open()
-        .map_err(Into::into)
-        .and_then(|mut host| note_end(&order, &journal, &mut state, ended, oom_killed, &mut host).map(|()| host));
-    if let Err(problem) = &noted {
-        relay.peers.note(&format!("minidock: {}\n", crate::error::text(problem)));
+    (ended.unwrap_or(Ended { code: 255, killed: false }), oom_killed)
+}
+
+fn wants_restart(served: &Served, code: i32) -> bool {
+    let state = &served.state;
+    served.restart_now || (!state.stopped_by_hand && served.order.request.restart.wants(code, state.restart_count))
+}
+
+/// The next run of the program, after docker's pause; false when the container has come to its end instead.
+fn restart(relay: &mut Relay, aside: &mut Aside, ran: Duration) -> bool {
+    (aside.mounts, aside.host) = (None, None); // the root must be free for its next mount
+    let pause = aside.backoff.next(ran);
+    let deadline = Instant::now() + pause;
+    let Some(served) = &mut relay.served else { return false };
+    let undone = recover::undo(&served.order.engine.roots, &served.journal, Scope::Run);
+    let mut result = recover::first_error(undone);
+    if result.is_ok() {
+        result = relay.idle(deadline, |served| served.state.stopped_by_hand || served.restart_now);
     }
-    relay.peers.end(ended.code);
-    // The report is on its way, at once unless a client is slow. The rest needn't wait for a slow one: the lock goes
-    // over to the cleaner, and this process stays only to hand over what the clients haven't taken yet.
-    drop(journal);
-    cleaner.finish(ended.code);
-    drop((noted, mounts, relay.stdin.take()));
-    relay.peers.flush();
+    let Some(served) = &mut relay.served else { return false };
+    let again = result.and_then(|()| {
+        if served.state.stopped_by_hand && !served.restart_now {
+            served.state.status = Status::Exited;
+            return Ok(None);
+        }
+        next_run(served).map(Some)
+    });
+    match again {
+        Ok(Some((run, stdin))) => {
+            relay.stdin = stdin.map(|pipe| Stdin { pipe, once: false });
+            let Run { running, outputs, proxies, ports, log, mounts, control: _ } = run;
+            aside.mounts = mounts;
+            (served.proxies, served.ports) = (proxies, ports);
+            events::note(&served.order.engine.roots, Event::container("start", &served.state));
+            relay.pidfd = running.pidfd;
+            (relay.outputs, relay.terminal, relay.log) = (outputs, running.terminal, log);
+            relay.to_terminal.clear();
+            true
+        }
+        Ok(None) => {
+            served.state.monitor = None;
+            // A state that can't be written says "restarting" still: the cleaner corrects it.
+            let _ = served.state.write(&served.order.engine.roots);
+            relay.peers.end(served.state.exit_code);
+            false
+        }
+        Err(error) => {
+            kept::not_started(&served.order, &served.journal, &mut served.state, error);
+            relay.peers.end(served.state.exit_code);
+            false
+        }
+    }
+}
+
+/// The run, and the writing end of its input.
+fn next_run(served: &mut Served) -> Result<(Run, Option<OwnedFd>)> {
+    let request = &served.order.request;
+    let (stdin, writer) = match request.interactive && !request.terminal {
+        true => streams::pipe().map(|(reader, writer)| (Some(reader), Some(writer)))?,
+        false => (None, None),
+    };
+    served.state.status = Status::Restarting;
+    match std::mem::take(&mut served.restart_now) {
+        true => served.state.restart_count = 0,
+        false => served.state.restart_count += 1,
+    }
+    let (state, run) = kept::run(&served.order, &served.journal, &served.state, stdin, &mut |_| ())?;
+    served.state = state;
+    Ok((run, writer))
 }
 
 /// One frame, sent at once; the socket still blocks. A client that is gone is noticed later, by the relay.
@@ -154,20 +262,19 @@ fn kill_rest(order: &Order, journal: &Journal) {
 ///
 /// The sockets stay open in `host`: closing one waits for an RCU grace period (10 ms) while the kernel still has deleted
 /// elements to free (nft_rcv_nl_event() in net/netfilter/nf_tables_api.c), and the user need not wait for that.
-fn note_end(
-    order: &Order,
-    journal: &Journal,
-    state: &mut State,
-    ended: Ended,
-    oom_killed: bool,
-    host: &mut Host,
-) -> Result<()> {
-    let entries = journal.contents()?.entries;
+fn note_end(served: &mut Served, ended: Ended, oom_killed: bool, again: bool) -> Result<Host> {
+    let mut host = Host::open()?;
+    let entries = served.journal.contents()?.entries;
     let traffic: Vec<netsetup::Residue> = entries.iter().rev().filter_map(network::leads_traffic).cloned().collect();
-    let results = if traffic.is_empty() { vec![] } else { netsetup::undo(&traffic, host) };
-    if !state.auto_remove {
-        state.end(ended.code, oom_killed, "");
-        state.write(&order.engine.roots)?;
+    let results = if traffic.is_empty() { vec![] } else { netsetup::undo(&traffic, &mut host) };
+    let state = &mut served.state;
+    match again {
+        true => state.end_for_now(ended.code, oom_killed),
+        false => state.end(ended.code, oom_killed, ""),
     }
-    recover::first_error(results.into_iter().filter_map(Result::err).map(Into::into).collect())
+    if again || !state.auto_remove {
+        state.write(&served.order.engine.roots)?;
+    }
+    recover::first_error(results.into_iter().filter_map(Result::err).map(Into::into).collect())?;
+    Ok(host)
 }

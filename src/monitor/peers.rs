@@ -38,6 +38,8 @@ pub enum Role {
     },
     /// A command that asks.
     Asking,
+    /// A command that waits for the program's end.
+    Waiting,
     /// It gets what is in its queue, and is closed.
     Leaving {
         /// However slow it is: the foreground client.
@@ -256,6 +258,15 @@ impl Peers {
 
     /// The program has ended: everyone who saw its output is told its exit code, at once unless they are slow.
     pub fn end(&mut self, code: i32) {
+        let waiting = |peer: &&mut Peer| matches!(peer.role, Role::Waiting);
+        let answer = Answer { ok: Some(code.into()), error: None };
+        let answer = serde_json::to_vec(&answer).unwrap_or_default();
+        for peer in self.all.iter_mut().filter(waiting) {
+            wire::push(&mut peer.queue, wire::ANSWER, &answer);
+            peer.role = Role::Leaving { patient: false };
+            peer.heard = Instant::now();
+            peer.write();
+        }
         for peer in self.all.iter_mut().filter(|peer| peer.sees_output()) {
             if let Role::Attached { missed: missed @ Some(_), .. } = &mut peer.role {
                 let text = missed_note(missed.take().unwrap_or_default());
@@ -267,6 +278,13 @@ impl Peers {
             peer.write();
         }
         self.all.retain(|peer| !peer.gone);
+    }
+
+    /// A peer is answered when the program ends.
+    pub fn wait(&mut self, index: usize) {
+        if let Some(peer) = self.all.get_mut(index) {
+            peer.role = Role::Waiting;
+        }
     }
 
     /// Hands over what is left, the last frame included: to the foreground client however slow it is, to others as long

@@ -88,7 +88,6 @@ impl Relay {
         }
     }
 
-    #[allow(dead_code, reason = "for the pause before a restart")]
     /// Serves the control socket and the proxies while no program runs, until `deadline` or until `stop` says so after a
     /// question was answered.
     pub fn idle(&mut self, deadline: Instant, mut stop: impl FnMut(&Served) -> bool) -> Result<()> {
@@ -242,6 +241,7 @@ impl Relay {
                 Wish::StdinEnd => drop(self.stdin.take_if(|stdin| stdin.once)),
                 Wish::OwnerDied => drop(process::signal(&self.pidfd, libc::SIGKILL)),
                 Wish::Call(request) if request.kind == control::ATTACH => self.attach(index, &request),
+                Wish::Call(request) if request.kind == "wait" => self.peers.wait(index),
                 Wish::Call(request) => {
                     let program =
                         Program { pidfd: self.pidfd.as_fd(), terminal: self.terminal.as_ref().map(AsFd::as_fd) };

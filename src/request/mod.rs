@@ -22,6 +22,7 @@ mod net_cls;
 pub mod network;
 pub mod network_create;
 pub mod ports;
+pub mod restart;
 pub mod security;
 pub mod signal;
 mod size;
@@ -49,6 +50,7 @@ use limits::Limits;
 use mounts::{Mount, VolumesFrom};
 use namespaces::Namespaces;
 use network::Network;
+use restart::Restart;
 use security::Security;
 use signal::Signal;
 use streams::Streams;
@@ -145,6 +147,9 @@ pub struct RunRequest {
     pub stop_signal: Option<Signal>,
     /// `--stop-timeout`; negative: for ever
     pub stop_timeout_s: Option<i64>,
+    /// `--restart`
+    #[serde(default)]
+    pub restart: Restart,
     /// `--label-file` and `--label`
     pub labels: BTreeMap<String, String>,
     /// `--cidfile`
@@ -237,6 +242,7 @@ impl RunRequest {
             working_dir: working_dir(args.workdir.as_deref())?,
             stop_signal: stop_signal(args.stop_signal.as_deref())?,
             stop_timeout_s: args.stop_timeout,
+            restart: restart(args)?,
             labels: labels::gather(&args.label_file, &args.label, around)?,
             cid_file: args
                 .cidfile
@@ -283,12 +289,6 @@ fn refuse_for_now(args: &RunArgs) -> Result<(), Invalid> {
         }
         text => {
             return Err(Invalid::value("--pull", text, "must be one of \"always\", \"missing\" or \"never\""));
-        }
-    }
-    match args.restart.as_deref().unwrap_or("no") {
-        "no" | "" => {}
-        text => {
-            return Err(Invalid::value("--restart", text, "restart policies are not available yet; leave it out"));
         }
     }
     let machine = match std::env::consts::ARCH {
@@ -363,6 +363,14 @@ fn stop_signal(text: Option<&str>) -> Result<Option<Signal>, Invalid> {
     match text {
         None | Some("") => Ok(None),
         Some(text) => signal::parse(text).map(Some).map_err(|why| Invalid::value("--stop-signal", text, why)),
+    }
+}
+
+fn restart(args: &RunArgs) -> Result<Restart, Invalid> {
+    match restart::parse(args.restart.as_deref().unwrap_or_default())? {
+        Restart::No => Ok(Restart::No),
+        _ if args.rm => Err(Invalid::new("conflicting options: cannot specify both --restart and --rm")),
+        policy => Ok(policy),
     }
 }
 

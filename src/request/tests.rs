@@ -69,7 +69,7 @@ fn values_that_minidock_has_not_yet_are_refused_by_name() {
     let table: [(&[&str], &str); 11] = [
         (&["--pull", "always", "x"], "--pull"),
         (&["--pull", "foo", "x"], "must be one of"),
-        (&["--restart", "always", "x"], "--restart"),
+        (&["--restart", "sometimes", "x"], "unknown policy 'sometimes'"),
         (&["--platform", "windows/amd64", "x"], "--platform"),
         (&["--platform", "linux/s390x", "x"], "--platform"),
         (&["--log-driver", "syslog", "x"], "--log-driver"),

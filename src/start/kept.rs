@@ -37,6 +37,7 @@ pub(super) fn start(order: &mut Order, stdin: Option<OwnedFd>, say: Say<'_>) -> 
     let roots = &order.engine.roots;
     let (journal, mut state) = take(order)?;
     order.request = RunRequest { explain: false, ..view::request(&state)? };
+    (state.stopped_by_hand, state.restart_count) = (false, 0);
     let cleaner = Cleaner::fork(roots, &order.id, &journal)?;
     match run(order, &journal, &state, stdin, say) {
         Ok((state, run)) => Ok(Container { journal, cleaner, state, run }),
@@ -88,12 +89,14 @@ fn take(order: &Order) -> Result<(Journal, State)> {
 /// What is left of a failed start: the container as it was, with the reason in its state.
 pub fn not_started(order: &Order, journal: &Journal, state: &mut State, error: anyhow::Error) -> anyhow::Error {
     let roots = &order.engine.roots;
-    let scope = if state.auto_remove { Scope::Container } else { Scope::Run };
-    let mut problems = recover::undo(roots, journal, scope);
+    let mut problems = match state.auto_remove {
+        true => recover::remove(roots, &order.id, journal, Scope::Container),
+        false => recover::undo(roots, journal, Scope::Run),
+    };
     control::remove(&roots.container(&order.id));
     let failure = Failure::from(error);
     if !state.auto_remove {
-        state.process = None;
+        (state.process, state.monitor) = (None, None);
         state.attachments.clear();
         state.error = failure.message.clone();
         state.exit_code =

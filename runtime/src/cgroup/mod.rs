@@ -11,6 +11,7 @@ mod devices;
 mod error;
 mod explain;
 mod file;
+mod freeze;
 mod io;
 mod layout;
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub use apply::apply;
 pub use attach::{Attach, Group, attach, explain_attach, groups};
 pub use devices::{DeviceKind, DeviceRule};
 pub use error::Error;
+pub use freeze::{can_freeze, freeze, is_frozen, move_all};
 pub use layout::{Home, KernelController, Layout, V1, V2};
 pub use net_cls::{ClassId, parse_net_cls};
 pub use plan::{Request, plan};

@@ -199,8 +199,10 @@ impl<'a> Draft<'a> {
         let layout = self.layout;
         if let Some(v2) = &layout.v2 {
             self.group(Home::V2(v2), None);
+        } else if let Some(freezer) = layout.home("freezer") {
+            self.group(freezer, None); // for `pause`, too
         } else if self.groups.is_empty() {
-            let preferred = ["pids", "devices", "freezer", "cpuacct", "cpu", "memory"];
+            let preferred = ["pids", "devices", "cpuacct", "cpu", "memory"];
             let home = preferred.iter().find_map(|name| layout.home(name));
             if let Some(home) = home.or_else(|| layout.v1.first().map(Home::V1)) {
                 self.group(home, None);

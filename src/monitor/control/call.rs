@@ -24,6 +24,14 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub fn call(roots: &Roots, id: &str, kind: &str, body: &Value) -> Result<Value> {
     let socket = connect(roots, id)?;
     ask(&socket, kind, body)?;
+    hear(&socket, id)
+}
+
+/// The answer to a question.
+///
+/// # Errors
+/// As for [`call`].
+pub fn hear(socket: &UnixStream, id: &str) -> Result<Value> {
     let mut received = Vec::new();
     loop {
         let frame = wire::take_first(&mut received).map_err(|what| anyhow!("the container's monitor sent {what}"))?;
@@ -31,7 +39,7 @@ pub fn call(roots: &Roots, id: &str, kind: &str, body: &Value) -> Result<Value> 
             return read_answer(&answer);
         }
         let mut chunk = [0u8; 4096];
-        match (&socket).read(&mut chunk) {
+        match (&*socket).read(&mut chunk) {
             Ok(0) => return Err(ended(id)),
             Ok(count) => received.extend_from_slice(&chunk[..count]),
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}

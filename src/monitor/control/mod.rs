@@ -6,6 +6,7 @@
 
 #[allow(dead_code, reason = "the commands that change running containers come next")]
 pub mod call;
+mod life;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -19,6 +20,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::cleaner::Cleaner;
 use crate::journal::Journal;
 use crate::start::Order;
 use crate::state::State;
@@ -63,6 +65,10 @@ pub struct Served {
     pub ports: Vec<ReservedPort>,
     /// Ports that this process serves.
     pub proxies: Vec<Proxy>,
+    /// Takes over when this process is killed.
+    pub cleaner: Option<Cleaner>,
+    /// After its end the program is started again at once: `restart`.
+    pub restart_now: bool,
 }
 
 #[allow(dead_code, reason = "handlers of changes come next")]
@@ -80,10 +86,15 @@ pub struct Program<'a> {
 ///
 /// # Errors
 /// For the asker's eyes.
-pub fn handle(_served: &mut Served, program: Program<'_>, request: &Request) -> Result<Value> {
+pub fn handle(served: &mut Served, program: Program<'_>, request: &Request) -> Result<Value> {
     match request.kind.as_str() {
         "ping" => Ok(Value::Null),
         "resize" => resize(program, &request.body),
+        "stopping" => life::stopping(served),
+        "restart" => life::restart(served),
+        "pause" => life::pause(served),
+        "unpause" => life::unpause(served),
+        "rename" => life::rename(served, &request.body),
         other => bail!(
             "the container's monitor (minidock {}) doesn't know '{other}': it is older than this command; \
              restart the container",
