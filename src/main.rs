@@ -16,6 +16,7 @@ mod explain;
 mod facts;
 mod files;
 mod format;
+mod graph;
 mod host_netns;
 mod journal;
 mod log;

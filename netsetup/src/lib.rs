@@ -28,6 +28,7 @@ mod query;
 pub mod router;
 pub mod routes;
 mod subnet;
+pub mod survey;
 pub mod sysctl;
 mod undo;
 

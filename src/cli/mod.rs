@@ -7,6 +7,7 @@
 mod containers;
 mod images;
 mod networks;
+mod net;
 mod not_supported;
 mod pflag;
 mod router;
@@ -33,6 +34,7 @@ pub use networks::{
     NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs, NetworkLsArgs, NetworkPruneArgs,
     NetworkRmArgs,
 };
+pub use net::NetGraphArgs;
 pub(crate) use pflag::boolean;
 #[cfg(test)]
 pub(crate) use pflag::declared;
@@ -105,6 +107,8 @@ pub enum Command {
     RouterFloating(RouterFloatingArgs),
     /// `network prune`
     NetworkPrune(NetworkPruneArgs),
+    /// `net graph`
+    NetGraph(NetGraphArgs),
     /// `version`
     Version(VersionArgs),
     /// `load`, `image load`

@@ -14,6 +14,7 @@ use super::networks::{
     NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs, NetworkLsArgs, NetworkPruneArgs,
     NetworkRmArgs,
 };
+use super::net::NetGraphArgs;
 use super::router::{RouterCreateArgs, RouterFloatingArgs, RouterInspectArgs, RouterLsArgs, RouterRmArgs};
 use super::volumes::{VolumeCreateArgs, VolumeInspectArgs, VolumeLsArgs, VolumePruneArgs, VolumeRmArgs};
 use super::{Command, RunArgs, Stop};
@@ -200,6 +201,9 @@ pub(super) const COMMANDS: &[Entry] = &[
     entry!(&["network prune"], "Remove all networks that no container uses",
         "[OPTIONS]", "accepts no arguments", NetworkPruneArgs, Command::NetworkPrune,
         "minidock network prune -f"),
+    entry!(&["net graph"], "Draw the network as the kernel has it now, and where that differs from minidock's records",
+        "[OPTIONS]", "accepts no arguments", NetGraphArgs, Command::NetGraph,
+        "minidock net graph --format svg >network.svg"),
     entry!(&["version"], "Print minidock's version",
         "[OPTIONS]", "accepts no arguments", VersionArgs, Command::Version,
         "minidock version --format '{{.Client.Version}}'"),
@@ -255,6 +259,7 @@ const GROUPS: &[(&str, &str)] = &[
     ("network", "Manage networks"),
     ("router", "Manage routers"),
     ("volume", "Manage volumes"),
+    ("net", "Look at the network"),
 ];
 
 /// Finds the command that `words` begin with; gives it and the words after it.

@@ -362,6 +362,12 @@ pub(crate) fn udp_port(residue: &Residue) -> Option<(IpAddr, u16, IpAddr)> {
     Some((host_address, after("--dport")?.parse().ok()?, address.parse().ok()?))
 }
 
+/// The rules of the caller's network namespace as `iptables-save` prints them; none where it isn't installed.
+pub(crate) fn save() -> Vec<String> {
+    let text = run("iptables-save", &[], "", "read the rules of iptables").unwrap_or_default();
+    text.lines().filter(|line| !line.starts_with('#') && *line != "COMMIT").map(str::to_owned).collect()
+}
+
 /// Writes lines into tables of the caller's network namespace; those of one table take effect together.
 pub(crate) fn write_lines(lines: &[(&str, String)]) -> Result<()> {
     restore(lines, "write the rules of iptables")

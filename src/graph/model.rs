@@ -1,0 +1,272 @@
+//! The picture: namespaces as the kernel has them, each with its owner as minidock knows it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+
+use anyhow::Result;
+use netsetup::survey::{self, Link, Namespace};
+use serde_json::{Value, json};
+
+use super::differences;
+use crate::commands::Engine;
+use crate::containers;
+use crate::recover::short;
+use crate::router::{self, Definition, Floating};
+use crate::state::State;
+
+/// Whose a namespace is.
+#[derive(Debug, Clone)]
+pub enum Owner {
+    /// The host itself, with the names of containers that share it.
+    Host(Vec<String>),
+    /// A container's.
+    Container(Box<State>),
+    /// A router's, with its one-to-one addresses.
+    Router(Box<Definition>, Vec<Floating>),
+    /// Made by hand, or by somebody else.
+    Hand,
+}
+
+/// All that is known at one moment.
+pub struct Picture {
+    /// As the kernel has them; the host first.
+    pub namespaces: Vec<Namespace>,
+    /// Whose they are, by inode.
+    pub owners: BTreeMap<u64, Owner>,
+    /// What differs from what minidock thinks.
+    pub differences: Vec<Difference>,
+}
+
+/// Something that isn't as minidock thinks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The namespace; 0: none of them.
+    pub namespace: u64,
+    /// In the user's words: what is, what was expected, what to do.
+    pub text: String,
+}
+
+impl Picture {
+    /// Looks at the kernel and at the state files.
+    pub fn take(engine: &Engine) -> Result<Picture> {
+        let roots = &engine.roots;
+        let running: Vec<State> = containers::all(roots).into_iter().filter(State::is_alive).collect();
+        let mut owners: BTreeMap<u64, Owner> = BTreeMap::new();
+        let own = std::fs::metadata("/proc/thread-self/ns/net").map_or(0, |data| data.ino());
+        owners.insert(own, Owner::Host(Vec::new()));
+        let mut files = Vec::new();
+        for state in running {
+            let Some(process) = state.process else { continue };
+            let Ok(file) = File::open(format!("/proc/{}/ns/net", process.pid)) else { continue };
+            let inode = file.metadata().map_or(0, |data| data.ino());
+            match owners.get_mut(&inode) {
+                Some(Owner::Host(guests)) => guests.push(state.name.clone()),
+                Some(Owner::Container(known)) if state.attachments.is_empty() || !known.attachments.is_empty() => {}
+                _ => {
+                    owners.insert(inode, Owner::Container(Box::new(state)));
+                    files.push(file);
+                }
+            }
+        }
+        for router in router::all(roots) {
+            if let Ok(file) = netsetup::named(&router.name) {
+                let inode = file.metadata().map_or(0, |data| data.ino());
+                let floating = router.floating(roots);
+                owners.insert(inode, Owner::Router(Box::new(router), floating));
+                files.push(file);
+            }
+        }
+        let namespaces = survey::survey(files)?;
+        let mut picture = Picture { namespaces, owners, differences: Vec::new() };
+        picture.differences = differences::find(engine, &picture);
+        Ok(picture)
+    }
+
+    /// The host.
+    pub fn host(&self) -> Option<&Namespace> {
+        self.namespaces.iter().find(|namespace| namespace.is_host)
+    }
+
+    /// The namespace with this inode.
+    pub fn namespace(&self, inode: u64) -> Option<&Namespace> {
+        self.namespaces.iter().find(|namespace| namespace.inode == inode)
+    }
+
+    /// Whose it is.
+    pub fn owner(&self, namespace: &Namespace) -> &Owner {
+        self.owners.get(&namespace.inode).unwrap_or(&Owner::Hand)
+    }
+
+    /// What to call it.
+    pub fn title(&self, namespace: &Namespace) -> String {
+        match self.owner(namespace) {
+            Owner::Container(state) => state.name.clone(),
+            Owner::Router(router, _) => router.name.clone(),
+            Owner::Host(_) | Owner::Hand => namespace.title(),
+        }
+    }
+
+    /// The other end of a link that is one of a pair.
+    pub fn peer(&self, link: &Link) -> Option<(&Namespace, &Link)> {
+        if link.kind != "veth" {
+            return None;
+        }
+        let there = self.namespace(link.peer_namespace?)?;
+        Some((there, there.link(link.peer_index)?))
+    }
+
+    /// Containers and the networks that they are in: what minidock knows of running ones.
+    pub fn containers(&self) -> impl Iterator<Item = &State> {
+        self.owners.values().filter_map(|owner| match owner {
+            Owner::Container(state) => Some(&**state),
+            _ => None,
+        })
+    }
+
+    /// The whole, for programs.
+    pub fn json(&self) -> Value {
+        let namespaces: Vec<Value> = self
+            .namespaces
+            .iter()
+            .map(|namespace| {
+                let owner = match self.owner(namespace) {
+                    Owner::Host(guests) => json!({"kind": "host", "containers": guests}),
+                    Owner::Container(state) => json!({
+                        "kind": "container",
+                        "id": state.id,
+                        "name": state.name,
+                        "image": state.image,
+                        "attachments": state.attachments,
+                    }),
+                    Owner::Router(router, floating) => {
+                        json!({"kind": "router", "definition": &**router, "floating": floating})
+                    }
+                    Owner::Hand => json!({"kind": "other"}),
+                };
+                let differences: Vec<&str> = self.differences_of(namespace).collect();
+                json!({
+                    "title": self.title(namespace),
+                    "kernel": namespace,
+                    "minidock": owner,
+                    "differences": differences,
+                })
+            })
+            .collect();
+        let all: Vec<&str> = self.differences.iter().map(|difference| difference.text.as_str()).collect();
+        json!({"version": 1, "namespaces": namespaces, "differences": all})
+    }
+
+    /// What differs in one namespace.
+    pub fn differences_of<'a>(&'a self, namespace: &Namespace) -> impl Iterator<Item = &'a str> {
+        let inode = namespace.inode;
+        self.differences.iter().filter(move |one| one.namespace == inode).map(|one| one.text.as_str())
+    }
+}
+
+/// What minidock knows of a container, in one line.
+pub fn thinks(state: &State) -> String {
+    let mut text = format!("container {} of {}", short(&state.id), state.image);
+    for attachment in &state.attachments {
+        let addresses: Vec<String> =
+            [attachment.ipv4, attachment.ipv6].iter().flatten().map(|place| place.address.to_string()).collect();
+        text += &format!(", {} on {}", addresses.join(" and "), attachment.network);
+    }
+    text
+}
+
+/// `10.0.0.1/24`
+pub fn addresses(link: &Link) -> Vec<String> {
+    let shown = |address: &std::net::IpAddr| match address {
+        std::net::IpAddr::V6(address) => !address.is_unicast_link_local(),
+        std::net::IpAddr::V4(_) => true,
+    };
+    link.addresses.iter().filter(|(one, _)| shown(one)).map(|(one, length)| format!("{one}/{length}")).collect()
+}
+
+/// A route as `ip route` writes it.
+pub fn route(namespace: &Namespace, route: &survey::Route) -> String {
+    let mut text = match route.destination {
+        (_, 0) => "default".to_owned(),
+        (address, length) => format!("{address}/{length}"),
+    };
+    text += match route.kind {
+        6 => " blackhole",
+        7 => " unreachable",
+        8 => " prohibit",
+        _ => "",
+    };
+    if let Some(gateway) = route.gateway {
+        text += &format!(" via {gateway}");
+    }
+    if let Some(link) = namespace.link(route.link) {
+        text += &format!(" dev {}", link.name);
+    }
+    if route.table != 254 {
+        text += &format!(" table {}", route.table);
+    }
+    text
+}
+
+/// Rules that translate or lead somewhere, and what was put into the maps that they look into. iptables' own words where
+/// the rules are its.
+pub fn translations(namespace: &Namespace) -> Vec<String> {
+    let mut lines = Vec::new();
+    for chain in &namespace.rules.chains {
+        for rule in chain.rules.iter().filter(|_| !chain.of_iptables()) {
+            let translates =
+                ["dnat to ", "snat to ", "masquerade", "redirect"].iter().any(|words| rule.text.contains(words));
+            if translates {
+                let why = if rule.comment.is_empty() { String::new() } else { format!("  # {}", rule.comment) };
+                lines.push(format!("{} {}: {}{why}", chain.table, chain.name, rule.text));
+            }
+        }
+    }
+    let mut table = "";
+    for line in &namespace.iptables {
+        if let Some(name) = line.strip_prefix('*') {
+            table = name;
+        } else if table == "nat" && line.starts_with("-A") && !line.contains("-j DOCKER") {
+            lines.push(format!("iptables -t nat {line}"));
+        }
+    }
+    lines
+}
+
+/// What is published on this host, as the firewall's maps have it: where, to what, whose.
+pub fn published(namespace: &Namespace) -> Vec<(String, String, String)> {
+    let is_port_map = |name: &str| name.starts_with("ports");
+    let mut found = Vec::new();
+    for map in namespace.rules.maps.iter().filter(|map| is_port_map(&map.name)) {
+        for element in map.elements.iter().filter(|element| !element.data.is_empty()) {
+            let words: Vec<&str> = element.key.split(" . ").collect();
+            let at = match words[..] {
+                [protocol, address, port] => format!("{protocol} {address}:{port}"),
+                [protocol, port] => format!("{protocol} *:{port}"),
+                _ => element.key.clone(),
+            };
+            let whose = element.comment.split(' ').next().unwrap_or_default().to_owned();
+            found.push((at, element.data.replace(" . ", ":"), whose));
+        }
+    }
+    for line in namespace.iptables.iter().filter(|line| line.starts_with("-A DOCKER ")) {
+        let after = |flag: &str| {
+            let mut words = line.split(' ').skip_while(|word| *word != flag);
+            words.nth(1)
+        };
+        if let (Some(port), Some(to)) = (after("--dport"), after("--to-destination")) {
+            let at = after("-d").map_or("*", |at| at.trim_end_matches("/32"));
+            found.push((format!("{} {at}:{port}", after("-p").unwrap_or("?")), to.to_owned(), String::new()));
+        }
+    }
+    found
+}
+
+/// A rate as tc writes it.
+pub fn rate(bits: u64) -> String {
+    match bits {
+        bits if bits >= 1_000_000 && bits % 1_000_000 == 0 => format!("{}mbit", bits / 1_000_000),
+        bits if bits >= 1_000 => format!("{}kbit", bits / 1_000),
+        bits => format!("{bits}bit"),
+    }
+}
