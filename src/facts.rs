@@ -149,10 +149,8 @@ pub fn read_for(purpose: Purpose, engine: &Engine, request: &RunRequest, host: &
 
 /// The network that a router serves, as it is on this host, and what is there of it.
 pub fn router_network(engine: &Engine, name: &str, host: &mut Host) -> Result<(Network, netsetup::Facts)> {
-    if name != DEFAULT_NETWORK {
-        bail!("network {name} not found");
-    }
-    let wanted = default_network(engine, host_netns::is_machines_own());
+    let definition = network::catalog::find(engine, name)?;
+    let wanted = network::catalog::for_the_kernel(engine, &definition)?;
     let facts = netsetup::Facts::read(host, &wanted)?;
     Ok((facts.adopt(&wanted), facts))
 }

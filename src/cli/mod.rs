@@ -6,8 +6,8 @@
 
 mod containers;
 mod images;
-mod networks;
 mod net;
+mod networks;
 mod not_supported;
 mod pflag;
 mod router;
@@ -30,11 +30,11 @@ pub use containers::{
     RenameArgs, RestartArgs, RmArgs, StartArgs, StopArgs, VersionArgs,
 };
 pub use images::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
+pub use net::NetGraphArgs;
 pub use networks::{
     NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs, NetworkLsArgs, NetworkPruneArgs,
     NetworkRmArgs,
 };
-pub use net::NetGraphArgs;
 pub(crate) use pflag::boolean;
 #[cfg(test)]
 pub(crate) use pflag::declared;

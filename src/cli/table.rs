@@ -10,11 +10,11 @@ use super::containers::{
     RenameArgs, RestartArgs, RmArgs, StartArgs, StopArgs, VersionArgs,
 };
 use super::images::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
+use super::net::NetGraphArgs;
 use super::networks::{
     NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs, NetworkLsArgs, NetworkPruneArgs,
     NetworkRmArgs,
 };
-use super::net::NetGraphArgs;
 use super::router::{RouterCreateArgs, RouterFloatingArgs, RouterInspectArgs, RouterLsArgs, RouterRmArgs};
 use super::volumes::{VolumeCreateArgs, VolumeInspectArgs, VolumeLsArgs, VolumePruneArgs, VolumeRmArgs};
 use super::{Command, RunArgs, Stop};

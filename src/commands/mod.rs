@@ -77,11 +77,6 @@ pub fn dispatch(global: Global, command: Command) -> Result<u8> {
         Command::ContainerPrune(args) => prune::containers(roots, &args),
         Command::Wait(args) => stop::wait(roots, &args),
         Command::Port(args) => ps::port(roots, &args),
-        Command::NetworkRm(args) => {
-            network::remove(roots, &args.network)?;
-            println!("{}", args.network);
-            Ok(0)
-        }
         Command::NetGraph(args) => {
             print!("{}", crate::graph::print(&engine, args.format)?);
             Ok(0)
