@@ -150,7 +150,13 @@ pub fn read_for(purpose: Purpose, engine: &Engine, request: &RunRequest, host: &
 /// The network that a router serves, as it is on this host, and what is there of it.
 pub fn router_network(engine: &Engine, name: &str, host: &mut Host) -> Result<(Network, netsetup::Facts)> {
     let definition = network::catalog::find(engine, name)?;
-    let wanted = network::catalog::for_the_kernel(engine, &definition)?;
+    let mut wanted = network::catalog::for_the_kernel(engine, &definition)?;
+    if wanted.driver != netsetup::Driver::Bridge {
+        bail!("network {name} has no bridge that a router could be plugged into: it needs the driver bridge");
+    }
+    if wanted.mtu == 0 {
+        wanted.mtu = netsetup::egress_mtu(host);
+    }
     let facts = netsetup::Facts::read(host, &wanted)?;
     Ok((facts.adopt(&wanted), facts))
 }
