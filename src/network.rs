@@ -207,6 +207,8 @@ pub fn lock_file(path: &Path) -> Result<File> {
 /// Whether a residue belongs to a stage that leads traffic to the container: undone before the exit is reported.
 pub fn leads_traffic(residue: &Residue) -> Option<&netsetup::Residue> {
     match residue {
+        // What a card may send is no matter once nobody sends.
+        Residue::Net(netsetup::Residue::NftElements { family, .. }) if family == "bridge" => None,
         Residue::Net(net @ (netsetup::Residue::NftElements { .. } | netsetup::Residue::IptablesRule { .. })) => {
             Some(net)
         }

@@ -9,9 +9,11 @@ use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 
+use crate::firewall::nftables::TableFacts;
+use crate::firewall::table;
 use crate::host::Host;
 use crate::netlink::{Answer, Batch, Netlink, attribute, attributes, text_of, u16_at, u32_at};
-use crate::{Network, Result, firewall, query, sysctl};
+use crate::{Backend, Network, Result, firewall, query, sysctl};
 
 const DEFAULT_MTU: u32 = 1500;
 const DUMP: u16 = libc::NLM_F_DUMP as u16;
@@ -33,6 +35,28 @@ pub struct Facts {
     pub egress_mtu: u32,
     /// What the firewall holds.
     pub firewall: firewall::Facts,
+    /// What of the table that judges containers' frames is there; none when this kernel has no nftables for bridges.
+    pub guard: Option<TableFacts>,
+    /// Kernel settings can be changed: /proc/sys isn't mounted read-only.
+    pub settings_writable: bool,
+    /// What IPv6 needs; nothing in a network without it.
+    pub ipv6: Ipv6Facts,
+    /// A chain DOCKER-USER of iptables-nft is there: dockerd runs, or has run.
+    pub docker_user: bool,
+}
+
+/// IPv6 settings.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ipv6Facts {
+    /// This kernel has IPv6.
+    pub available: bool,
+    /// net.ipv6.conf.all.forwarding
+    pub forwarding: bool,
+    /// Links that take their default route from router advertisements (accept_ra is 1), which a router doesn't unless
+    /// it's told to (2).
+    pub advertised: Vec<String>,
+    /// accept_ra of the bridge, when it is there.
+    pub bridge_accepts: Option<String>,
 }
 
 /// A link that bears the bridge's name.
@@ -90,6 +114,10 @@ impl Facts {
             bridge_netfilter: on("net/bridge/bridge-nf-call-iptables")?,
             egress_mtu: egress_mtu(host),
             firewall: firewall::Facts::read(host, &adopt(bridge.as_ref(), network))?,
+            guard: table::read_guard(host.netfilter()?, network),
+            settings_writable: sysctl::writable(),
+            ipv6: ipv6(network, bridge.is_some())?,
+            docker_user: network.backend == Backend::Nftables && table::has_docker_user(host.netfilter()?),
             bridge,
             addresses,
         })
@@ -119,6 +147,34 @@ fn adopt(bridge: Option<&Bridge>, network: &Network) -> Network {
     }
     network.mtu = bridge.mtu;
     network
+}
+
+fn ipv6(network: &Network, bridge: bool) -> Result<Ipv6Facts> {
+    let bridge_accepts = if bridge { sysctl::read(&accept_ra_key(&network.bridge))? } else { None };
+    let available = bridge_accepts.is_some() || std::path::Path::new("/proc/sys/net/ipv6").exists();
+    if network.ipv6.is_none() {
+        return Ok(Ipv6Facts { available, bridge_accepts, ..Ipv6Facts::default() });
+    }
+    let forwarding = sysctl::read(FORWARDING6)?.is_some_and(|value| value != "0");
+    let mut advertised = Vec::new();
+    if !forwarding {
+        for entry in std::fs::read_dir("/proc/sys/net/ipv6/conf").into_iter().flatten().flatten() {
+            let link = entry.file_name().to_string_lossy().into_owned();
+            let accepts =
+                |link: &str| sysctl::read(&accept_ra_key(link)).ok().flatten().is_some_and(|value| value == "1");
+            if !["all", "default", "lo", network.bridge.as_str()].contains(&link.as_str()) && accepts(&link) {
+                advertised.push(link);
+            }
+        }
+        advertised.sort();
+    }
+    Ok(Ipv6Facts { available, forwarding, advertised, bridge_accepts })
+}
+
+pub(crate) const FORWARDING6: &str = "net/ipv6/conf/all/forwarding";
+
+pub(crate) fn accept_ra_key(link: &str) -> String {
+    format!("net/ipv6/conf/{link}/accept_ra")
 }
 
 pub(crate) fn route_localnet_key(bridge: &str) -> String {

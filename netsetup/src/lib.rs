@@ -33,13 +33,13 @@ pub mod sysctl;
 mod undo;
 
 pub use error::{Error, Result};
-pub use facts::{Address, Bridge, Facts, bridge_addresses_in_use, egress_mtu};
+pub use facts::{Address, Bridge, Facts, Ipv6Facts, bridge_addresses_in_use, egress_mtu};
 pub use host::Host;
 pub use inside::{named, within, within_named};
 pub use mapping::{PortMapping, Protocol, PublishMode};
 pub use netns::NewNetns;
 pub use network::{Backend, Driver, Endpoint, GatewayMode, IpvlanMode, MacvlanMode, Network, Place, mac_of};
 pub use op::{Live, Op, apply};
-pub use plan::{plan_endpoint, plan_network};
+pub use plan::{plan_endpoint, plan_network, plan_rules, publish_mode};
 pub use subnet::{Subnet, first_address, last_address};
 pub use undo::{Links, Residue, Undone, undo, undo_with};

@@ -69,6 +69,10 @@ pub enum Op {
         alias: String,
         /// Frames may go back through the port that they came from.
         hairpin: bool,
+        /// Frames don't go to other isolated ports of the bridge (icc=false).
+        isolated: bool,
+        /// The host end's group, by which the firewall knows whose frames it judges; 0: nobody's.
+        group: u32,
     },
     /// Gives the container's link its address.
     Address {
@@ -119,11 +123,12 @@ impl Op {
                 )]
             }
             Op::BridgeUp { name } => vec![line(format!("ip link set {name} up"), "switch the bridge on")],
-            Op::Veth { host, inside, bridge, mac, mtu, alias, hairpin } => {
+            Op::Veth { host, inside, bridge, mac, mtu, alias, hairpin, isolated, group } => {
+                let in_group = if *group == 0 { String::new() } else { format!(" group {group}") };
                 let mut commands = vec![
                     line(
                         format!(
-                            "ip link add {host} mtu {mtu} type veth peer name {inside} address {} mtu {mtu} netns $pid",
+                            "ip link add {host} mtu {mtu}{in_group} type veth peer name {inside} address {} mtu {mtu} netns $pid",
                             mac_text(mac)
                         ),
                         "a virtual cable: one end on the host, the other in the container",
@@ -137,6 +142,12 @@ impl Op {
                     commands.push(line(
                         format!("ip link set {host} type bridge_slave hairpin on"),
                         "br_netfilter translates inside the bridge: let a container reach its own published port",
+                    ));
+                }
+                if *isolated {
+                    commands.push(line(
+                        format!("ip link set {host} type bridge_slave isolated on"),
+                        "containers of this network don't reach each other",
                     ));
                 }
                 commands
@@ -243,7 +254,7 @@ fn apply_inside(ops: &[Op], host: &mut Host, netns: &mut NewNetns) -> Result<()>
     let (mut inside_ops, mut outside_ops) = (Vec::new(), Vec::new());
     for op in ops {
         match op {
-            Op::Veth { host: name, inside: link, bridge, mac, mtu, alias, hairpin } => {
+            Op::Veth { host: name, inside: link, bridge, mac, mtu, alias, hairpin, isolated, group } => {
                 let index = netns.free_index;
                 netns.free_index += 1;
                 netns.links.push((link.clone(), index));
@@ -260,6 +271,7 @@ fn apply_inside(ops: &[Op], host: &mut Host, netns: &mut NewNetns) -> Result<()>
                     LinkAttribute::NetNsFd(netns.outside().as_raw_fd()),
                     LinkAttribute::Controller(host.bridge_index(bridge)?),
                     LinkAttribute::Mtu(*mtu),
+                    LinkAttribute::Group(*group),
                     LinkAttribute::LinkInfo(vec![
                         LinkInfo::Kind(InfoKind::Veth),
                         LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
@@ -271,7 +283,7 @@ fn apply_inside(ops: &[Op], host: &mut Host, netns: &mut NewNetns) -> Result<()>
                 up.header.index = index;
                 inside.push_route(RouteNetlinkMessage::SetLink(up), ACK);
                 // Neither can be said when the link is made (rtnl_create_link ignores IFLA_IFALIAS).
-                outside.push_route(RouteNetlinkMessage::NewLink(dressing(name, alias, *hairpin)), ACK);
+                outside.push_route(RouteNetlinkMessage::NewLink(dressing(name, alias, *hairpin, *isolated)), ACK);
             }
             Op::Address { link, address, prefix_len } => {
                 let index = netns.links.iter().find(|(name, _)| name == link).map_or(0, |(_, index)| *index);
@@ -312,13 +324,16 @@ fn up_message() -> LinkMessage {
 }
 
 /// RTM_NEWLINK without NLM_F_CREATE changes the link of that name.
-fn dressing(name: &str, alias: &str, hairpin: bool) -> LinkMessage {
+fn dressing(name: &str, alias: &str, hairpin: bool, isolated: bool) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.attributes = vec![LinkAttribute::IfName(name.to_owned()), LinkAttribute::IfAlias(alias.to_owned())];
-    if hairpin {
+    let wanted =
+        [hairpin.then_some(InfoBridgePort::HairpinMode(true)), isolated.then_some(InfoBridgePort::Isolated(true))];
+    let port: Vec<InfoBridgePort> = wanted.into_iter().flatten().collect();
+    if !port.is_empty() {
         message.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::PortKind(InfoPortKind::Bridge),
-            LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)])),
+            LinkInfo::PortData(InfoPortData::BridgePort(port)),
         ]));
     }
     message

@@ -2,12 +2,14 @@
 
 use std::net::IpAddr;
 
-use crate::facts::{Facts, route_localnet_key};
-use crate::firewall::{self, conntrack, iptables, nftables};
+use crate::facts::{FORWARDING6, Facts, accept_ra_key, route_localnet_key};
+use crate::firewall::element::{Element, Ports};
+use crate::firewall::nftables::Family;
+use crate::firewall::{self, conntrack, iptables, iptables_rules, nftables};
 use crate::subnet::bits_of;
 use crate::{
-    Backend, Endpoint, Error, Network, Op, Place, PortMapping, Protocol, PublishMode, Result, Subnet, link, netns,
-    sysctl,
+    Backend, Endpoint, Error, GatewayMode, Network, Op, Place, PortMapping, Protocol, PublishMode, Result, Subnet,
+    link, netns, sysctl,
 };
 
 /// What the network still lacks on this host; empty when all is there.
@@ -27,24 +29,9 @@ pub fn plan_network(network: &Network, facts: &Facts) -> Result<Vec<Op>> {
             network.name
         )));
     }
-    let mut ops = Vec::new();
-    if !facts.ip_forward {
-        ops.push(Op::Sysctl(sysctl::Op::Write {
-            key: "net/ipv4/ip_forward".to_owned(),
-            old: Some("0".to_owned()),
-            new: "1".to_owned(),
-            why: "the host passes packets on between containers and the outside".to_owned(),
-        }));
-    }
+    let mut ops = plan_forwarding(network, facts);
     ops.extend(plan_bridge(network, facts)?.into_iter().map(Op::Link));
-    if !facts.route_localnet {
-        ops.push(Op::Sysctl(sysctl::Op::Write {
-            key: route_localnet_key(&network.bridge),
-            old: facts.bridge.as_ref().map(|_| "0".to_owned()),
-            new: "1".to_owned(),
-            why: "localhost:PORT reaches published ports".to_owned(),
-        }));
-    }
+    ops.extend(plan_settings(network, facts));
     match &facts.firewall {
         firewall::Facts::Nftables(facts) => {
             let rules = nftables::plan_network(network, facts).into_iter();
@@ -55,7 +42,83 @@ pub fn plan_network(network: &Network, facts: &Facts) -> Result<Vec<Op>> {
             ops.extend(rules.map(|op| Op::Firewall(firewall::Op::Iptables(op))));
         }
     }
+    let guard = facts.guard.iter().flat_map(|facts| nftables::plan_table(network, facts));
+    ops.extend(guard.map(|op| Op::Firewall(firewall::Op::Nftables(op))));
     Ok(ops)
+}
+
+fn write(key: impl Into<String>, old: Option<&str>, new: &str, why: &str) -> Op {
+    Op::Sysctl(sysctl::Op::Write {
+        key: key.into(),
+        old: old.map(str::to_owned),
+        new: new.to_owned(),
+        why: why.to_owned(),
+    })
+}
+
+/// The host as a router. What can't be changed is left: then published ports go by the proxy ([`publish_mode`]).
+fn plan_forwarding(network: &Network, facts: &Facts) -> Vec<Op> {
+    let mut ops = Vec::new();
+    if network.internal || !facts.settings_writable {
+        return ops;
+    }
+    if network.ipv4.is_some() && !facts.ip_forward {
+        let why = "the host passes packets on between containers and the outside";
+        ops.push(write("net/ipv4/ip_forward", Some("0"), "1", why));
+    }
+    if network.ipv6.is_some() && !facts.ipv6.forwarding {
+        let why = "a router listens to other routers only when told so: keep this link's default route";
+        ops.extend(facts.ipv6.advertised.iter().map(|link| write(accept_ra_key(link), Some("1"), "2", why)));
+        ops.push(write(FORWARDING6, Some("0"), "1", "the same for IPv6"));
+    }
+    ops
+}
+
+/// Settings of the bridge. Those of a new one go with it.
+fn plan_settings(network: &Network, facts: &Facts) -> Vec<Op> {
+    let (bridge, found) = (&network.bridge, facts.bridge.is_some());
+    let mut ops = Vec::new();
+    if !facts.settings_writable {
+        return ops;
+    }
+    if network.ipv4.is_some() && !network.internal && !facts.route_localnet {
+        let why = "localhost:PORT reaches published ports";
+        ops.push(write(route_localnet_key(bridge), found.then_some("0"), "1", why));
+    }
+    let accepts = facts.ipv6.bridge_accepts.as_deref();
+    if facts.ipv6.available && accepts != Some("0") && (!found || accepts.is_some()) {
+        ops.push(write(accept_ra_key(bridge), accepts, "0", "no container may pose as the host's router"));
+    }
+    ops
+}
+
+/// By what means a port is published, and why not by DNAT where that can't serve.
+pub fn publish_mode(
+    wanted: PublishMode,
+    mapping: (Protocol, IpAddr),
+    address: Option<IpAddr>,
+    facts: &Facts,
+) -> (PublishMode, Option<&'static str>) {
+    let (protocol, host_address) = mapping;
+    let reason = if protocol == Protocol::Sctp {
+        return (PublishMode::Dnat, None); // which the proxy can't carry
+    } else if address.is_some_and(|address| address.is_ipv4() != host_address.is_ipv4()) {
+        "the container has no address of that IP version"
+    } else if host_address == IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]) {
+        "the kernel takes no answer to ::1 from a bridge"
+    } else if facts.settings_writable {
+        return (wanted, None);
+    } else if host_address.is_ipv4() && !facts.ip_forward || host_address.is_ipv6() && !facts.ipv6.forwarding {
+        "this host doesn't forward packets, and /proc/sys is read-only"
+    } else if host_address.is_ipv4()
+        && !facts.route_localnet
+        && (host_address.is_unspecified() || host_address.is_loopback())
+    {
+        "route_localnet can't be set: /proc/sys is read-only"
+    } else {
+        return (wanted, None);
+    };
+    (PublishMode::Proxy, Some(reason).filter(|_| wanted == PublishMode::Dnat))
 }
 
 fn plan_bridge(network: &Network, facts: &Facts) -> Result<Vec<link::Op>> {
@@ -70,7 +133,9 @@ fn plan_bridge(network: &Network, facts: &Facts) -> Result<Vec<link::Op>> {
     if facts.bridge.is_none() {
         ops.push(link::Op::Bridge { name: name.clone(), mac: network.bridge_mac(), mtu: network.mtu });
     }
-    for subnet in network.subnets() {
+    // In an isolated network the host has no address of that version.
+    let with_host = |subnet: &&Subnet| network.gateway_mode(subnet.gateway.is_ipv6()) != GatewayMode::Isolated;
+    for subnet in network.subnets().filter(with_host) {
         ops.extend(plan_address(network, subnet, facts)?);
     }
     if !facts.bridge.as_ref().is_some_and(|found| found.up) {
@@ -131,6 +196,8 @@ pub fn plan_endpoint(network: &Network, endpoint: &Endpoint) -> Vec<Op> {
         mtu: endpoint.mtu,
         alias: endpoint.name.clone(),
         hairpin: endpoint.hairpin,
+        isolated: !network.icc,
+        group: if endpoint.may_spoof { 0 } else { nftables::card_group(&network.table) },
     }];
     let places = endpoint.places().map(|place| (place.address, place.prefix_len));
     links.extend(
@@ -146,30 +213,99 @@ pub fn plan_endpoint(network: &Network, endpoint: &Endpoint) -> Vec<Op> {
         links.push(link::Op::LoopbackUp);
     }
     let name = endpoint.first.then(|| Op::Netns(netns::Op::Name { name: endpoint.name.clone() }));
-    let ports: Vec<PortMapping> =
-        endpoint.ports.iter().filter(|mapping| mapping.mode == PublishMode::Dnat).copied().collect();
-    let forget = ports.iter().filter(|mapping| mapping.protocol == Protocol::Udp).filter_map(|mapping| {
-        let address = endpoint.address_for(mapping.host_address)?;
-        Some(firewall::Op::Conntrack(conntrack::Op::Forget { mapping: *mapping, address }))
-    });
-    let rules = plan_ports(network, endpoint, &ports).into_iter().chain(forget);
-    links.into_iter().map(Op::Link).chain(name).chain(rules.map(Op::Firewall)).collect()
+    let rules = plan_rules(network, endpoint);
+    links.into_iter().map(Op::Link).chain(name).chain(rules.into_iter().map(Op::Firewall)).collect()
 }
 
-fn plan_ports(network: &Network, endpoint: &Endpoint, ports: &[PortMapping]) -> Vec<firewall::Op> {
-    let Some(Place { address, .. }) = endpoint.ipv4.filter(|_| !ports.is_empty()) else {
-        return Vec::new();
-    };
-    let short_id: String = endpoint.owner.chars().take(12).collect();
-    let publish = |mapping: &PortMapping| firewall::Op::Iptables(iptables::Op::Publish { mapping: *mapping, address });
+/// What the firewall is told of a container: what it may send, and its published ports. One transaction with nftables.
+pub fn plan_rules(network: &Network, endpoint: &Endpoint) -> Vec<firewall::Op> {
+    let mut rules: Vec<firewall::Op> = Vec::new();
+    let mut forget = Vec::new();
+    if !endpoint.may_spoof {
+        let elements = senders(endpoint);
+        rules.push(firewall::Op::Nftables(nftables::Op::Senders { table: network.table.clone(), elements }));
+    }
+    for v6 in [false, true] {
+        let version = |mapping: &&PortMapping| mapping.host_address.is_ipv6() == v6;
+        let ports = |mode| endpoint.ports.iter().filter(version).filter(move |mapping| mapping.mode == mode);
+        let place = if v6 { endpoint.ipv6 } else { endpoint.ipv4 };
+        let dnat: Vec<PortMapping> = ports(PublishMode::Dnat).copied().collect();
+        if let Some(Place { address, .. }) = place.filter(|_| !dnat.is_empty() && !network.internal) {
+            let dnat = Ports(dnat);
+            let udp = dnat.runs().into_iter().filter(|run| run.first.protocol == Protocol::Udp);
+            forget.extend(udp.map(|run| {
+                let (mapping, last) = (run.first, run.last.host_port);
+                firewall::Op::Conntrack(conntrack::Op::Forget { mapping, last, address })
+            }));
+            rules.extend(plan_ports(network, endpoint, dnat, address, v6));
+        }
+        let proxied: Vec<PortMapping> = ports(PublishMode::Proxy).copied().collect();
+        let table_is_there = network.subnets().any(|subnet| subnet.gateway.is_ipv6() == v6);
+        if !proxied.is_empty() && table_is_there {
+            rules.extend(plan_proxied(network, proxied, v6));
+        }
+    }
+    rules.extend(forget);
+    rules
+}
+
+/// The MAC and addresses that a card may send from.
+fn senders(endpoint: &Endpoint) -> Vec<Element> {
+    let (link, mac) = (&endpoint.host_link, endpoint.mac);
+    let mut addresses: Vec<IpAddr> = endpoint.places().map(|place| place.address).collect();
+    addresses.extend(endpoint.extra_addresses.iter().map(|(address, _)| *address));
+    if addresses.iter().any(IpAddr::is_ipv6) {
+        addresses.push(link_local(mac));
+    }
+    let target = |address: &IpAddr| Element::Target { link: link.clone(), address: *address };
+    let mut targets: Vec<Element> = addresses.iter().filter(|address| address.is_ipv6()).map(target).collect();
+    if !targets.is_empty() {
+        addresses.push(IpAddr::from([0_u16; 8])); // before it has an address: reports of groups, checks of addresses
+    }
+    let sender = |address: &IpAddr| Element::Sender { link: link.clone(), mac, address: *address };
+    let mut elements: Vec<Element> = addresses.iter().map(sender).collect();
+    elements.append(&mut targets);
+    elements
+}
+
+/// The link-local address that the kernel makes of a MAC (RFC 4291, appendix A).
+fn link_local([a, b, c, d, e, f]: [u8; 6]) -> IpAddr {
+    let words = [[a ^ 2, b], [c, 0xff], [0xfe, d], [e, f]].map(u16::from_be_bytes);
+    IpAddr::from([0xfe80, 0, 0, 0, words[0], words[1], words[2], words[3]])
+}
+
+fn plan_ports(network: &Network, endpoint: &Endpoint, ports: Ports, address: IpAddr, v6: bool) -> Vec<firewall::Op> {
+    let family = if v6 { Family::Ip6 } else { Family::Ip };
+    let table = network.table.clone();
+    match (network.backend, network.gateway_mode(v6)) {
+        (_, GatewayMode::Isolated) => vec![],
+        (Backend::Nftables, GatewayMode::Routed) => {
+            vec![firewall::Op::Nftables(nftables::Op::Open { family, table, ports, address })]
+        }
+        (Backend::Nftables, GatewayMode::Nat) => {
+            let short_id: String = endpoint.owner.chars().take(12).collect();
+            let comment = format!("{} {short_id}", endpoint.name);
+            vec![firewall::Op::Nftables(nftables::Op::Publish { family, table, ports, address, comment })]
+        }
+        (Backend::Iptables, GatewayMode::Routed) => {
+            ports.0.iter().map(|port| firewall::Op::Iptables(iptables_rules::open(network, port, address))).collect()
+        }
+        (Backend::Iptables, GatewayMode::Nat) => {
+            ports.runs().iter().map(|run| firewall::Op::Iptables(iptables::Op::publish(run, address))).collect()
+        }
+    }
+}
+
+fn plan_proxied(network: &Network, ports: Vec<PortMapping>, v6: bool) -> Vec<firewall::Op> {
     match network.backend {
-        Backend::Nftables => vec![firewall::Op::Nftables(nftables::Op::Publish {
-            table: network.table.clone(),
-            ports: ports.to_vec(),
-            address,
-            comment: format!("{} {short_id}", endpoint.name),
-        })],
-        Backend::Iptables => ports.iter().map(publish).collect(),
+        Backend::Nftables => {
+            let family = if v6 { Family::Ip6 } else { Family::Ip };
+            let (table, ports) = (network.table.clone(), Ports(ports));
+            vec![firewall::Op::Nftables(nftables::Op::Proxied { family, table, ports })]
+        }
+        Backend::Iptables => {
+            ports.iter().map(|port| firewall::Op::Iptables(iptables_rules::proxied(network, port))).collect()
+        }
     }
 }
 
@@ -178,7 +314,8 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::firewall::nftables::TableState;
+    use crate::Ipv6Facts;
+    use crate::firewall::nftables::TableFacts;
 
     fn network(backend: Backend) -> Network {
         let ipv4 = Some(Subnet::new([172, 17, 0, 1], 16));
@@ -189,8 +326,7 @@ mod tests {
     fn nothing(network: &Network) -> Facts {
         let firewall = match network.backend {
             Backend::Nftables => firewall::Facts::Nftables(nftables::Facts {
-                table: TableState::Missing,
-                missing: nftables::network_elements(network),
+                tables: nftables::families(network).map(|family| TableFacts::nothing(network, family)).collect(),
             }),
             Backend::Iptables => firewall::Facts::Iptables(iptables::Facts::default()),
         };
@@ -202,6 +338,10 @@ mod tests {
             bridge_netfilter: false,
             egress_mtu: 1500,
             firewall,
+            guard: None,
+            settings_writable: true,
+            ipv6: Ipv6Facts::default(),
+            docker_user: false,
         }
     }
 
@@ -261,12 +401,13 @@ mod tests {
         );
         let (table, elements) = table.split_once("EOF\n").unwrap();
         assert!(table.starts_with("table ip minidock {\n\tset bridges { type ifname; }\n"));
-        assert!(table.contains("\t\tip saddr @subnets oifname != @bridges masquerade comment "));
+        assert!(table.contains("\t\tip saddr @masqueraded oifname != @bridges masquerade comment "));
         assert_eq!(
             elements,
             "nft add element ip minidock bridges '{ \"docker0\" }'\n\
              nft add element ip minidock subnets '{ 172.17.0.0/16 }'\n\
-             nft add element ip minidock same_bridge '{ \"docker0\" . \"docker0\" }'\n"
+             nft add element ip minidock same_bridge '{ \"docker0\" . \"docker0\" }'\n\
+             nft add element ip minidock masqueraded '{ 172.17.0.0/16 }'\n"
         );
     }
 
@@ -293,7 +434,14 @@ mod tests {
              iptables -I MINIDOCK-FORWARD -o docker0 -m conntrack --ctstate DNAT -j ACCEPT\n\
              iptables -I MINIDOCK-FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n\
              iptables -A MINIDOCK-FORWARD -o docker0 -j DROP\n\
-             iptables -A FORWARD -i docker0 ! -o docker0 -j ACCEPT\n"
+             iptables -A FORWARD -i docker0 ! -o docker0 -j ACCEPT\n\
+             iptables -N MINIDOCK-INPUT\n\
+             iptables -I INPUT -j MINIDOCK-INPUT\n\
+             iptables -N MINIDOCK-GATES\n\
+             iptables -A MINIDOCK-GATES -d 172.17.0.1/32 -j DROP\n\
+             iptables -I MINIDOCK-INPUT -i docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j RETURN\n\
+             iptables -I MINIDOCK-INPUT -d 172.17.0.1/32 -i docker0 -j RETURN\n\
+             iptables -A MINIDOCK-INPUT -i docker0 -j MINIDOCK-GATES\n"
         );
     }
 
@@ -302,7 +450,7 @@ mod tests {
         let text = script(&plan_endpoint(&network(Backend::Nftables), &endpoint()));
         assert_eq!(
             text,
-            "ip link add veth3f2a9c1 mtu 1500 type veth peer name eth0 address 02:42:ac:11:00:02 mtu 1500 netns $pid\n\
+            "ip link add veth3f2a9c1 mtu 1500 group 365153437 type veth peer name eth0 address 02:42:ac:11:00:02 mtu 1500 netns $pid\n\
              ip link set veth3f2a9c1 alias web\n\
              ip link set veth3f2a9c1 master docker0\n\
              ip link set veth3f2a9c1 up\n\
@@ -312,16 +460,20 @@ mod tests {
              nsenter -t $pid -n ip link set lo up\n\
              mkdir -p /var/run/netns\n\
              ln -s /proc/$pid/ns/net /var/run/netns/web\n\
+             nft add element bridge minidock senders '{ \"veth3f2a9c1\" . 02:42:ac:11:00:02 . 172.17.0.2 }'\n\
              nft add element ip minidock ports '{ tcp . 10080 comment \"web 3f2a9c11d0b2\" : 172.17.0.2 . 80 }'\n\
              nft add element ip minidock ports_at '{ udp . 127.0.0.1 . 10053 comment \"web 3f2a9c11d0b2\" : 172.17.0.2 . 53 }'\n\
+             nft add element ip minidock proxied '{ tcp . 9000 }'\n\
              conntrack -D -p udp --orig-dst 127.0.0.1 --orig-port-dst 10053 || true\n"
         );
         let text = script(&plan_endpoint(&network(Backend::Iptables), &endpoint()));
         let (_, rules) = text.split_once("/var/run/netns/web\n").unwrap();
         assert_eq!(
             rules,
-            "iptables -t nat -A DOCKER -p tcp -m tcp --dport 10080 -j DNAT --to-destination 172.17.0.2:80\n\
+            "nft add element bridge minidock senders '{ \"veth3f2a9c1\" . 02:42:ac:11:00:02 . 172.17.0.2 }'\n\
+             iptables -t nat -A DOCKER -p tcp -m tcp --dport 10080 -j DNAT --to-destination 172.17.0.2:80\n\
              iptables -t nat -A DOCKER -d 127.0.0.1/32 -p udp -m udp --dport 10053 -j DNAT --to-destination 172.17.0.2:53\n\
+             iptables -I MINIDOCK-GATES -p tcp -m tcp --dport 9000 -j RETURN\n\
              conntrack -D -p udp --orig-dst 127.0.0.1 --orig-port-dst 10053 || true\n"
         );
     }
@@ -368,10 +520,12 @@ mod tests {
             r#"{"Sysctl":{"key":"net/ipv4/ip_forward","old":"0","new":"1"}}
 {"Bridge":{"name":"docker0"}}
 {"NftTable":{"family":"ip","name":"minidock"}}
-{"NftElements":{"family":"ip","table":"minidock","elements":[{"Bridge":{"name":"docker0"}},{"Subnet":{"address":"172.17.0.0","prefix_len":16}},{"SameBridge":{"name":"docker0"}}]}}
+{"NftElements":{"family":"ip","table":"minidock","elements":[{"Bridge":{"name":"docker0"}},{"Subnet":{"address":"172.17.0.0","prefix_len":16}},{"SameBridge":{"name":"docker0"}},{"Masqueraded":{"address":"172.17.0.0","prefix_len":16}}]}}
 {"Link":{"name":"veth3f2a9c1","alias":"web"}}
 {"NetnsName":{"name":"web","pid":42}}
+{"NftElements":{"family":"bridge","table":"minidock","elements":[{"Sender":{"link":"veth3f2a9c1","mac":[2,66,172,17,0,2],"address":"172.17.0.2"}}]}}
 {"NftElements":{"family":"ip","table":"minidock","elements":[{"Port":{"protocol":"tcp","host_address":"0.0.0.0","host_port":10080,"address":"172.17.0.2","port":80}},{"Port":{"protocol":"udp","host_address":"127.0.0.1","host_port":10053,"address":"172.17.0.2","port":53}}]}}
+{"NftElements":{"family":"ip","table":"minidock","elements":[{"Proxied":{"protocol":"tcp","port":9000}}]}}
 "#
         );
         let publish = plan_endpoint(&self::network(Backend::Iptables), &endpoint());

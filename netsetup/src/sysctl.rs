@@ -51,6 +51,11 @@ pub(crate) fn undo(key: &str, old: &str, new: &str) -> Result<Undone> {
     }
 }
 
+/// Whether settings can be changed here at all; some sandboxes have /proc/sys read-only.
+pub(crate) fn writable() -> bool {
+    rustix::fs::statvfs("/proc/sys/net").is_ok_and(|data| !data.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+}
+
 /// The setting's value without its newline; None when this kernel (or link) has no such setting.
 pub(crate) fn read(key: &str) -> Result<Option<String>> {
     match fs::read_to_string(path_of(key)?) {

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::firewall::{conntrack, iptables, nftables, table};
+use crate::firewall::nftables::{Element, Family};
+use crate::firewall::{conntrack, iptables, table};
 use crate::host::Host;
-use crate::{Backend, Protocol, Result, dns, link, netns, ovs, query, router, sysctl};
+use crate::{Backend, Error, Protocol, Result, dns, link, netns, ovs, query, router, sysctl};
 
 /// What stays on the host when every process is dead, with what undo needs to find it and to know it as its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,23 +37,26 @@ pub enum Residue {
     },
     /// An nftables table.
     NftTable {
-        /// `ip`.
+        /// `ip`, `ip6` or `bridge`.
         family: String,
         /// Its name.
         name: String,
     },
     /// Elements of sets and maps of an nftables table.
     NftElements {
-        /// `ip`.
+        /// `ip`, `ip6` or `bridge`.
         family: String,
         /// The table's name.
         table: String,
         /// The elements.
-        elements: Vec<nftables::Element>,
+        elements: Vec<Element>,
     },
     /// A rule of iptables.
     IptablesRule {
-        /// filter, nat or raw.
+        /// Of ip6tables.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        v6: bool,
+        /// filter, nat, mangle or raw.
         table: String,
         /// Its chain.
         chain: String,
@@ -61,7 +65,10 @@ pub enum Residue {
     },
     /// A chain of iptables.
     IptablesChain {
-        /// filter, nat or raw.
+        /// Of ip6tables.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        v6: bool,
+        /// filter, nat, mangle or raw.
         table: String,
         /// Its name.
         chain: String,
@@ -166,8 +173,8 @@ pub fn undo_with(residues: &[Residue], host: &mut Host, links: Links) -> Vec<Res
     for chunk in residues.chunk_by(|one, next| is_iptables(one) && is_iptables(next)) {
         if is_iptables(&chunk[0]) {
             results.extend(iptables::undo(&chunk.iter().collect::<Vec<_>>()));
-            for (host_address, host_port, address) in chunk.iter().filter_map(iptables::udp_port) {
-                conntrack::forget(host, Protocol::Udp, host_address, host_port, address);
+            for (host_address, host_ports, address) in chunk.iter().filter_map(iptables::udp_ports) {
+                conntrack::forget(host, Protocol::Udp, host_address, host_ports, address);
             }
         } else {
             results.extend(chunk.iter().map(|residue| undo_one(residue, host, links)));
@@ -181,15 +188,20 @@ fn undo_one(residue: &Residue, host: &mut Host, links: Links) -> Result<Undone> 
         Residue::Link { name, alias } => undo_link(name, alias, host, links),
         Residue::Bridge { name } => undo_bridge(name, host, links),
         Residue::BridgeAddress { bridge, address, prefix_len } => undo_address(bridge, *address, *prefix_len, host),
-        Residue::NftTable { name, .. } => table::undo_table(host.netfilter()?, name),
-        Residue::NftElements { table, elements, .. } => {
-            let result = table::undo_elements(host.netfilter()?, table, elements);
+        Residue::NftTable { family, name } => table::undo_table(host.netfilter()?, family_of(family)?, name),
+        Residue::NftElements { family, table, elements } => {
+            let result = table::undo_elements(host.netfilter()?, family_of(family)?, table, elements);
             for element in elements {
-                if let nftables::Element::Port { protocol: Protocol::Udp, host_address, host_port, address, .. } =
-                    element
-                {
-                    conntrack::forget(host, Protocol::Udp, *host_address, *host_port, *address);
-                }
+                let (host_address, ports, address) = match element {
+                    Element::Port { protocol: Protocol::Udp, host_address, host_port, address, .. } => {
+                        (host_address, (*host_port, *host_port), address)
+                    }
+                    Element::Span { protocol: Protocol::Udp, host_address, first, last, address } => {
+                        (host_address, (*first, *last), address)
+                    }
+                    _ => continue,
+                };
+                conntrack::forget(host, Protocol::Udp, *host_address, ports, *address);
             }
             result
         }
@@ -208,6 +220,10 @@ fn undo_one(residue: &Residue, host: &mut Host, links: Links) -> Result<Undone> 
         }
         Residue::Sysctl { key, old, new } => sysctl::undo(key, old, new),
     }
+}
+
+fn family_of(name: &str) -> Result<Family> {
+    Family::of(name).ok_or_else(|| Error::Refused(format!("{name:?} is no family of nftables")))
 }
 
 /// No RTM_DELLINK for the normal end of a container: its namespace's death removes the link, and the call waits.

@@ -230,7 +230,8 @@ fn endpoint(facts: &Facts, reservation: &Reservation) -> Option<Endpoint> {
         ipv4: Some(Place { address, prefix_len: subnet.prefix_len, gateway: Some(subnet.gateway) }),
         ipv6: None,
         extra_addresses: vec![],
-        may_spoof: false,
+        // A kernel without nftables for bridges can't judge frames.
+        may_spoof: host.guard.is_none(),
         first: true,
         mtu: network.mtu,
         bridge: network.bridge.clone(),

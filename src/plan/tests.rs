@@ -51,7 +51,7 @@ fn v1() -> Layout {
 fn facts(cgroup: Layout) -> Facts {
     let ipv4 = Some(netsetup::Subnet::new([172, 17, 0, 1], 16));
     let network = Network { ipv4, ..Network::new("bridge", "docker0") };
-    let table = nftables::Facts { table: nftables::TableState::Missing, missing: vec![] };
+    let table = nftables::Facts { tables: vec![nftables::TableFacts::nothing(&network, nftables::Family::Ip)] };
     let host = netsetup::Facts {
         bridge: None,
         addresses: vec![],
@@ -60,6 +60,10 @@ fn facts(cgroup: Layout) -> Facts {
         bridge_netfilter: false,
         egress_mtu: 1500,
         firewall: firewall::Facts::Nftables(table),
+        guard: Some(nftables::TableFacts::nothing(&network, nftables::Family::Bridge)),
+        settings_writable: true,
+        ipv6: netsetup::Ipv6Facts::default(),
+        docker_user: false,
     };
     Facts {
         runtime: runtime::Facts {

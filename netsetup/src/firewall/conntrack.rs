@@ -13,10 +13,12 @@ use crate::{Command, PortMapping, Protocol};
 /// Operations on the connection table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {
-    /// Forgets the flows to a host port. It leaves nothing behind, and a failure is none: the flows end by themselves.
+    /// Forgets the flows to host ports. It leaves nothing behind, and a failure is none: the flows end by themselves.
     Forget {
-        /// The published port.
+        /// The first of the published ports.
         mapping: PortMapping,
+        /// The last of them, on the host.
+        last: u16,
         /// The container's address.
         address: IpAddr,
     },
@@ -24,22 +26,28 @@ pub enum Op {
 
 impl Op {
     pub(crate) fn explain(&self) -> Vec<Command> {
-        let Op::Forget { mapping, .. } = self;
+        let Op::Forget { mapping, last, .. } = self;
         let at = if mapping.host_address.is_unspecified() {
             String::new()
         } else {
             format!(" --orig-dst {}", mapping.host_address)
         };
         let family = if mapping.host_address.is_ipv6() { "-f ipv6 " } else { "" };
-        vec![(
-            format!("conntrack -D {family}-p {}{at} --orig-port-dst {} || true", mapping.protocol, mapping.host_port),
-            "flows from before the mapping would go on to where they went".to_owned(),
-        )]
+        let (protocol, first) = (mapping.protocol, mapping.host_port);
+        let command = if first == *last {
+            format!("conntrack -D {family}-p {protocol}{at} --orig-port-dst {first} || true")
+        } else {
+            format!(
+                "for port in $(seq {first} {last}); do conntrack -D {family}-p {protocol}{at} --orig-port-dst $port; \
+                 done || true"
+            )
+        };
+        vec![(command, "flows from before the mapping would go on to where they went".to_owned())]
     }
 
     pub(crate) fn apply(&self, host: &mut Host) {
-        let Op::Forget { mapping, address } = self;
-        forget(host, mapping.protocol, mapping.host_address, mapping.host_port, *address);
+        let Op::Forget { mapping, last, address } = self;
+        forget(host, mapping.protocol, mapping.host_address, (mapping.host_port, *last), *address);
     }
 }
 
@@ -63,14 +71,20 @@ const GET: u16 = 1;
 const DELETE: u16 = 2;
 
 /// Deletes the flows to the host port, best effort.
-pub(crate) fn forget(host: &mut Host, protocol: Protocol, host_address: IpAddr, host_port: u16, address: IpAddr) {
+pub(crate) fn forget(
+    host: &mut Host,
+    protocol: Protocol,
+    host_address: IpAddr,
+    host_ports: (u16, u16),
+    address: IpAddr,
+) {
     let Ok(netlink) = host.netfilter() else {
         return;
     };
     let mut deletes = Batch::default();
     let family = if host_address.is_ipv4() { libc::AF_INET as u8 } else { libc::AF_INET6 as u8 };
-    for (tuple, orig, reply) in flows_to(netlink, family, protocol, host_port) {
-        if concerned(&orig, &reply, host_address, host_port, address) {
+    for (tuple, orig, reply) in flows_to(netlink, family, protocol, host_ports) {
+        if concerned(&orig, &reply, host_address, address) {
             deletes.push(SUBSYSTEM | DELETE, 0, |out| {
                 header(out, family, 0);
                 bytes(out, CTA_TUPLE_ORIG | 0x8000, &tuple);
@@ -107,31 +121,35 @@ pub(crate) fn forget_addresses(netlink: &mut Netlink, addresses: &[std::net::Ipv
 
 /// Whether the flow goes to the mapping's host address and is either translated to the container, to a container that was
 /// there before, or not at all. A flow that is only masqueraded passes by this host to another's port.
-fn concerned(orig: &Tuple, reply: &Tuple, host_address: IpAddr, host_port: u16, address: IpAddr) -> bool {
-    let here =
-        orig.destination_port == host_port && (host_address.is_unspecified() || orig.destination == host_address);
+fn concerned(orig: &Tuple, reply: &Tuple, host_address: IpAddr, address: IpAddr) -> bool {
+    let here = host_address.is_unspecified() || orig.destination == host_address;
     let redirected = reply.source != orig.destination || reply.source_port != orig.destination_port;
     let masqueraded = reply.destination != orig.source;
     here && (redirected || !masqueraded || reply.source == address)
 }
 
 /// The flows with this protocol and destination port: the raw tuple, and both directions. The kernel filters them since
-/// 5.8 (CTA_FILTER), before that it sends all.
-fn flows_to(netlink: &mut Netlink, family: u8, protocol: Protocol, port: u16) -> Vec<(Vec<u8>, Tuple, Tuple)> {
+/// 5.8 (CTA_FILTER), before that it sends all; it knows no ranges.
+fn flows_to(
+    netlink: &mut Netlink,
+    family: u8,
+    protocol: Protocol,
+    (first, last): (u16, u16),
+) -> Vec<(Vec<u8>, Tuple, Tuple)> {
     // net/netfilter/nf_internals.h: CTA_FILTER_F_CTA_PROTO_NUM, CTA_FILTER_F_CTA_PROTO_DST_PORT
-    const BY_PROTOCOL_AND_PORT: u32 = 1 << 3 | 1 << 5;
+    let filter: u32 = if first == last { 1 << 3 | 1 << 5 } else { 1 << 3 };
     let mut batch = Batch::default();
     batch.push(SUBSYSTEM | GET, libc::NLM_F_DUMP as u16, |out| {
         header(out, family, 0);
         nested(out, CTA_TUPLE_ORIG, |out| {
             nested(out, CTA_TUPLE_PROTO, |out| {
                 bytes(out, 1, &[protocol.number()]);
-                bytes(out, 3, &port.to_be_bytes());
+                bytes(out, 3, &first.to_be_bytes());
             });
         });
         nested(out, CTA_FILTER, |out| {
             // The only numbers of netfilter in host byte order.
-            bytes(out, 1, &BY_PROTOCOL_AND_PORT.to_ne_bytes());
+            bytes(out, 1, &filter.to_ne_bytes());
             bytes(out, 2, &0_u32.to_ne_bytes());
         });
     });
@@ -143,7 +161,8 @@ fn flows_to(netlink: &mut Netlink, family: u8, protocol: Protocol, port: u16) ->
         let raw = attribute(body, CTA_TUPLE_ORIG)?;
         let (orig, number) = tuple(raw)?;
         let (reply, _) = tuple(attribute(body, CTA_TUPLE_REPLY)?)?;
-        (number == protocol.number() && orig.destination_port == port).then(|| (raw.to_vec(), orig, reply))
+        (number == protocol.number() && (first..=last).contains(&orig.destination_port))
+            .then(|| (raw.to_vec(), orig, reply))
     };
     answers.iter().filter_map(|answer| read(&answer.payload)).collect()
 }
@@ -179,12 +198,12 @@ mod tests {
         let plain = tuple("10.0.0.1", 53, "10.0.0.2", 5000);
         let ours = tuple("172.17.0.2", 53, "10.0.0.2", 5000);
         let stale = tuple("172.17.0.9", 53, "10.0.0.2", 5000);
-        assert!(concerned(&orig, &plain, any, 53, container), "from before the mapping");
-        assert!(concerned(&orig, &ours, any, 53, container), "of the mapping");
-        assert!(concerned(&orig, &stale, any, 53, container), "of a mapping before");
-        assert!(!concerned(&orig, &ours, "10.0.0.9".parse().unwrap(), 53, container), "to another address");
+        assert!(concerned(&orig, &plain, any, container), "from before the mapping");
+        assert!(concerned(&orig, &ours, any, container), "of the mapping");
+        assert!(concerned(&orig, &stale, any, container), "of a mapping before");
+        assert!(!concerned(&orig, &ours, "10.0.0.9".parse().unwrap(), container), "to another address");
         let passing = tuple("172.17.0.3", 5000, "8.8.8.8", 53);
         let masqueraded = tuple("8.8.8.8", 53, "10.0.0.1", 5000);
-        assert!(!concerned(&passing, &masqueraded, any, 53, container), "a container's own question to a server");
+        assert!(!concerned(&passing, &masqueraded, any, container), "a container's own question to a server");
     }
 }

@@ -4,6 +4,8 @@
 
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::netlink::Batch;
 
 pub(super) const NEWTABLE: u16 = 0;
@@ -21,39 +23,77 @@ pub(super) const DELSETELEM: u16 = 14;
 const SUBSYSTEM: u16 = 10; // NFNL_SUBSYS_NFTABLES
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
-const NFPROTO_IPV4: u8 = 2;
 const NESTED: u16 = 0x8000;
 
-/// Registers of 16 bytes; those of 4 bytes start at 8: register 1 is 8-11, so 9 is its second word.
+/// Register 1, of 16 bytes; its first word is register 8.
 pub(super) const REG_1: u32 = 1;
-pub(super) const REG_1_SECOND_WORD: u32 = 9;
-pub(super) const REG_1_THIRD_WORD: u32 = 10;
-pub(super) const REG_2: u32 = 2;
 const REG_VERDICT: u32 = 0;
 
+/// The register of 4 bytes that begins at this word: what a key of several values is put together in.
+pub(super) const fn word(number: u32) -> u32 {
+    8 + number
+}
+
+/// The protocol family of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// IPv4.
+    Ip,
+    /// IPv6.
+    Ip6,
+    /// Frames on bridges.
+    Bridge,
+}
+
+impl Family {
+    /// As nft writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Family::Ip => "ip",
+            Family::Ip6 => "ip6",
+            Family::Bridge => "bridge",
+        }
+    }
+
+    /// The family of that name.
+    pub fn of(name: &str) -> Option<Family> {
+        [Family::Ip, Family::Ip6, Family::Bridge].into_iter().find(|family| family.name() == name)
+    }
+
+    /// NFPROTO_*
+    fn number(self) -> u8 {
+        match self {
+            Family::Ip => 2,
+            Family::Bridge => 7,
+            Family::Ip6 => 10,
+        }
+    }
+}
+
 /// One expression of a rule.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) enum Expression {
     /// A property of the packet: NFT_META_*.
     Meta { key: u32, register: u32 },
     /// Bytes of the packet, counted from NFT_PAYLOAD_*.
     Payload { base: u32, offset: u32, length: u32, register: u32 },
     /// Goes on when register 1 equals the value.
-    Equal(&'static [u8]),
+    Equal(Vec<u8>),
     /// Goes on when register 1 differs from the value.
-    Differ(&'static [u8]),
-    /// Register 1 and-ed with a mask, in host byte order.
-    Mask(u32),
+    Differ(Vec<u8>),
+    /// Register 1 and-ed with a mask.
+    Mask(Vec<u8>),
     /// A property of the connection: NFT_CT_*, into register 1.
     Ct { key: u32 },
-    /// The type of the destination's route, into register 1.
-    FibDestinationType,
+    /// The type of the destination's route, into register 1; perhaps as seen from the incoming link.
+    FibDestinationType { by_link: bool },
     /// Goes on when register 1 (and following) is in the set, or when it isn't.
     InSet { set: &'static str, inverted: bool },
     /// Looks register 1 (and following) up in the map, the found data into register 1.
     Map { map: &'static str },
-    /// Rewrites the destination to the address in register 1, the port in its second word.
-    Dnat,
+    /// Rewrites the destination to the address in register 1, and to the port in the word behind it.
+    Dnat { family: Family, port: bool },
     /// Rewrites the source to the outgoing link's address.
     Masquerade,
     /// Accepts the packet as far as this table goes.
@@ -65,12 +105,15 @@ pub(super) enum Expression {
 }
 
 pub(super) mod meta {
+    pub const PROTOCOL: u32 = 1;
     pub const IIFNAME: u32 = 6;
     pub const OIFNAME: u32 = 7;
     pub const L4PROTO: u32 = 16;
+    pub const IIFGROUP: u32 = 21;
 }
 
 pub(super) mod payload {
+    pub const LINK: u32 = 0;
     pub const NETWORK: u32 = 1;
     pub const TRANSPORT: u32 = 2;
 }
@@ -85,8 +128,12 @@ pub(super) mod ct {
 pub(super) enum Type {
     Protocol,
     Address,
+    Address6,
     Port,
     Link,
+    Mac,
+    /// The address that a neighbour advertisement is about, which nft 1.0 knows only as 16 bytes of the ICMPv6 header.
+    Target,
 }
 
 impl Type {
@@ -94,21 +141,34 @@ impl Type {
         match self {
             Type::Protocol => "inet_proto",
             Type::Address => "ipv4_addr",
+            Type::Address6 => "ipv6_addr",
             Type::Port => "inet_service",
             Type::Link => "ifname",
+            Type::Mac => "ether_addr",
+            Type::Target => "@th,64,128",
         }
     }
 
     /// enum datatypes in nft's datatype.h, and the length.
     fn number_and_length(self) -> (u32, u32) {
         match self {
+            Type::Target => (4, 16),
             Type::Address => (7, 4),
+            Type::Address6 => (8, 16),
+            Type::Mac => (9, 6),
             Type::Protocol => (12, 1),
             Type::Port => (13, 2),
             Type::Link => (41, 16),
         }
     }
 }
+
+/// What nft notes of a set declared by `typeof iifname . @th,64,128`: byte order, and the two expressions.
+const TARGETS: [u8; 72] = [
+    0, 4, 0, 0, 0, 0, 3, 0x40, 0, 4, 0x0d, 0, 0, 0, 1, 0x38, 0, 0x0e, 0, 4, 9, 0, 0, 0, 1, 6, 0, 4, 6, 0, 0, 0, 1,
+    0x26, 0, 4, 7, 0, 0, 0, 1, 0x1e, 0, 4, 0, 0, 0, 0, 1, 4, 0, 0, 0, 0, 2, 4, 3, 0, 0, 0, 3, 4, 0x40, 0, 0, 0, 4, 4,
+    0x80, 0, 0, 0,
+];
 
 /// The number and length of several types in a row: six bits each, padded to words.
 fn concatenated(types: &[Type]) -> (u32, u32) {
@@ -153,6 +213,8 @@ pub(super) fn words(parts: &[&[u8]]) -> Vec<u8> {
 pub(super) struct Element {
     pub set: &'static str,
     pub key: Vec<u8>,
+    /// The last key of an interval, in a set whose keys are several values.
+    pub key_end: Option<Vec<u8>>,
     pub data: Option<Vec<u8>>,
     /// The first key after an interval.
     pub interval_end: bool,
@@ -163,6 +225,7 @@ pub(super) struct Element {
 pub(super) struct Table<'a> {
     pub batch: &'a mut Batch,
     pub name: &'a str,
+    pub family: Family,
 }
 
 impl Table<'_> {
@@ -178,9 +241,9 @@ impl Table<'_> {
 
     /// A message whose first attribute is the table's name (number 1 in every kind of message).
     fn push(&mut self, kind: u16, flags: u16, body: impl FnOnce(&mut Vec<u8>)) -> usize {
-        let name = self.name;
+        let (name, family) = (self.name, self.family.number());
         self.batch.push(SUBSYSTEM << 8 | kind, flags, |out| {
-            header(out, NFPROTO_IPV4, 0);
+            header(out, family, 0);
             text(out, 1, name);
             body(out);
         })
@@ -213,9 +276,12 @@ impl Table<'_> {
     pub fn set(&mut self, flags: u16, id: u32, name: &str, key: &[Type], data: &[Type], interval: bool) -> usize {
         const INTERVAL: u32 = 4;
         const MAP: u32 = 8;
+        const CONCATENATED: u32 = 0x80;
+        let fields = interval && key.len() > 1;
         self.push(NEWSET, flags, |out| {
             text(out, 2, name);
-            number(out, 3, if interval { INTERVAL } else { 0 } | if data.is_empty() { 0 } else { MAP });
+            let flag = |on: bool, flag: u32| if on { flag } else { 0 };
+            number(out, 3, flag(interval, INTERVAL) | flag(!data.is_empty(), MAP) | flag(fields, CONCATENATED));
             let (key_type, key_length) = concatenated(key);
             number(out, 4, key_type);
             number(out, 5, key_length);
@@ -228,8 +294,18 @@ impl Table<'_> {
                 user_data.extend_from_slice(&[1, 4]);
                 user_data.extend_from_slice(&byte_order(data).to_ne_bytes());
             }
+            if fields {
+                // NFTA_SET_DESC_CONCAT, with NFTA_SET_FIELD_LEN for each
+                nested(out, 9, |out| {
+                    nested(out, 2, |out| {
+                        for one in key {
+                            nested(out, 1, |out| number(out, 1, one.number_and_length().1));
+                        }
+                    });
+                });
+            }
             number(out, 10, id);
-            bytes(out, 13, &user_data);
+            bytes(out, 13, if key.contains(&Type::Target) { &TARGETS } else { &user_data });
         })
     }
 
@@ -258,6 +334,9 @@ impl Table<'_> {
                         number(out, 3, INTERVAL_END);
                     }
                     nested(out, 1, |out| bytes(out, 1, &element.key));
+                    if let Some(last) = &element.key_end {
+                        nested(out, 10, |out| bytes(out, 1, last));
+                    }
                     if let (Some(data), NEWSETELEM) = (&element.data, kind) {
                         nested(out, 2, |out| bytes(out, 1, data));
                     }
@@ -276,75 +355,78 @@ impl Table<'_> {
 }
 
 impl Expression {
-    fn write(self, out: &mut Vec<u8>) {
+    fn write(&self, out: &mut Vec<u8>) {
         nested(out, 1, |out| {
             text(out, 1, self.name());
             nested(out, 2, |out| self.attributes(out));
         });
     }
 
-    fn name(self) -> &'static str {
+    fn name(&self) -> &'static str {
         match self {
             Expression::Meta { .. } => "meta",
             Expression::Payload { .. } => "payload",
             Expression::Equal(_) | Expression::Differ(_) => "cmp",
             Expression::Mask(_) => "bitwise",
             Expression::Ct { .. } => "ct",
-            Expression::FibDestinationType => "fib",
+            Expression::FibDestinationType { .. } => "fib",
             Expression::InSet { .. } | Expression::Map { .. } => "lookup",
-            Expression::Dnat => "nat",
+            Expression::Dnat { .. } => "nat",
             Expression::Masquerade => "masq",
             Expression::Accept | Expression::Drop | Expression::Jump(_) => "immediate",
         }
     }
 
-    fn attributes(self, out: &mut Vec<u8>) {
+    fn attributes(&self, out: &mut Vec<u8>) {
         match self {
             Expression::Meta { key, register } => {
-                number(out, 2, key);
-                number(out, 1, register);
+                number(out, 2, *key);
+                number(out, 1, *register);
             }
             Expression::Payload { base, offset, length, register } => {
-                for (kind, value) in [(1, register), (2, base), (3, offset), (4, length)] {
+                for (kind, value) in [(1, *register), (2, *base), (3, *offset), (4, *length)] {
                     number(out, kind, value);
                 }
             }
             Expression::Equal(value) => compare(out, 0, value),
             Expression::Differ(value) => compare(out, 1, value),
             Expression::Mask(mask) => {
-                for (kind, value) in [(1, REG_1), (2, REG_1), (3, 4)] {
+                for (kind, value) in [(1, REG_1), (2, REG_1), (3, mask.len() as u32)] {
                     number(out, kind, value);
                 }
-                nested(out, 4, |out| bytes(out, 1, &mask.to_ne_bytes()));
-                nested(out, 5, |out| bytes(out, 1, &[0; 4]));
+                nested(out, 4, |out| bytes(out, 1, mask));
+                nested(out, 5, |out| bytes(out, 1, &vec![0; mask.len()]));
             }
             Expression::Ct { key } => {
-                number(out, 2, key);
+                number(out, 2, *key);
                 number(out, 1, REG_1);
             }
-            Expression::FibDestinationType => {
+            Expression::FibDestinationType { by_link } => {
                 const RESULT_ADDRTYPE: u32 = 3;
                 const F_DADDR: u32 = 2;
-                for (kind, value) in [(1, REG_1), (2, RESULT_ADDRTYPE), (3, F_DADDR)] {
+                const F_IIF: u32 = 8;
+                let flags = F_DADDR | if *by_link { F_IIF } else { 0 };
+                for (kind, value) in [(1, REG_1), (2, RESULT_ADDRTYPE), (3, flags)] {
                     number(out, kind, value);
                 }
             }
             Expression::InSet { set, inverted } => {
                 number(out, 2, REG_1);
                 text(out, 1, set);
-                number(out, 5, u32::from(inverted));
+                number(out, 5, u32::from(*inverted));
             }
             Expression::Map { map } => {
                 number(out, 2, REG_1);
                 number(out, 3, REG_1);
                 text(out, 1, map);
             }
-            Expression::Dnat => {
+            Expression::Dnat { family, port } => {
                 const NFT_NAT_DNAT: u32 = 1;
-                for (kind, value) in
-                    [(1, NFT_NAT_DNAT), (2, u32::from(NFPROTO_IPV4)), (3, REG_1), (5, REG_1_SECOND_WORD)]
-                {
+                for (kind, value) in [(1, NFT_NAT_DNAT), (2, u32::from(family.number())), (3, REG_1)] {
                     number(out, kind, value);
+                }
+                if *port {
+                    number(out, 5, word(if *family == Family::Ip { 1 } else { 4 }));
                 }
             }
             Expression::Masquerade => {}

@@ -1,4 +1,4 @@
-//! The iptables back end: the rules that the lecture shows, written by the `iptables` programs.
+//! The iptables back end: the rules that the lecture shows, written by the programs `iptables` and `ip6tables`.
 //!
 //! One `iptables-restore` for a whole batch (a process costs ~6 ms). Rules are written here exactly as `iptables-save`
 //! prints them, so that a rule can be found again by comparing text. This is the only file that starts processes.
@@ -12,15 +12,19 @@ use std::process::{Command as Program, Stdio};
 
 use serde::{Deserialize, Serialize};
 
+use super::element::Run;
+use super::iptables_rules::rules;
 use crate::undo::{Residue, Undone};
-use crate::{Command, Error, Network, PortMapping, Result};
+use crate::{Command, Error, Network, PortMapping, Protocol, Result};
 
 /// Operations on the rules of iptables.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {
     /// Makes a chain.
     Chain {
-        /// filter, nat or raw.
+        /// With ip6tables.
+        v6: bool,
+        /// filter, nat, mangle or raw.
         table: String,
         /// The chain's name.
         chain: String,
@@ -29,7 +33,9 @@ pub enum Op {
     },
     /// Adds a rule.
     Rule {
-        /// filter, nat or raw.
+        /// With ip6tables.
+        v6: bool,
+        /// filter, nat, mangle or raw.
         table: String,
         /// The chain.
         chain: String,
@@ -40,181 +46,156 @@ pub enum Op {
         /// What it is for.
         why: String,
     },
-    /// Leads a host port to a container: a rule in nat's chain DOCKER.
+    /// Leads host ports with consecutive numbers to a container: a rule in nat's chain DOCKER.
     Publish {
-        /// The port.
+        /// The first of the ports.
         mapping: PortMapping,
+        /// The last of them, on the host.
+        last: u16,
         /// The container's address.
         address: IpAddr,
     },
 }
 
-const DOCKER: &str = "DOCKER";
+pub(super) const DOCKER: &str = "DOCKER";
 
 impl Op {
+    pub(crate) fn publish(run: &Run, address: IpAddr) -> Op {
+        Op::Publish { mapping: run.first, last: run.last.host_port, address }
+    }
+
     pub(crate) fn residue(&self) -> Residue {
+        let v6 = self.v6();
         match self {
-            Op::Chain { table, chain, .. } => Residue::IptablesChain { table: table.clone(), chain: chain.clone() },
+            Op::Chain { table, chain, .. } => Residue::IptablesChain { v6, table: table.clone(), chain: chain.clone() },
             Op::Rule { table, chain, rule, .. } => {
-                Residue::IptablesRule { table: table.clone(), chain: chain.clone(), rule: rule.clone() }
+                Residue::IptablesRule { v6, table: table.clone(), chain: chain.clone(), rule: rule.clone() }
             }
-            Op::Publish { mapping, address } => Residue::IptablesRule {
+            Op::Publish { mapping, last, address } => Residue::IptablesRule {
+                v6,
                 table: "nat".to_owned(),
                 chain: DOCKER.to_owned(),
-                rule: dnat(mapping, *address),
+                rule: dnat(mapping, *last, *address),
             },
         }
     }
 
-    /// Table, and the line after `iptables -t TABLE`.
-    fn line(&self) -> (&str, String) {
+    fn v6(&self) -> bool {
         match self {
-            Op::Chain { table, chain, .. } => (table, format!("-N {chain}")),
-            Op::Rule { table, chain, rule, first, .. } => {
-                (table, format!("{} {chain} {}", if *first { "-I" } else { "-A" }, rule.join(" ")))
-            }
-            Op::Publish { mapping, address } => ("nat", format!("-A {DOCKER} {}", dnat(mapping, *address).join(" "))),
+            Op::Chain { v6, .. } | Op::Rule { v6, .. } => *v6,
+            Op::Publish { address, .. } => address.is_ipv6(),
         }
     }
 
+    /// Table, and the line after `iptables -t TABLE`.
+    fn line(&self) -> Line {
+        let (table, text) = match self {
+            Op::Chain { table, chain, .. } => (table.as_str(), format!("-N {chain}")),
+            Op::Rule { table, chain, rule, first, .. } => {
+                (table.as_str(), format!("{} {chain} {}", if *first { "-I" } else { "-A" }, rule.join(" ")))
+            }
+            Op::Publish { mapping, last, address } => {
+                ("nat", format!("-A {DOCKER} {}", dnat(mapping, *last, *address).join(" ")))
+            }
+        };
+        Line { v6: self.v6(), table: table.to_owned(), text }
+    }
+
     pub(crate) fn explain(&self) -> Vec<Command> {
-        let (table, line) = self.line();
+        let Line { v6, table, text } = self.line();
         let why = match self {
             Op::Chain { why, .. } | Op::Rule { why, .. } => why.clone(),
             Op::Publish { .. } => "lead the host port to the container".to_owned(),
         };
-        vec![(if table == "filter" { format!("iptables {line}") } else { format!("iptables -t {table} {line}") }, why)]
+        let program = if v6 { "ip6tables" } else { "iptables" };
+        let table = if table == "filter" { String::new() } else { format!("-t {table} ") };
+        vec![(format!("{program} {table}{text}"), why)]
     }
 }
 
-/// The lecture's rule: `-p tcp -m tcp --dport 10080 -j DNAT --to-destination 172.17.0.2:80`.
-fn dnat(mapping: &PortMapping, address: IpAddr) -> Vec<String> {
-    let protocol = mapping.protocol;
-    let at =
-        if mapping.host_address.is_unspecified() { String::new() } else { format!("-d {}/32 ", mapping.host_address) };
-    let to = mapping.container_port;
-    words(&format!(
-        "{at}-p {protocol} -m {protocol} --dport {} -j DNAT --to-destination {address}:{to}",
-        mapping.host_port
-    ))
+/// A line of a table, without the table's name.
+#[derive(Debug, Clone)]
+struct Line {
+    v6: bool,
+    table: String,
+    text: String,
 }
 
-fn words(line: &str) -> Vec<String> {
-    line.split_whitespace().map(str::to_owned).collect()
-}
-
-/// Everything that a network needs.
-fn rules(network: &Network) -> Vec<Op> {
-    let bridge = &network.bridge;
-    let subnet = network.ipv4.as_ref().map(ToString::to_string).unwrap_or_default();
-    // 28 characters are the most that a chain's name may have.
-    let prefix: String = network.table.to_uppercase().chars().take(20).collect();
-    let (guard, forward) = (format!("{prefix}-GUARD"), format!("{prefix}-FORWARD"));
-    let chain =
-        |table: &str, chain: &str, why: &str| Op::Chain { table: table.into(), chain: chain.into(), why: why.into() };
-    let rule = |table: &str, chain: &str, first: bool, rule: &str, why: &str| Op::Rule {
-        table: table.into(),
-        chain: chain.into(),
-        rule: words(rule),
-        first,
-        why: why.into(),
+/// The lecture's rule: `-p tcp -m tcp --dport 10080 -j DNAT --to-destination 172.17.0.2:80`. A range keeps its numbers
+/// (no port behind the address) or is moved as a whole (`:80-89/10080`).
+fn dnat(mapping: &PortMapping, last: u16, address: IpAddr) -> Vec<String> {
+    let (protocol, first) = (mapping.protocol, mapping.host_port);
+    let length = if mapping.host_address.is_ipv6() { 128 } else { 32 };
+    let at = if mapping.host_address.is_unspecified() {
+        String::new()
+    } else {
+        format!("-d {}/{length} ", mapping.host_address)
     };
-    // A chain's way in comes before its rules, so that undo, in reverse, finds the chain empty. Accepting rules go to the
-    // front and dropping ones to the end: a repair that adds only what is missing keeps the order that matters.
-    vec![
-        chain("raw", &guard, "protection of localhost"),
-        rule("raw", "PREROUTING", true, &format!("-j {guard}"), "judge every packet that comes in"),
-        rule(
-            "raw",
-            &guard,
-            false,
-            "-d 127.0.0.0/8 ! -i lo -j DROP",
-            "localhost is for this host alone, whatever route_localnet says",
-        ),
-        rule("raw", &guard, false, "-s 127.0.0.0/8 ! -i lo -j DROP", "nobody else may pose as localhost"),
-        chain("nat", DOCKER, "the published ports"),
-        rule(
-            "nat",
-            "PREROUTING",
-            false,
-            "-m addrtype --dst-type LOCAL -j DOCKER",
-            "from other hosts and containers to this host",
-        ),
-        rule("nat", "OUTPUT", false, "-m addrtype --dst-type LOCAL -j DOCKER", "from this host to itself"),
-        rule(
-            "nat",
-            "POSTROUTING",
-            false,
-            &format!("-s {subnet} ! -o {bridge} -j MASQUERADE"),
-            "containers leave with this host's address",
-        ),
-        rule(
-            "nat",
-            "POSTROUTING",
-            false,
-            &format!("-s {subnet} -o {bridge} -m conntrack --ctstate DNAT -j MASQUERADE"),
-            "containers to published ports: the answer must come back this way",
-        ),
-        rule(
-            "nat",
-            "POSTROUTING",
-            false,
-            &format!("-s 127.0.0.0/8 -o {bridge} -j MASQUERADE"),
-            "localhost to published ports: no container can answer to 127.0.0.1",
-        ),
-        chain("filter", &forward, "what may pass to containers"),
-        rule("filter", "FORWARD", true, &format!("-j {forward}"), "judge every packet that passes"),
-        rule("filter", &forward, true, &format!("-i {bridge} -o {bridge} -j ACCEPT"), "containers of one network"),
-        rule(
-            "filter",
-            &forward,
-            true,
-            &format!("-o {bridge} -m conntrack --ctstate DNAT -j ACCEPT"),
-            "published ports",
-        ),
-        rule(
-            "filter",
-            &forward,
-            true,
-            &format!("-o {bridge} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"),
-            "answers to containers",
-        ),
-        rule(
-            "filter",
-            &forward,
-            false,
-            &format!("-o {bridge} -j DROP"),
-            "no other way in, such as a route to the subnet by this host",
-        ),
-        rule("filter", "FORWARD", false, &format!("-i {bridge} ! -o {bridge} -j ACCEPT"), "containers may go out"),
-    ]
+    let ports = if first == last { first.to_string() } else { format!("{first}:{last}") };
+    let bracketed = if address.is_ipv6() { format!("[{address}]") } else { address.to_string() };
+    let to = mapping.container_port;
+    let to = match (first == last, first == to) {
+        (true, _) => format!("{bracketed}:{to}"),
+        (false, true) => address.to_string(),
+        (false, false) => format!("{bracketed}:{to}-{}/{first}", to + (last - first)),
+    };
+    words(&format!("{at}-p {protocol} -m {protocol} --dport {ports} -j DNAT --to-destination {to}"))
+}
+
+pub(super) fn words(line: &str) -> Vec<String> {
+    line.split_whitespace().map(str::to_owned).collect()
 }
 
 /// What is missing for this network.
 pub(crate) fn plan_network(network: &Network, facts: &Facts) -> Vec<Op> {
-    let missing = |op: &Op| match op {
-        Op::Chain { table, chain, .. } => !facts.has_chain(table, chain),
-        Op::Rule { table, chain, rule, .. } => !facts.has_rule(table, chain, &rule.join(" ")),
-        Op::Publish { .. } => true,
-    };
-    rules(network).into_iter().filter(missing).collect()
+    let mut ops = Vec::new();
+    for subnet in network.subnets() {
+        let v6 = subnet.gateway.is_ipv6();
+        let facts = facts.of(v6);
+        let missing = |op: &Op| match op {
+            Op::Chain { table, chain, .. } => !facts.has_chain(table, chain),
+            Op::Rule { table, chain, rule, .. } => !facts.has_rule(table, chain, &rule.join(" ")),
+            Op::Publish { .. } => true,
+        };
+        ops.extend(rules(network, subnet, facts.has_chain("filter", "DOCKER-USER")).into_iter().filter(missing));
+    }
+    ops
+}
+
+/// What is there of iptables and ip6tables.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// iptables
+    pub v4: Tables,
+    /// ip6tables; empty where nobody asked.
+    pub v6: Tables,
+}
+
+impl Facts {
+    /// Asks `iptables-save` and `ip6tables-save`, as far as wanted.
+    pub(crate) fn read(v4: bool, v6: bool) -> Result<Facts> {
+        let ask = |wanted: bool, program: &str| {
+            let text = if wanted { run(program, &[], "", "read the rules of iptables")? } else { String::new() };
+            Ok::<_, Error>(Tables::parse(&text))
+        };
+        Ok(Facts { v4: ask(v4, "iptables-save")?, v6: ask(v6, "ip6tables-save")? })
+    }
+
+    fn of(&self, v6: bool) -> &Tables {
+        if v6 { &self.v6 } else { &self.v4 }
+    }
 }
 
 /// Chains and rules, as `iptables-save` prints them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Facts {
+pub struct Tables {
     /// table → chain → rules (without `-A CHAIN `).
     tables: BTreeMap<String, BTreeMap<String, Vec<String>>>,
 }
 
-impl Facts {
-    /// Asks `iptables-save`.
-    pub(crate) fn read() -> Result<Facts> {
-        Ok(Facts::parse(&run("iptables-save", &[], "", "read the rules of iptables")?))
-    }
-
-    fn parse(text: &str) -> Facts {
-        let mut facts = Facts::default();
+impl Tables {
+    fn parse(text: &str) -> Tables {
+        let mut facts = Tables::default();
         let mut table = "";
         for line in text.lines() {
             if let Some(name) = line.strip_prefix('*') {
@@ -251,31 +232,38 @@ impl Facts {
         position.map(|index| rules.remove(index)).is_some()
     }
 
-    /// The rule in DOCKER that already takes packets of this mapping.
-    fn holder(&self, mapping: &PortMapping) -> Option<&String> {
+    /// The rule in DOCKER that already takes packets of one of these ports.
+    fn holder(&self, mapping: &PortMapping, last: u16) -> Option<&String> {
         self.rules("nat", DOCKER).iter().find(|rule| {
-            let words: Vec<&str> = rule.split(' ').collect();
-            let after =
-                |flag: &str| words.iter().position(|word| *word == flag).and_then(|at| words.get(at + 1)).copied();
-            let at = mapping.host_address;
-            let overlaps =
-                after("-d").is_none_or(|found| at.is_unspecified() || found.trim_end_matches("/32") == at.to_string());
-            overlaps
-                && after("-p") == Some(mapping.protocol.name())
-                && after("--dport") == Some(mapping.host_port.to_string().as_str())
+            let Some((protocol, at, (first, its_last))) = published(rule) else { return false };
+            let same_address = |at: IpAddr| mapping.host_address.is_unspecified() || at == mapping.host_address;
+            protocol == mapping.protocol.name()
+                && at.is_none_or(same_address)
+                && first <= last
+                && mapping.host_port <= its_last
         })
     }
 }
 
+/// Protocol, host address (none: every) and ports of a rule in DOCKER.
+fn published(rule: &str) -> Option<(&str, Option<IpAddr>, (u16, u16))> {
+    let words: Vec<&str> = rule.split(' ').collect();
+    let after = |flag: &str| words.iter().position(|word| *word == flag).and_then(|at| words.get(at + 1)).copied();
+    let at = after("-d").and_then(|text| text.split('/').next()).map(|text| text.parse());
+    let ports = after("--dport")?;
+    let (first, last) = ports.split_once(':').unwrap_or((ports, ports));
+    Some((after("-p")?, at.transpose().ok()?, (first.parse().ok()?, last.parse().ok()?)))
+}
+
 /// Applies the ops with one `iptables-restore`; a table's lines take effect together.
 pub(crate) fn apply(ops: &[&Op]) -> Result<()> {
-    let publishes = |op: &&&Op| matches!(op, Op::Publish { .. });
-    if ops.iter().any(|op| publishes(&op)) {
+    let publishes = |v6: bool| ops.iter().any(|op| matches!(op, Op::Publish { .. }) && op.v6() == v6);
+    if publishes(false) || publishes(true) {
         // iptables has no exclusive creation: a rule behind another for the same port would never be reached.
-        let facts = Facts::read()?;
+        let facts = Facts::read(publishes(false), publishes(true))?;
         for op in ops {
-            if let Op::Publish { mapping, .. } = op
-                && let Some(rule) = facts.holder(mapping)
+            if let Op::Publish { mapping, last, address } = op
+                && let Some(rule) = facts.of(address.is_ipv6()).holder(mapping, *last)
             {
                 return Err(Error::PortTaken {
                     mapping: *mapping,
@@ -287,19 +275,39 @@ pub(crate) fn apply(ops: &[&Op]) -> Result<()> {
     restore(&ops.iter().map(|op| op.line()).collect::<Vec<_>>(), "write the rules of iptables")
 }
 
+/// Adds those of the rules that aren't there.
+pub(crate) fn apply_again(ops: &[&Op]) -> Result<bool> {
+    let wanted = |v6: bool| ops.iter().any(|op| op.v6() == v6);
+    let facts = Facts::read(wanted(false), wanted(true))?;
+    let missing = |op: &&&Op| match op.residue() {
+        Residue::IptablesRule { v6, table, chain, rule } => !facts.of(v6).has_rule(&table, &chain, &rule.join(" ")),
+        Residue::IptablesChain { v6, table, chain } => !facts.of(v6).has_chain(&table, &chain),
+        _ => false,
+    };
+    let lines: Vec<Line> = ops.iter().filter(missing).map(|op| op.line()).collect();
+    restore(&lines, "write the rules of iptables")?;
+    Ok(!lines.is_empty())
+}
+
 /// Removes rules and chains: one `iptables-save` to see what is there, one `iptables-restore` to remove it; one result
 /// each. Only rules of exactly this text, only chains that are empty by then.
 pub(crate) fn undo(residues: &[&Residue]) -> Vec<Result<Undone>> {
-    let mut facts = match Facts::read() {
+    let wanted = |v6: bool| residues.iter().any(|residue| is_v6(residue) == v6);
+    let mut facts = match Facts::read(wanted(false), wanted(true)) {
         Ok(facts) => facts,
         Err(error) => {
             let again = || Error::Refused(error.to_string());
             return residues.iter().map(|_| Err(again())).collect();
         }
     };
-    let mut lines: Vec<(&str, String)> = Vec::new();
-    let mut results: Vec<Result<Undone>> =
-        residues.iter().map(|residue| Ok(plan_undo(residue, &mut facts, &mut lines))).collect();
+    let mut lines: Vec<Line> = Vec::new();
+    let mut results: Vec<Result<Undone>> = residues
+        .iter()
+        .map(|residue| {
+            let v6 = is_v6(residue);
+            Ok(plan_undo(residue, v6, if v6 { &mut facts.v6 } else { &mut facts.v4 }, &mut lines))
+        })
+        .collect();
     let what = "remove rules of iptables";
     if restore(&lines, what).is_err() {
         // Something changed meanwhile: try each by itself, and report those that fail.
@@ -316,21 +324,27 @@ pub(crate) fn undo(residues: &[&Residue]) -> Vec<Result<Undone>> {
     results
 }
 
-fn plan_undo<'a>(residue: &'a Residue, facts: &mut Facts, lines: &mut Vec<(&'a str, String)>) -> Undone {
+fn is_v6(residue: &Residue) -> bool {
+    matches!(residue, Residue::IptablesRule { v6: true, .. } | Residue::IptablesChain { v6: true, .. })
+}
+
+fn plan_undo(residue: &Residue, v6: bool, facts: &mut Tables, lines: &mut Vec<Line>) -> Undone {
     match residue {
-        Residue::IptablesRule { table, chain, rule } => {
+        Residue::IptablesRule { table, chain, rule, .. } => {
             let text = rule.join(" ");
-            // The way into a chain stays while somebody's rules are in it (another minidock's ports in DOCKER).
-            let target = rule.iter().position(|word| word == "-j").and_then(|at| rule.get(at + 1));
+            // The way into a chain stays while somebody's rules are in it (another minidock's ports in DOCKER). One that
+            // only one network's packets take is that network's own.
+            let own = rule.iter().any(|word| word == "-i" || word == "-o");
+            let target = rule.iter().position(|word| word == "-j" && !own).and_then(|at| rule.get(at + 1));
             if let Some(target) = target.filter(|target| !facts.rules(table, target).is_empty()) {
                 return Undone::NotOurs(format!("the chain {target} of the iptables table {table} is still in use"));
             }
             if !facts.remove_rule(table, chain, &text) {
                 return Undone::NotThere;
             }
-            lines.push((table, format!("-D {chain} {text}")));
+            lines.push(Line { v6, table: table.clone(), text: format!("-D {chain} {text}") });
         }
-        Residue::IptablesChain { table, chain } => {
+        Residue::IptablesChain { table, chain, .. } => {
             if !facts.has_chain(table, chain) {
                 return Undone::NotThere;
             }
@@ -342,24 +356,28 @@ fn plan_undo<'a>(residue: &'a Residue, facts: &mut Facts, lines: &mut Vec<(&'a s
             if used || !facts.rules(table, chain).is_empty() {
                 return Undone::NotOurs(format!("the chain {chain} of the iptables table {table} is still in use"));
             }
-            lines.push((table, format!("-X {chain}")));
+            lines.push(Line { v6, table: table.clone(), text: format!("-X {chain}") });
         }
         _ => return Undone::NotThere,
     }
     Undone::Removed
 }
 
-/// Host address, host port and container address of a rule that publishes a UDP port.
-pub(crate) fn udp_port(residue: &Residue) -> Option<(IpAddr, u16, IpAddr)> {
-    let Residue::IptablesRule { rule, .. } = residue else {
+/// Host address, host ports and container address of a rule that publishes UDP ports.
+pub(crate) fn udp_ports(residue: &Residue) -> Option<(IpAddr, (u16, u16), IpAddr)> {
+    let Residue::IptablesRule { v6, rule, .. } = residue else {
         return None;
     };
-    let after = |flag: &str| rule.iter().position(|word| word == flag).and_then(|at| rule.get(at + 1));
-    let host_address =
-        after("-d").map_or(Some(IpAddr::from([0, 0, 0, 0])), |text| text.trim_end_matches("/32").parse().ok())?;
-    let (address, _) = after("--to-destination")?.split_once(':')?;
-    after("-p").filter(|protocol| *protocol == "udp")?;
-    Some((host_address, after("--dport")?.parse().ok()?, address.parse().ok()?))
+    let any = if *v6 { IpAddr::from([0_u16; 8]) } else { IpAddr::from([0_u8; 4]) };
+    let to = rule.iter().position(|word| word == "--to-destination").and_then(|at| rule.get(at + 1))?;
+    let text = rule.join(" ");
+    let (protocol, at, ports) = published(&text)?;
+    let address = match to.strip_prefix('[') {
+        Some(rest) => rest.split(']').next()?,
+        None if *v6 => to,
+        None => to.split(':').next()?,
+    };
+    (protocol == Protocol::Udp.name()).then_some((at.unwrap_or(any), ports, address.parse().ok()?))
 }
 
 /// The rules of the caller's network namespace as `iptables-save` prints them; none where it isn't installed.
@@ -370,31 +388,36 @@ pub(crate) fn save() -> Vec<String> {
 
 /// Writes lines into tables of the caller's network namespace; those of one table take effect together.
 pub(crate) fn write_lines(lines: &[(&str, String)]) -> Result<()> {
-    restore(lines, "write the rules of iptables")
+    let line = |(table, text): &(&str, String)| Line { v6: false, table: (*table).to_owned(), text: text.clone() };
+    restore(&lines.iter().map(line).collect::<Vec<_>>(), "write the rules of iptables")
 }
 
 /// Removes a rule of exactly this text; one that isn't there is no matter.
 pub(crate) fn remove_rule(table: &str, chain: &str, rule: &str) -> Result<()> {
-    match Facts::read()?.has_rule(table, chain, rule) {
-        true => restore(&[(table, format!("-D {chain} {rule}"))], "remove rules of iptables"),
-        false => Ok(()),
+    if !Facts::read(true, false)?.v4.has_rule(table, chain, rule) {
+        return Ok(());
     }
+    let line = Line { v6: false, table: table.to_owned(), text: format!("-D {chain} {rule}") };
+    restore(&[line], "remove rules of iptables")
 }
 
 /// Writes lines for several tables; those of one table take effect together.
-fn restore(lines: &[(&str, String)], what: &str) -> Result<()> {
-    if lines.is_empty() {
-        return Ok(());
-    }
-    let mut input = String::new();
-    for chunk in lines.chunk_by(|one, next| one.0 == next.0) {
-        let _ = writeln!(input, "*{}", chunk[0].0);
-        for (_, line) in chunk {
-            let _ = writeln!(input, "{line}");
+fn restore(lines: &[Line], what: &str) -> Result<()> {
+    for (v6, program) in [(false, "iptables-restore"), (true, "ip6tables-restore")] {
+        let lines: Vec<&Line> = lines.iter().filter(|line| line.v6 == v6).collect();
+        let mut input = String::new();
+        for chunk in lines.chunk_by(|one, next| one.table == next.table) {
+            let _ = writeln!(input, "*{}", chunk[0].table);
+            for line in chunk {
+                let _ = writeln!(input, "{}", line.text);
+            }
+            input.push_str("COMMIT\n");
         }
-        input.push_str("COMMIT\n");
+        if !input.is_empty() {
+            run(program, &["--noflush", "--wait"], &input, what)?;
+        }
     }
-    run("iptables-restore", &["--noflush", "--wait"], &input, what).map(drop)
+    Ok(())
 }
 
 /// Runs one of the programs of the package iptables; gives back what it printed.
@@ -438,7 +461,7 @@ mod tests {
 
     #[test]
     fn a_port_is_the_rule_of_the_lecture() {
-        let op = Op::Publish { mapping: mapping("0.0.0.0", 10080), address: [172, 17, 0, 2].into() };
+        let op = Op::Publish { mapping: mapping("0.0.0.0", 10080), last: 10080, address: [172, 17, 0, 2].into() };
         assert_eq!(
             op.explain()[0].0,
             "iptables -t nat -A DOCKER -p tcp -m tcp --dport 10080 -j DNAT --to-destination 172.17.0.2:80"
@@ -447,7 +470,7 @@ mod tests {
 
     #[test]
     fn a_rule_for_the_same_port_is_found() {
-        let facts = Facts::parse(
+        let facts = Tables::parse(
             "*nat\n:DOCKER - [0:0]\n-A DOCKER -p tcp -m tcp --dport 10080 -j DNAT --to-destination 172.17.0.2:80\n\
              -A DOCKER -d 127.0.0.1/32 -p tcp -m tcp --dport 10081 -j DNAT --to-destination 172.17.0.2:80\nCOMMIT\n",
         );
@@ -459,9 +482,9 @@ mod tests {
             ("127.0.0.2", 10081, false),
             ("0.0.0.0", 1008, false),
         ] {
-            assert_eq!(facts.holder(&mapping(address, port)).is_some(), found, "{address}:{port}");
+            assert_eq!(facts.holder(&mapping(address, port), port).is_some(), found, "{address}:{port}");
         }
         let udp = PortMapping { protocol: Protocol::Udp, ..mapping("0.0.0.0", 10080) };
-        assert!(facts.holder(&udp).is_none());
+        assert!(facts.holder(&udp, 10080).is_none());
     }
 }

@@ -3,8 +3,10 @@
 //! Which back end serves is decided in the plan: an op belongs to one of them.
 
 pub mod conntrack;
+pub mod element;
 pub(crate) mod encode;
 pub mod iptables;
+pub(crate) mod iptables_rules;
 pub(crate) mod messages;
 pub mod nftables;
 pub(crate) mod router_nat;
@@ -80,8 +82,13 @@ pub enum Facts {
 impl Facts {
     pub(crate) fn read(host: &mut Host, network: &Network) -> Result<Facts> {
         Ok(match network.backend {
-            Backend::Nftables => Facts::Nftables(nftables::Facts::read(host.netfilter()?, network)?),
-            Backend::Iptables => Facts::Iptables(iptables::Facts::read()?),
+            Backend::Nftables => {
+                let families: Vec<_> = nftables::families(network).collect();
+                Facts::Nftables(nftables::Facts { tables: table::read(host.netfilter()?, network, &families)? })
+            }
+            Backend::Iptables => {
+                Facts::Iptables(iptables::Facts::read(network.ipv4.is_some(), network.ipv6.is_some())?)
+            }
         })
     }
 }

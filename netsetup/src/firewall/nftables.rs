@@ -1,26 +1,31 @@
-//! The nftables back end: an own table, spoken to over netlink. No process is started.
+//! The nftables back end: own tables, spoken to over netlink. No process is started.
 //!
 //! A published port is one element of a map, so the cost of a packet doesn't grow with the ports, and the kernel itself
-//! refuses a second mapping of the same port. Networks are elements of sets: adding one adds no rule.
+//! refuses a second mapping of the same port. A range with the same numbers on both sides is one element too. Networks are
+//! elements of sets: adding one adds no rule.
 
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::element::{Element, Ports};
+pub use super::encode::Family;
 use super::encode::{self, Table};
-use super::ruleset::{FAMILY, script, write_table};
-pub use super::table::{Facts, TableState};
+pub(crate) use super::ruleset::card_group;
+use super::ruleset::{script, write_table};
+pub use super::table::{Facts, TableFacts, TableState};
 use crate::link::quoted;
 use crate::netlink::{Batch, Failure, Netlink};
-use crate::subnet::{from_number, last_address, to_number};
 use crate::undo::Residue;
-use crate::{Command, Error, Network, PortMapping, Protocol, Result, Subnet};
+use crate::{Command, Error, GatewayMode, Network, PortMapping, Result};
 
-/// Operations on the table.
+/// Operations on the tables.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {
     /// Makes the table with its sets, chains and rules.
     Table {
+        /// IPv4, IPv6 or bridges.
+        family: Family,
         /// The table's name.
         table: String,
         /// The table is there, but chains or rules are missing: write all rules anew. Elements stay.
@@ -28,6 +33,8 @@ pub enum Op {
     },
     /// Tells the table of a network.
     Network {
+        /// IPv4 or IPv6.
+        family: Family,
         /// The table's name.
         table: String,
         /// The network's bridge.
@@ -37,123 +44,74 @@ pub enum Op {
     },
     /// Leads host ports to a container.
     Publish {
+        /// IPv4 or IPv6.
+        family: Family,
         /// The table's name.
         table: String,
         /// The ports; all of them or none.
-        ports: Vec<PortMapping>,
+        ports: Ports,
         /// The container's address.
         address: IpAddr,
         /// Whose ports they are.
         comment: String,
     },
-}
-
-/// An element that we have made; what undo needs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Element {
-    /// A bridge of containers.
-    Bridge {
-        /// Its name.
-        name: String,
-    },
-    /// A subnet of containers.
-    Subnet {
-        /// Its first address.
+    /// Opens the container's own ports (in a routed network).
+    Open {
+        /// IPv4 or IPv6.
+        family: Family,
+        /// The table's name.
+        table: String,
+        /// The ports.
+        ports: Ports,
+        /// The container's address.
         address: IpAddr,
-        /// Its length in bits.
-        prefix_len: u8,
     },
-    /// Traffic that stays within a bridge.
-    SameBridge {
-        /// The bridge's name.
-        name: String,
+    /// Lets other networks' containers to ports that the proxy serves.
+    Proxied {
+        /// IPv4 or IPv6.
+        family: Family,
+        /// The table's name.
+        table: String,
+        /// The ports.
+        ports: Ports,
     },
-    /// A published port.
-    Port {
-        /// tcp, udp, sctp.
-        protocol: Protocol,
-        /// The host's address; `0.0.0.0`: every.
-        host_address: IpAddr,
-        /// The port on the host.
-        host_port: u16,
-        /// The container's address: the mark by which undo knows its own.
-        address: IpAddr,
-        /// The port in the container.
-        port: u16,
+    /// Tells what a container's card may send.
+    Senders {
+        /// The table's name.
+        table: String,
+        /// Its MAC and addresses.
+        elements: Vec<Element>,
     },
-}
-
-impl Element {
-    /// The map's or set's name.
-    pub fn set(&self) -> &'static str {
-        match self {
-            Element::Bridge { .. } => "bridges",
-            Element::Subnet { .. } => "subnets",
-            Element::SameBridge { .. } => "same_bridge",
-            Element::Port { host_address, .. } if host_address.is_unspecified() => "ports",
-            Element::Port { .. } => "ports_at",
-        }
-    }
-
-    /// The element as nft writes it.
-    pub(super) fn text(&self, comment: Option<&str>) -> String {
-        match self {
-            Element::Bridge { name } => format!("\"{name}\""),
-            Element::Subnet { address, prefix_len } => format!("{address}/{prefix_len}"),
-            Element::SameBridge { name } => format!("\"{name}\" . \"{name}\""),
-            Element::Port { protocol, host_address, host_port, address, port } => {
-                let at = if host_address.is_unspecified() { String::new() } else { format!("{host_address} . ") };
-                let comment = comment.map(|comment| format!(" comment \"{comment}\"")).unwrap_or_default();
-                format!("{protocol} . {at}{host_port}{comment} : {address} . {port}")
-            }
-        }
-    }
-
-    /// The element, and the end of its interval.
-    pub(super) fn encoded(&self, comment: Option<&str>) -> Vec<encode::Element> {
-        let plain =
-            |key: Vec<u8>| encode::Element { set: self.set(), key, data: None, interval_end: false, comment: None };
-        match self {
-            Element::Bridge { name } => vec![plain(encode::link_name(name).to_vec())],
-            Element::SameBridge { name } => vec![plain(encode::link_name(name).repeat(2))],
-            Element::Subnet { address, prefix_len } => {
-                let start = plain(encode::octets(*address));
-                let last = last_address(*address, *prefix_len);
-                let after = from_number(to_number(last).wrapping_add(1), *address);
-                let end = (!after.is_unspecified())
-                    .then(|| encode::Element { interval_end: true, ..plain(encode::octets(after)) });
-                std::iter::once(start).chain(end).collect()
-            }
-            Element::Port { protocol, host_address, host_port, address, port } => {
-                let (protocol, host, host_port) =
-                    ([protocol.number()], encode::octets(*host_address), host_port.to_be_bytes());
-                let key = if host_address.is_unspecified() {
-                    encode::words(&[&protocol, &host_port])
-                } else {
-                    encode::words(&[&protocol, &host, &host_port])
-                };
-                let data = Some(encode::destination(*address, *port));
-                vec![encode::Element { data, comment: comment.map(str::to_owned), ..plain(key) }]
-            }
-        }
-    }
 }
 
 impl Op {
     pub(crate) fn residue(&self) -> Residue {
+        let (family, table) = self.table();
+        let (family, table) = (family.name().to_owned(), table.to_owned());
         match self {
-            Op::Table { table, .. } => Residue::NftTable { family: FAMILY.to_owned(), name: table.clone() },
-            Op::Network { table, .. } | Op::Publish { table, .. } => {
-                Residue::NftElements { family: FAMILY.to_owned(), table: table.clone(), elements: self.elements() }
-            }
+            Op::Table { .. } => Residue::NftTable { family, name: table },
+            _ => Residue::NftElements { family, table, elements: self.elements() },
         }
     }
 
-    fn elements(&self) -> Vec<Element> {
+    fn table(&self) -> (Family, &str) {
+        match self {
+            Op::Table { family, table, .. }
+            | Op::Network { family, table, .. }
+            | Op::Publish { family, table, .. }
+            | Op::Open { family, table, .. }
+            | Op::Proxied { family, table, .. } => (*family, table),
+            Op::Senders { table, .. } => (Family::Bridge, table),
+        }
+    }
+
+    pub(crate) fn elements(&self) -> Vec<Element> {
         match self {
             Op::Table { .. } => Vec::new(),
-            Op::Network { elements, .. } => elements.clone(),
-            Op::Publish { ports, address, .. } => ports.iter().map(|mapping| port_element(mapping, *address)).collect(),
+            Op::Network { elements, .. } | Op::Senders { elements, .. } => elements.clone(),
+            Op::Publish { ports, address, .. } => ports.elements(*address),
+            Op::Open { ports, address, .. } => ports.opened(*address),
+            Op::Proxied { ports, .. } => ports.proxied(),
         }
     }
 
@@ -165,55 +123,49 @@ impl Op {
     }
 
     pub(crate) fn explain(&self) -> Vec<Command> {
-        match self {
-            Op::Table { table, repair } => {
-                let why = if *repair {
-                    "chains or rules are missing: write them anew"
-                } else {
-                    "NAT, published ports and protection in a table of their own"
+        let (family, table) = self.table();
+        let why = match self {
+            Op::Table { repair, .. } => {
+                let why = match (repair, family) {
+                    (true, _) => "chains or rules are missing: write them anew",
+                    (false, Family::Bridge) => "what containers may send, in a table of its own",
+                    (false, _) => "NAT, published ports and protection in a table of their own",
                 };
-                vec![(format!("nft -f - <<'EOF'\n{}EOF", script(table, *repair)), why.to_owned())]
+                return vec![(format!("nft -f - <<'EOF'\n{}EOF", script(family, table, *repair)), why.to_owned())];
             }
-            Op::Network { table, bridge, .. } => self
-                .elements()
-                .iter()
-                .map(|element| {
-                    (
-                        add_command(table, element.set(), &element.text(None)),
-                        format!("{bridge} is a network of containers"),
-                    )
-                })
-                .collect(),
-            Op::Publish { table, .. } => {
-                let (elements, comment) = (self.elements(), self.comment());
-                let command = |set: &str| {
-                    let texts: Vec<String> = elements
-                        .iter()
-                        .filter(|element| element.set() == set)
-                        .map(|element| element.text(comment.as_deref()))
-                        .collect();
-                    (!texts.is_empty()).then(|| {
-                        (add_command(table, set, &texts.join(", ")), "lead host ports to the container".to_owned())
-                    })
-                };
-                ["ports", "ports_at"].into_iter().filter_map(command).collect()
+            Op::Network { bridge, .. } => {
+                let why = format!("{bridge} is a network of containers");
+                let elements = self.elements();
+                let command =
+                    |element: &Element| (add_command(family, table, element.set(), &element.text(None)), why.clone());
+                return elements.iter().map(command).collect();
             }
-        }
+            Op::Publish { .. } => "lead host ports to the container",
+            Op::Open { .. } => "let others in to the container's ports",
+            Op::Proxied { .. } => "containers of other networks may use these ports of the host",
+            Op::Senders { .. } => "the container sends as itself only",
+        };
+        let (elements, comment) = (self.elements(), self.comment());
+        let mut sets: Vec<&str> = elements.iter().map(Element::set).collect();
+        sets.dedup();
+        let command = |set: &str| {
+            let texts = elements.iter().filter(|element| element.set() == set);
+            let texts: Vec<String> = texts.map(|element| element.text(comment.as_deref())).collect();
+            (add_command(family, table, set, &texts.join(", ")), why.to_owned())
+        };
+        let mut seen: Vec<&str> = Vec::new();
+        sets.retain(|set| {
+            !seen.contains(set) && {
+                seen.push(set);
+                true
+            }
+        });
+        sets.into_iter().map(command).collect()
     }
 }
 
-fn add_command(table: &str, set: &str, elements: &str) -> String {
-    format!("nft add element {FAMILY} {table} {set} {}", quoted(&format!("{{ {elements} }}")))
-}
-
-fn port_element(mapping: &PortMapping, address: IpAddr) -> Element {
-    Element::Port {
-        protocol: mapping.protocol,
-        host_address: mapping.host_address,
-        host_port: mapping.host_port,
-        address,
-        port: mapping.container_port,
-    }
+fn add_command(family: Family, table: &str, set: &str, elements: &str) -> String {
+    format!("nft add element {} {table} {set} {}", family.name(), quoted(&format!("{{ {elements} }}")))
 }
 
 /// nft has no escapes in strings.
@@ -227,49 +179,58 @@ fn harmless(comment: &str) -> String {
 
 /// Applies the ops as one transaction: all or nothing.
 pub(crate) fn apply(ops: &[&Op], netlink: &mut Netlink) -> Result<()> {
-    const EXCL: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
+    write(ops, netlink, (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16)
+}
+
+/// The same where a part may be there already: what is there stays, and the rest is added.
+pub(crate) fn apply_again(ops: &[&Op], netlink: &mut Netlink) -> Result<()> {
+    write(ops, netlink, libc::NLM_F_CREATE as u16)
+}
+
+fn write(ops: &[&Op], netlink: &mut Netlink, flags: u16) -> Result<()> {
     let mut batch = Batch::default();
     let mut sources: Vec<(usize, &Op, Element)> = Vec::new(); // what each message came from
-    let mut table = Table { batch: &mut batch, name: "" };
+    let mut table = Table { batch: &mut batch, name: "", family: Family::Ip };
     table.begin();
     for op in ops {
-        match op {
-            Op::Table { table: name, repair } => {
-                table.name = name;
-                write_table(&mut table, if *repair { libc::NLM_F_CREATE as u16 } else { EXCL });
-            }
-            Op::Network { table: name, .. } | Op::Publish { table: name, .. } => {
-                table.name = name;
-                let comment = op.comment();
-                for element in op.elements() {
-                    for encoded in element.encoded(comment.as_deref()) {
-                        let index = table.element(encode::NEWSETELEM, EXCL, &encoded);
-                        sources.push((index, op, element.clone()));
-                    }
-                }
+        (table.family, table.name) = op.table();
+        if let Op::Table { repair, .. } = op {
+            write_table(&mut table, if *repair { libc::NLM_F_CREATE as u16 } else { flags });
+        }
+        let comment = op.comment();
+        for element in op.elements() {
+            for encoded in element.encoded(comment.as_deref()) {
+                // What two containers may have in common is no clash.
+                let shared = matches!(element, Element::Proxied { .. });
+                let flags = if shared { libc::NLM_F_CREATE as u16 } else { flags };
+                let index = table.element(encode::NEWSETELEM, flags, &encoded);
+                sources.push((index, op, element.clone()));
             }
         }
     }
     table.end();
-    let name = table.name.to_owned();
+    let (family, name) = (table.family, table.name.to_owned());
     netlink.send(&batch).map_err(|failure| {
         let source = sources.iter().find(|(index, _, _)| Some(*index) == failure.index);
         match source {
-            Some((_, op, element)) if failure.errno == libc::EEXIST => taken(&name, op, element),
-            _ => explain_failure(failure, &name),
+            // A range that overlaps another one is not "there" but "not empty" (nft_pipapo_insert).
+            Some((_, op, element)) if matches!(failure.errno, libc::EEXIST | libc::ENOTEMPTY) => taken(op, element),
+            _ => explain_failure(failure, family, &name),
         }
     })
 }
 
 /// The error for an element that is there already.
-fn taken(table: &str, op: &Op, element: &Element) -> Error {
-    let holder = format!("the nftables map {FAMILY} {table} {}", element.set());
+fn taken(op: &Op, element: &Element) -> Error {
+    let (family, table) = op.table();
+    let holder = format!("the nftables map {} {table} {}", family.name(), element.set());
     match (op, element) {
-        (Op::Publish { ports, .. }, Element::Port { protocol, host_address, host_port, .. }) => {
+        (Op::Publish { ports, .. }, Element::Port { protocol, host_address, host_port, .. })
+        | (Op::Publish { ports, .. }, Element::Span { protocol, host_address, first: host_port, .. }) => {
             let same = |mapping: &&PortMapping| {
                 (&mapping.protocol, &mapping.host_address, &mapping.host_port) == (protocol, host_address, host_port)
             };
-            match ports.iter().find(same) {
+            match ports.0.iter().find(same) {
                 Some(mapping) => Error::PortTaken { mapping: *mapping, holder },
                 None => Error::Refused(holder),
             }
@@ -279,8 +240,8 @@ fn taken(table: &str, op: &Op, element: &Element) -> Error {
 }
 
 /// An error about the table, with a hint where one helps.
-pub(super) fn explain_failure(failure: Failure, table: &str) -> Error {
-    let mut error = failure.into_error(format!("write the nftables table {FAMILY} {table}"));
+pub(super) fn explain_failure(failure: Failure, family: Family, table: &str) -> Error {
+    let mut error = failure.into_error(format!("write the nftables table {} {table}", family.name()));
     if let Error::System { source, detail, .. } = &mut error {
         let hint = match source.raw_os_error() {
             Some(libc::ENOENT) => Some(
@@ -299,32 +260,52 @@ pub(super) fn explain_failure(failure: Failure, table: &str) -> Error {
     error
 }
 
-/// What is missing of the table for this network.
+/// What is missing of the tables for this network.
 pub(crate) fn plan_network(network: &Network, facts: &Facts) -> Vec<Op> {
-    let table = |repair| Op::Table { table: network.table.clone(), repair };
+    facts.tables.iter().flat_map(|facts| plan_table(network, facts)).collect()
+}
+
+/// What is missing of one table.
+pub(crate) fn plan_table(network: &Network, facts: &TableFacts) -> Vec<Op> {
+    let (family, table) = (facts.family, network.table.clone());
     let mut ops = Vec::new();
-    match facts.table {
-        TableState::Missing => ops.push(table(false)),
-        TableState::Broken => ops.push(table(true)),
-        TableState::Whole => {}
+    if facts.state != TableState::Whole {
+        ops.push(Op::Table { family, table: table.clone(), repair: facts.state == TableState::Broken });
     }
     if !facts.missing.is_empty() {
-        ops.push(Op::Network {
-            table: network.table.clone(),
-            bridge: network.bridge.clone(),
-            elements: facts.missing.clone(),
-        });
+        ops.push(Op::Network { family, table, bridge: network.bridge.clone(), elements: facts.missing.clone() });
     }
     ops
 }
 
-/// What the table holds of a network.
-pub(crate) fn network_elements(network: &Network) -> Vec<Element> {
+/// The tables that a network's packets go through, those of frames apart.
+pub(crate) fn families(network: &Network) -> impl Iterator<Item = Family> {
+    let family = |v6: bool| if v6 { Family::Ip6 } else { Family::Ip };
+    network.subnets().map(move |subnet| family(subnet.gateway.is_ipv6()))
+}
+
+/// What a table holds of a network.
+pub(crate) fn network_elements(network: &Network, family: Family) -> Vec<Element> {
+    let (subnet, v6) = match family {
+        Family::Ip => (&network.ipv4, false),
+        Family::Ip6 => (&network.ipv6, true),
+        Family::Bridge => return Vec::new(),
+    };
+    let Some(subnet) = subnet else { return Vec::new() };
     let name = &network.bridge;
-    let subnets = network.ipv4.iter();
-    let subnet = |subnet: &Subnet| Element::Subnet { address: subnet.first(), prefix_len: subnet.prefix_len };
-    std::iter::once(Element::Bridge { name: name.clone() })
-        .chain(subnets.map(subnet))
-        .chain([Element::SameBridge { name: name.clone() }])
-        .collect()
+    let (address, prefix_len) = (subnet.first(), subnet.prefix_len);
+    let mut elements = vec![Element::Bridge { name: name.clone() }, Element::Subnet { address, prefix_len }];
+    if network.icc {
+        elements.push(Element::SameBridge { name: name.clone() });
+    }
+    if network.internal {
+        elements.push(Element::Internal { name: name.clone() });
+        return elements;
+    }
+    match network.gateway_mode(v6) {
+        GatewayMode::Nat if network.masquerade => elements.push(Element::Masqueraded { address, prefix_len }),
+        GatewayMode::Routed => elements.push(Element::Routed { name: name.clone() }),
+        _ => {}
+    }
+    elements
 }

@@ -1,8 +1,9 @@
 //! What the own nftables table holds: the facts before a plan, and the removal after it.
 
-use super::encode::{self, Table};
-use super::nftables::{Element, explain_failure, network_elements};
-use super::ruleset::{CHAINS, Chain, FAMILY, SETS};
+use super::element::Element;
+use super::encode::{self, Family, Table};
+use super::nftables::{explain_failure, network_elements};
+use super::ruleset::{Chain, chains, sets, uses, write_table};
 use crate::netlink::{Answer, Batch, Failure, Netlink, attribute, attributes, text_of};
 use crate::undo::Undone;
 use crate::{Network, Result};
@@ -18,82 +19,129 @@ pub enum TableState {
     Whole,
 }
 
-/// What of the table is there.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What of the tables is there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
+    /// Those that the network needs.
+    pub tables: Vec<TableFacts>,
+}
+
+/// What of one table is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableFacts {
+    /// IPv4, IPv6 or bridges.
+    pub family: Family,
     /// The table, its chains and rules.
-    pub table: TableState,
-    /// What the table lacks of the network.
+    pub state: TableState,
+    /// What it lacks of the network.
     pub missing: Vec<Element>,
 }
 
-impl Facts {
-    /// One sendmsg with a question for the table, each chain and each element of the network: cheaper than to list the
-    /// rules, and enough, since a chain tells how many rules it has.
-    pub(crate) fn read(netlink: &mut Netlink, network: &Network) -> Result<Facts> {
-        const NFTA_TABLE_USE: u16 = 3;
-        const NFTA_CHAIN_USE: u16 = 6;
-        let mut batch = Batch::default();
-        let mut table = Table { batch: &mut batch, name: &network.table };
-        table.table(encode::GETTABLE, 0);
-        for chain in &CHAINS {
+impl TableFacts {
+    /// Of a table that isn't there.
+    pub fn nothing(network: &Network, family: Family) -> TableFacts {
+        TableFacts { family, state: TableState::Missing, missing: network_elements(network, family) }
+    }
+}
+
+/// One sendmsg with a question for each table, each chain and each element of the network: cheaper than to list the
+/// rules, and enough, since a chain tells how many rules it has.
+pub(crate) fn read(netlink: &mut Netlink, network: &Network, families: &[Family]) -> Result<Vec<TableFacts>> {
+    const NFTA_TABLE_USE: u16 = 3;
+    const NFTA_CHAIN_USE: u16 = 6;
+    let mut batch = Batch::default();
+    let mut asked = Vec::new();
+    for family in families {
+        let mut table = Table { batch: &mut batch, name: &network.table, family: *family };
+        let first = table.table(encode::GETTABLE, 0);
+        let chains = chains(*family, &network.table);
+        for chain in &chains {
             table.chain(encode::GETCHAIN, 0, chain.name);
         }
-        let elements = network_elements(network);
+        let elements = network_elements(network, *family);
         for element in &elements {
             element.encoded(None).iter().take(1).for_each(|encoded| {
                 table.element(encode::GETSETELEM, 0, encoded);
             });
         }
-        let (answers, failures) =
-            netlink.exchange(&batch).map_err(|failure| failure.into_error("read the nftables table"))?;
-        if let Some(failure) = failures.into_iter().find(|failure| failure.errno != libc::ENOENT) {
-            return Err(explain_failure(failure, &network.table));
-        }
-        let answer = |index: usize| answers.iter().find(|answer| answer.index == index);
-        let used = |answer: &Answer, kind: u16| {
-            answer
-                .payload
-                .get(4..)
-                .and_then(|body| attribute(body, kind))
-                .and_then(|value| value.try_into().ok())
-                .map_or(0, u32::from_be_bytes)
-        };
+        asked.push((*family, first, chains, elements));
+    }
+    let (answers, failures) =
+        netlink.exchange(&batch).map_err(|failure| failure.into_error("read the nftables tables"))?;
+    if let Some(failure) = failures.into_iter().find(|failure| failure.errno != libc::ENOENT) {
+        return Err(explain_failure(failure, Family::Ip, &network.table));
+    }
+    let answer = |index: usize| answers.iter().find(|answer| answer.index == index);
+    let used = |answer: &Answer, kind: u16| {
+        let value = answer.payload.get(4..).and_then(|body| attribute(body, kind));
+        value.and_then(|value| value.try_into().ok()).map_or(0, u32::from_be_bytes) as usize
+    };
+    let facts = |(family, first, chains, elements): (Family, usize, Vec<Chain>, Vec<Element>)| {
         let whole_chain = |(index, chain): (usize, &Chain)| {
-            answer(index + 1).is_some_and(|answer| used(answer, NFTA_CHAIN_USE) as usize == chain.uses())
+            answer(first + 1 + index).is_some_and(|answer| used(answer, NFTA_CHAIN_USE) == uses(&chains, chain))
         };
-        let state = match answer(0) {
+        let state = match answer(first) {
             None => TableState::Missing,
             Some(table)
-                if used(table, NFTA_TABLE_USE) as usize >= CHAINS.len() + SETS.len()
-                    && CHAINS.iter().enumerate().all(whole_chain) =>
+                if used(table, NFTA_TABLE_USE) >= chains.len() + sets(family).len()
+                    && chains.iter().enumerate().all(whole_chain) =>
             {
                 TableState::Whole
             }
             Some(_) => TableState::Broken,
         };
-        let missing = |(index, _): &(usize, Element)| answer(1 + CHAINS.len() + index).is_none();
+        let missing = |(index, _): &(usize, Element)| answer(first + 1 + chains.len() + index).is_none();
         let missing = elements.into_iter().enumerate().filter(missing).map(|(_, element)| element).collect();
-        Ok(Facts { table: state, missing })
-    }
+        TableFacts { family, state, missing }
+    };
+    Ok(asked.into_iter().map(facts).collect())
+}
+
+/// What of the table that judges containers' frames is there; none when this kernel can't have one.
+pub(crate) fn read_guard(netlink: &mut Netlink, network: &Network) -> Option<TableFacts> {
+    let facts = read(netlink, network, &[Family::Bridge]).ok()?.pop()?;
+    (facts.state == TableState::Whole || bridges_can_be_guarded(netlink, &network.table)).then_some(facts)
+}
+
+/// Whether iptables-nft has a chain DOCKER-USER.
+pub(crate) fn has_docker_user(netlink: &mut Netlink) -> bool {
+    let mut batch = Batch::default();
+    Table { batch: &mut batch, name: "filter", family: Family::Ip }.chain(encode::GETCHAIN, 0, "DOCKER-USER");
+    netlink.exchange(&batch).is_ok_and(|(answers, _)| !answers.is_empty())
+}
+
+/// Whether this kernel has nftables for frames on bridges: tried in a transaction without its end, which the kernel only
+/// checks.
+pub(crate) fn bridges_can_be_guarded(netlink: &mut Netlink, table: &str) -> bool {
+    let mut batch = Batch::default();
+    let mut table = Table { batch: &mut batch, name: table, family: Family::Bridge };
+    table.begin();
+    write_table(&mut table, libc::NLM_F_CREATE as u16);
+    netlink.exchange(&batch).is_ok_and(|(_, failures)| failures.is_empty())
 }
 
 /// Removes the table, unless another network still is in it.
-pub(crate) fn undo_table(netlink: &mut Netlink, name: &str) -> Result<Undone> {
-    let mut batch = Batch::default();
-    Table { batch: &mut batch, name }.elements("bridges");
-    let what = || format!("remove the nftables table {FAMILY} {name}");
-    let (answers, failures) = netlink.exchange(&batch).map_err(|failure| failure.into_error(what()))?;
-    match failures.into_iter().next() {
-        Some(failure) if failure.errno != libc::ENOENT => return Err(failure.into_error(what())),
-        _ => {}
+pub(crate) fn undo_table(netlink: &mut Netlink, family: Family, name: &str) -> Result<Undone> {
+    let what = || format!("remove the nftables table {} {name}", family.name());
+    // Frames are judged as long as a card is known.
+    let sets: &[&str] = if family == Family::Bridge { &["senders", "senders6"] } else { &["bridges"] };
+    let mut links: Vec<String> = Vec::new();
+    for set in sets {
+        let mut batch = Batch::default(); // a socket carries out one dump at a time
+        Table { batch: &mut batch, name, family }.elements(set);
+        let (answers, failures) = netlink.exchange(&batch).map_err(|failure| failure.into_error(what()))?;
+        match failures.into_iter().next() {
+            Some(failure) if failure.errno != libc::ENOENT => return Err(failure.into_error(what())),
+            _ => {}
+        }
+        links.extend(answers.iter().flat_map(elements_of).map(|(key, _)| text_of(key.get(..16).unwrap_or(&key))));
     }
-    let bridges: Vec<String> = answers.iter().flat_map(elements_of).map(|(key, _)| text_of(&key)).collect();
-    if !bridges.is_empty() {
-        return Ok(Undone::NotOurs(format!("the nftables table {FAMILY} {name} still serves {}", bridges.join(", "))));
+    if !links.is_empty() {
+        let family = family.name();
+        return Ok(Undone::NotOurs(format!("the nftables table {family} {name} still serves {}", links.join(", "))));
     }
     let mut batch = Batch::default();
-    let mut table = Table { batch: &mut batch, name };
+    let mut table = Table { batch: &mut batch, name, family };
     table.begin();
     table.table(encode::DELTABLE, 0);
     table.end();
@@ -105,10 +153,10 @@ pub(crate) fn undo_table(netlink: &mut Netlink, name: &str) -> Result<Undone> {
 }
 
 /// Removes those of the elements that are there and still ours: one question, one transaction for all.
-pub(crate) fn undo_elements(netlink: &mut Netlink, name: &str, elements: &[Element]) -> Result<Undone> {
-    let what = || format!("remove elements from the nftables table {FAMILY} {name}");
+pub(crate) fn undo_elements(netlink: &mut Netlink, family: Family, name: &str, elements: &[Element]) -> Result<Undone> {
+    let what = || format!("remove elements from the nftables table {} {name}", family.name());
     let mut question = Batch::default();
-    let mut table = Table { batch: &mut question, name };
+    let mut table = Table { batch: &mut question, name, family };
     let encoded: Vec<Vec<encode::Element>> = elements.iter().map(|element| element.encoded(None)).collect();
     encoded.iter().flat_map(|parts| parts.first()).for_each(|start| {
         table.element(encode::GETSETELEM, 0, start);
@@ -131,11 +179,12 @@ pub(crate) fn undo_elements(netlink: &mut Netlink, name: &str, elements: &[Eleme
         }
     }
     if !ours.is_empty() {
-        delete(netlink, name, &ours).map_err(|failure| failure.into_error(what()))?;
+        delete(netlink, family, name, &ours).map_err(|failure| failure.into_error(what()))?;
     }
     Ok(match (others.is_empty(), ours.is_empty()) {
         (false, _) => {
-            Undone::NotOurs(format!("the nftables table {FAMILY} {name} leads elsewhere: {}", others.join(", ")))
+            let family = family.name();
+            Undone::NotOurs(format!("the nftables table {family} {name} leads elsewhere: {}", others.join(", ")))
         }
         (true, true) => Undone::NotThere,
         (true, false) => Undone::Removed,
@@ -143,9 +192,14 @@ pub(crate) fn undo_elements(netlink: &mut Netlink, name: &str, elements: &[Eleme
 }
 
 /// Deletes in one transaction; one by one when a part was gone already.
-fn delete(netlink: &mut Netlink, name: &str, elements: &[&encode::Element]) -> std::result::Result<(), Failure> {
+fn delete(
+    netlink: &mut Netlink,
+    family: Family,
+    name: &str,
+    elements: &[&encode::Element],
+) -> std::result::Result<(), Failure> {
     let mut batch = Batch::default();
-    let mut table = Table { batch: &mut batch, name };
+    let mut table = Table { batch: &mut batch, name, family };
     table.begin();
     for element in elements {
         table.element(encode::DELSETELEM, 0, element);
@@ -153,7 +207,7 @@ fn delete(netlink: &mut Netlink, name: &str, elements: &[&encode::Element]) -> s
     table.end();
     match netlink.send(&batch) {
         Err(failure) if failure.errno == libc::ENOENT && elements.len() > 1 => {
-            elements.iter().try_for_each(|element| delete(netlink, name, &[element]))
+            elements.iter().try_for_each(|element| delete(netlink, family, name, &[element]))
         }
         Err(failure) if failure.errno == libc::ENOENT => Ok(()),
         result => result,

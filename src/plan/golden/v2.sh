@@ -84,7 +84,7 @@ nsenter -t $pid -a -- sh -c 'for path; do if [ -d "$path" ]; then mount -t tmpfs
 # cgroup2 has no devices file; no plain shell command does this (bpftool cgroup attach, with a compiled program)
 # bpf(2): a device filter for /sys/fs/cgroup/minidock/c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00: deny a, deny c 10:229 rwm, allow c *:* m, allow b *:* m, allow c 1:3 rwm, allow c 1:8 rwm, allow c 1:7 rwm, allow c 5:0 rwm, allow c 1:5 rwm, allow c 1:9 rwm, allow c 136:* rwm, allow c 5:2 rwm, allow c 5:1 rwm
 # a virtual cable: one end on the host, the other in the container
-ip link add vethc0ffee0 mtu 1500 type veth peer name eth0 address 02:42:ac:11:00:02 mtu 1500 netns $pid
+ip link add vethc0ffee0 mtu 1500 group 365153437 type veth peer name eth0 address 02:42:ac:11:00:02 mtu 1500 netns $pid
 # note whose cable it is
 ip link set vethc0ffee0 alias web
 # plug the host's end into the bridge
@@ -103,6 +103,8 @@ nsenter -t $pid -n ip link set lo up
 mkdir -p /var/run/netns
 # ip netns exec web … finds the container's network namespace
 ln -s /proc/$pid/ns/net /var/run/netns/web
+# the container sends as itself only
+nft add element bridge minidock senders '{ "vethc0ffee0" . 02:42:ac:11:00:02 . 172.17.0.2 }'
 # lead host ports to the container
 nft add element ip minidock ports '{ tcp . 10080 comment "web c0ffee00c0ff" : 172.17.0.2 . 80 }'
 # devices; of network devices only its own
