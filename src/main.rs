@@ -21,6 +21,7 @@ mod host_netns;
 mod journal;
 mod log;
 mod monitor;
+mod name_register;
 mod names;
 mod near;
 mod network;

@@ -53,9 +53,14 @@ impl Roots {
         self.root.join("names")
     }
 
-    /// The network's run folder: lock, journal, leases.
+    /// Run folders of all networks.
+    pub fn networks(&self) -> PathBuf {
+        self.run.join("network")
+    }
+
+    /// The network's run folder: lock, journal, leases, names.
     pub fn network(&self, name: &str) -> PathBuf {
-        self.run.join("network").join(name)
+        self.networks().join(name)
     }
 
     /// The network's address leases.

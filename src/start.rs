@@ -13,6 +13,7 @@ use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result, anyhow};
 use images::Store;
+use netsetup::dns::Resolver;
 use netsetup::port::ReservedPort;
 use netsetup::proxy::{Gate, Proxy};
 use netsetup::{Host, Live, NewNetns, PublishMode};
@@ -88,6 +89,8 @@ pub struct Run {
     pub outputs: [Option<OwnedFd>; 2],
     /// Ports that the proxy serves.
     pub proxies: Vec<Proxy>,
+    /// The container's name server.
+    pub resolver: Option<Resolver>,
     /// Ports that the kernel serves, kept from others.
     pub ports: Vec<ReservedPort>,
     /// The log.
@@ -244,7 +247,11 @@ impl Making<'_> {
             _ => Some(Listener::open(&reservation.folder)?),
         };
         let mounts = File::open(format!("/proc/{}/ns/mnt", starting.pid)).ok();
-        let (starting, netns) = self.connect(&plan, starting, netns.as_mut()).map(|starting| (starting, netns))?;
+        let starting = self.connect(&plan, starting, netns.as_mut())?;
+        let sockets_for_names = netns.as_mut().and_then(NewNetns::take_resolver);
+        let resolver = sockets_for_names
+            .map(|sockets| Resolver::new(sockets, plan.names.clone(), &request.network.dns))
+            .transpose()?;
         if request.explain {
             (self.say)(&plan.commands_after_network(request.detach));
         }
@@ -260,7 +267,7 @@ impl Making<'_> {
         state.write(roots)?;
         let config = plan::paths::ContainerFolder::new(&reservation.folder).config();
         crate::files::replace(&config, &serde_json::to_vec(&plan.spec)?)?;
-        Ok((state, Run { running, outputs, proxies, ports, log, mounts, control }))
+        Ok((state, Run { running, outputs, proxies, resolver, ports, log, mounts, control }))
     }
 
     /// What the container has once for all its runs.
@@ -451,7 +458,11 @@ fn publish_mode(engine: &Engine, request: &RunRequest, _publish: &Publish) -> Pu
 }
 
 fn places(engine: &Engine) -> Places {
-    Places { net_cls_mount: engine.roots.run.join("net_cls"), cgroup_parent: runtime::cgroup::PARENT.to_string() }
+    Places {
+        net_cls_mount: engine.roots.run.join("net_cls"),
+        networks: engine.roots.networks(),
+        cgroup_parent: runtime::cgroup::PARENT.to_string(),
+    }
 }
 
 /// Ports in proxy mode get a proxy that listens once the container does; the others are only kept from others.

@@ -23,6 +23,7 @@ use crate::error::Failure;
 use crate::events::{self, Event};
 use crate::explain::{self, Command};
 use crate::journal::Journal;
+use crate::name_register;
 use crate::network;
 use crate::recover::{self, Scope};
 use crate::request::namespaces::Pid;
@@ -69,7 +70,7 @@ fn serve(order: Order, container: Container, client: UnixStream, keep_stdin: Opt
     events::note_all(&order.engine.roots, told.iter().map(|action| Event::container(action, &state)));
     let stdin_once = order.request.interactive && !order.request.detach;
     let mut peers = Peers::owner((!order.detach).then_some(client));
-    let Run { running, outputs, proxies, ports, log, mounts, control } = run;
+    let Run { running, outputs, proxies, resolver, ports, log, mounts, control } = run;
     peers.listener = control;
     let mut aside = Aside { mounts, backoff: Backoff::default(), host: None };
     let cleaner = Some(cleaner);
@@ -79,7 +80,7 @@ fn serve(order: Order, container: Container, client: UnixStream, keep_stdin: Opt
         terminal: running.terminal,
         log,
         peers,
-        served: Some(Served { order, journal, state, ports, proxies, cleaner, restart_now: false }),
+        served: Some(Served { order, journal, state, ports, proxies, resolver, cleaner, restart_now: false }),
         to_terminal: vec![],
         running: true,
         stdin: keep_stdin.map(|pipe| Stdin { pipe, once: stdin_once }),
@@ -94,6 +95,7 @@ fn serve(order: Order, container: Container, client: UnixStream, keep_stdin: Opt
             relay.peers.listener = None;
         }
         events::note(&served.order.engine.roots, Event::died(&served.state, ended.code));
+        served.resolver = None; // its sockets hold the container's network namespace
         served.proxies.clear();
         served.ports.clear(); // the host's ports are free before the exit is known
         match note_end(served, ended, oom_killed, again) {
@@ -179,9 +181,9 @@ fn restart(relay: &mut Relay, aside: &mut Aside, ran: Duration) -> bool {
     match again {
         Ok(Some((run, stdin))) => {
             relay.stdin = stdin.map(|pipe| Stdin { pipe, once: false });
-            let Run { running, outputs, proxies, ports, log, mounts, control: _ } = run;
+            let Run { running, outputs, proxies, resolver, ports, log, mounts, control: _ } = run;
             aside.mounts = mounts;
-            (served.proxies, served.ports) = (proxies, ports);
+            (served.proxies, served.ports, served.resolver) = (proxies, ports, resolver);
             events::note(&served.order.engine.roots, Event::container("start", &served.state));
             relay.pidfd = running.pidfd;
             (relay.outputs, relay.terminal, relay.log) = (outputs, running.terminal, log);
@@ -267,6 +269,7 @@ fn note_end(served: &mut Served, ended: Ended, oom_killed: bool, again: bool) ->
     let entries = served.journal.contents()?.entries;
     let traffic: Vec<netsetup::Residue> = entries.iter().rev().filter_map(network::leads_traffic).cloned().collect();
     let results = if traffic.is_empty() { vec![] } else { netsetup::undo(&traffic, &mut host) };
+    name_register::strike_out(&entries);
     let state = &mut served.state;
     match again {
         true => state.end_for_now(ended.code, oom_killed),

@@ -107,6 +107,11 @@ impl Relay {
                 Role::Terminal => self.serve_terminal(events),
                 Role::Listener => self.peers.accept(),
                 Role::Peer(index) => self.serve_peer(index, events),
+                Role::Resolver => {
+                    if let Some(resolver) = self.resolver() {
+                        resolver.ready(Instant::now());
+                    }
+                }
                 Role::Proxy(index) => {
                     // A question may have taken the proxy away in this very turn.
                     if let Some(proxy) = self.served.as_mut().and_then(|served| served.proxies.get_mut(index)) {
@@ -121,8 +126,15 @@ impl Relay {
                 proxy.ready(now);
             }
         }
+        if let Some(resolver) = self.resolver().filter(|resolver| resolver.timeout(now) == Some(Duration::ZERO)) {
+            resolver.ready(now);
+        }
         self.peers.tidy();
         Ok(pid1_ended)
+    }
+
+    fn resolver(&mut self) -> Option<&mut netsetup::dns::Resolver> {
+        self.served.as_mut().and_then(|served| served.resolver.as_mut())
     }
 
     fn wait(&self, running: bool, deadline: Option<Instant>) -> Result<Vec<(Role, PollFlags)>> {
@@ -155,12 +167,17 @@ impl Relay {
         for (index, fd, events) in self.peers.watch(self.to_terminal.len() < HIGH_WATER) {
             watch(fd, events, index.map_or(Role::Listener, Role::Peer));
         }
+        let resolver = self.served.as_ref().and_then(|served| served.resolver.as_ref());
+        if let Some(resolver) = resolver {
+            watch(resolver.fd(), PollFlags::IN, Role::Resolver);
+        }
         for (index, proxy) in proxies.iter().enumerate() {
             watch(proxy.fd(), PollFlags::IN, Role::Proxy(index));
         }
         let now = Instant::now();
         let until = [deadline, self.peers.deadline()].into_iter().flatten();
         let timeouts = until.map(|deadline| deadline.saturating_duration_since(now));
+        let timeouts = timeouts.chain(resolver.and_then(|resolver| resolver.timeout(now)));
         let timeout = proxies.iter().filter_map(|proxy| proxy.timeout(now)).chain(timeouts).min().map(timespec);
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -278,6 +295,7 @@ enum Role {
     Listener,
     Peer(usize),
     Proxy(usize),
+    Resolver,
 }
 
 /// For poll(2).

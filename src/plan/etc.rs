@@ -29,10 +29,21 @@ pub fn hosts(extra: &[(String, IpAddr)], own: Option<(IpAddr, &str)>) -> String 
     text
 }
 
-/// `/etc/resolv.conf` from the host's text and the flags. `own_loopback`: the container doesn't share the host's
-/// loopback, so name servers on 127.0.0.0/8 and ::1 are of no use to it.
-pub fn resolv_conf(host: &str, dns: Dns<'_>, own_loopback: bool) -> String {
+/// Whom the container asks for names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// The monitor's resolver, which knows the other containers and passes the rest on.
+    Resolver,
+    /// The host's servers.
+    Host,
+    /// The same, but the container doesn't share the host's loopback: servers on 127.0.0.0/8 and ::1 are of no use to it.
+    OwnLoopback,
+}
+
+/// `/etc/resolv.conf` from the host's text and the flags.
+pub fn resolv_conf(host: &str, dns: Dns<'_>, way: Way) -> String {
     let mut servers: Vec<String> = dns.servers.iter().map(IpAddr::to_string).collect();
+    let own_loopback = way == Way::OwnLoopback;
     let (mut search, mut options): (Vec<&str>, Vec<&str>) = (vec![], vec![]);
     for line in host.lines() {
         let mut words = line.split_whitespace();
@@ -53,6 +64,13 @@ pub fn resolv_conf(host: &str, dns: Dns<'_>, own_loopback: bool) -> String {
         options = dns.options.iter().map(String::as_str).collect();
     }
     let mut text = String::new();
+    if way == Way::Resolver {
+        servers = vec![netsetup::dns::ADDRESS.to_string()];
+        // As docker: a container's name is tried as it is before the search domains are.
+        if !options.iter().any(|option| option.starts_with("ndots:")) {
+            options.push("ndots:0");
+        }
+    }
     for server in servers {
         let _ = writeln!(text, "nameserver {server}");
     }
@@ -79,16 +97,24 @@ mod tests {
 
     #[test]
     fn the_hosts_servers_are_taken_but_not_those_on_its_loopback() {
-        let text = resolv_conf(HOST, Dns::default(), true);
+        let text = resolv_conf(HOST, Dns::default(), Way::OwnLoopback);
         assert_eq!(text, "nameserver 10.0.0.2\nsearch lan example.org\noptions edns0\n");
-        assert!(resolv_conf(HOST, Dns::default(), false).contains("127.0.0.53"));
+        assert!(resolv_conf(HOST, Dns::default(), Way::Host).contains("127.0.0.53"));
     }
 
     #[test]
     fn flags_take_the_place_of_the_hosts_lines() {
         let servers = ["1.1.1.1".parse().unwrap()];
         let dns = Dns { servers: &servers, search: &[".".into()], options: &["ndots:2".into()] };
-        assert_eq!(resolv_conf(HOST, dns, true), "nameserver 1.1.1.1\noptions ndots:2\n");
+        let resolver = resolv_conf(HOST, dns, Way::Resolver);
+        assert_eq!(resolver, "nameserver 127.0.0.11\noptions ndots:2\n");
+        assert_eq!(resolv_conf(HOST, dns, Way::OwnLoopback), "nameserver 1.1.1.1\noptions ndots:2\n");
+    }
+
+    #[test]
+    fn the_resolver_takes_the_place_of_all_servers() {
+        let text = resolv_conf(HOST, Dns::default(), Way::Resolver);
+        assert_eq!(text, "nameserver 127.0.0.11\nsearch lan example.org\noptions edns0 ndots:0\n");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 pub mod etc;
 pub mod image;
 pub mod limits;
+pub mod names;
 pub mod paths;
 mod seccomp_file;
 mod spec;
@@ -55,6 +56,8 @@ pub struct Plan {
     pub spec: Spec,
     /// The container's places in networks.
     pub attachments: Vec<Attachment>,
+    /// The networks whose names the container may ask for; none: it has no resolver of ours.
+    pub names: Vec<netsetup::dns::Scope>,
     /// Its volumes, to be filled from the image where they are empty.
     pub volumes: Vec<Volume>,
     /// The log file; none with `--log-driver none`.
@@ -68,6 +71,8 @@ pub struct Plan {
 pub struct Places {
     /// Where net_cls is mounted when the host has it nowhere.
     pub net_cls_mount: PathBuf,
+    /// The folder of all networks' run files.
+    pub networks: PathBuf,
     /// Name of the group above all containers' groups.
     pub cgroup_parent: String,
 }
@@ -108,11 +113,13 @@ pub fn plan(
     let endpoint = endpoint(facts, reservation);
     let mut host_lane: Vec<Op> = filters.into_iter().map(Op::Cgroup).collect();
     let own_namespace = runtime.namespaces.net == Namespace::New;
-    host_lane.extend(endpoint_ops(facts, endpoint.as_ref(), own_namespace, &reservation.name));
+    host_lane.extend(endpoint_ops(facts, endpoint.as_ref(), own_namespace, &reservation.name, &places.networks));
+    let network = endpoint.as_ref().and(facts.network.as_ref()).map(|(network, _)| network);
     Ok(Plan {
         folders: folders(image, &folder, &volumes),
         files: etc_files(request, facts, reservation, &folder)?,
-        network: endpoint.as_ref().and(facts.network.as_ref()).map(|(network, _)| network.clone()),
+        network: network.cloned(),
+        names: network.iter().map(|network| names::scope(&places.networks, network)).collect(),
         shared_cgroup: shared,
         cgroup: own.into_iter().map(Op::Cgroup).collect(),
         endpoint: host_lane,
@@ -240,10 +247,21 @@ fn endpoint(facts: &Facts, reservation: &Reservation) -> Option<Endpoint> {
     })
 }
 
-fn endpoint_ops(facts: &Facts, endpoint: Option<&Endpoint>, own_namespace: bool, name: &str) -> Vec<Op> {
+fn endpoint_ops(
+    facts: &Facts,
+    endpoint: Option<&Endpoint>,
+    own_namespace: bool,
+    name: &str,
+    networks: &Path,
+) -> Vec<Op> {
     match (&facts.network, endpoint) {
         (Some((network, _)), Some(endpoint)) => {
-            netsetup::plan_endpoint(network, endpoint).into_iter().map(Op::Net).collect()
+            let mut ops: Vec<Op> = netsetup::plan_endpoint(network, endpoint).into_iter().map(Op::Net).collect();
+            // After lo is up, and before the rules, which a start may have to try twice.
+            let is_link = |op: &Op| matches!(op, Op::Net(netsetup::Op::Link(_)));
+            let at = ops.iter().position(|op| !is_link(op)).unwrap_or(ops.len());
+            ops.splice(at..at, [names::listen(), names::publish(networks, network, endpoint, &[])]);
+            ops
         }
         // A namespace of its own without a card (--network none): only its name for `ip netns`.
         _ if own_namespace => vec![Op::Net(netsetup::Op::Netns(netsetup::netns::Op::Name { name: name.to_string() }))],
@@ -310,8 +328,12 @@ fn etc_files(
             search: &request.network.dns_search,
             options: &request.network.dns_options,
         };
-        let own_loopback = request.network.mode != NetworkMode::Host;
-        let resolv_conf = etc::resolv_conf(&facts.resolv_conf, dns, own_loopback);
+        let way = match (own_network, &request.network.mode) {
+            (Some(_), _) => etc::Way::Resolver,
+            (None, NetworkMode::Host) => etc::Way::Host,
+            _ => etc::Way::OwnLoopback,
+        };
+        let resolv_conf = etc::resolv_conf(&facts.resolv_conf, dns, way);
         let texts = [
             (folder.hosts(), hosts, "names that the container knows"),
             (folder.hostname(), format!("{hostname}\n"), "its own name"),

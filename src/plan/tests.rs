@@ -129,7 +129,11 @@ fn planned(words: &[&str], layout: Layout) -> anyhow::Result<Plan> {
         exposed: vec!["80/tcp".into()],
         ..ImageFacts::default()
     };
-    let places = Places { net_cls_mount: "/run/minidock/net_cls".into(), cgroup_parent: "minidock".into() };
+    let places = Places {
+        net_cls_mount: "/run/minidock/net_cls".into(),
+        networks: "/run/minidock/network".into(),
+        cgroup_parent: "minidock".into(),
+    };
     plan(&request, &image, &facts, &reservation, &places)
 }
 

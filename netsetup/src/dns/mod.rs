@@ -33,7 +33,7 @@ const TABLE: &str = "minidock_names";
 
 /// A network that the container is in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct Scope {
     /// The network's name: `web.NETWORK` is `web` there.
     pub network: String,
     /// The network's register of names.

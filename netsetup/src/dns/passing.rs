@@ -46,6 +46,8 @@ struct Waiting {
     message: Vec<u8>,
     query: Query,
     servers: Vec<Server>,
+    /// A server has been silent for too long. (One that refuses costs no time.)
+    silence: bool,
     /// How many attempts there have been.
     tried: usize,
     attempts: [Option<Attempt>; 2],
@@ -108,6 +110,7 @@ impl Passing {
             message: asked.message.to_vec(),
             query: asked.query,
             servers: asked.servers,
+            silence: false,
             tried: 0,
             attempts: [None, None],
             next: now,
@@ -177,6 +180,7 @@ impl Passing {
         for slot in 0..self.slots.len() {
             let Some(waiting) = &mut self.slots[slot] else { continue };
             let over = now >= waiting.limit;
+            waiting.silence |= now >= waiting.next;
             if over || now >= waiting.next && !waiting.ask_next(slot, epoll, open, now) && waiting.is_alone() {
                 done.extend(self.finish(slot, None, None));
             }
@@ -191,7 +195,7 @@ impl Passing {
         let answer = waiting.read(which, epoll, token)?;
         match answer {
             Verdict::Answer(bytes, server) => {
-                let late = server != 0 && waiting.refusal.is_none();
+                let late = server != 0 && waiting.silence;
                 let preferred = waiting.servers.get(server).copied().filter(|_| late);
                 self.finish(slot, Some(bytes), preferred)
             }

@@ -13,7 +13,7 @@ use super::message::{self, Code, Query, Record, Reject, kind};
 use super::names::View;
 use super::passing::{self, Asked, Done, From, Passing};
 use super::upstream::{Server, Upstreams};
-use super::{Place, Sockets, sockets};
+use super::{Scope, Sockets, sockets};
 
 /// Datagrams in one `ready`.
 const TURN: usize = 64;
@@ -29,7 +29,7 @@ const TCP: u64 = UDP + 1;
 pub struct Resolver {
     epoll: OwnedFd,
     sockets: Sockets,
-    places: Vec<(Place, View)>,
+    scopes: Vec<(Scope, View)>,
     upstreams: Upstreams,
     clients: Clients,
     passing: Passing,
@@ -49,7 +49,7 @@ impl Resolver {
     ///
     /// # Errors
     /// No descriptors or memory left.
-    pub fn new(sockets: Sockets, places: Vec<Place>, servers: &[IpAddr]) -> crate::Result<Resolver> {
+    pub fn new(sockets: Sockets, scopes: Vec<Scope>, servers: &[IpAddr]) -> crate::Result<Resolver> {
         let epoll = epoll::create(CreateFlags::CLOEXEC).and_then(|epoll| {
             epoll::add(&epoll, &sockets.udp, EventData::new_u64(UDP), EventFlags::IN)?;
             epoll::add(&epoll, &sockets.tcp, EventData::new_u64(TCP), EventFlags::IN)?;
@@ -59,20 +59,20 @@ impl Resolver {
         let mut resolver = Resolver {
             epoll,
             sockets,
-            places: Vec::new(),
+            scopes: Vec::new(),
             upstreams: Upstreams::new(servers),
             clients: Clients::default(),
             passing: Passing::default(),
             rotation: 0,
         };
-        resolver.set_places(places);
+        resolver.set_scopes(scopes);
         Ok(resolver)
     }
 
     /// The networks that the container is in from now on.
-    pub fn set_places(&mut self, places: Vec<Place>) {
-        let with_view = |place: Place| (place.clone(), View::new(place.folder));
-        self.places = places.into_iter().map(with_view).collect();
+    pub fn set_scopes(&mut self, scopes: Vec<Scope>) {
+        let with_view = |scope: Scope| (scope.clone(), View::new(scope.folder));
+        self.scopes = scopes.into_iter().map(with_view).collect();
     }
 
     /// An epoll descriptor: readable when [`Resolver::ready`] has something to do.
@@ -160,7 +160,7 @@ impl Resolver {
             return self.answer(from, &query.answer(bytes, Code::NoError, &records, most), false, now);
         }
         // CVE-2024-29018: nothing that is asked in a closed network may be heard outside, not even by a name server.
-        if self.places.iter().all(|(place, _)| place.internal) {
+        if self.scopes.iter().all(|(scope, _)| scope.internal) {
             return self.answer(from, &query.answer(bytes, Code::ServerFailure, &[], most), false, now);
         }
         let servers = self.upstreams.servers(now);
@@ -210,17 +210,17 @@ impl Resolver {
     fn local(&mut self, query: &Query) -> Local {
         let Some(name) = query.name.as_deref().filter(|_| query.is_internet()) else { return Local::Unknown };
         if let Some(address) = message::reversed(name) {
-            for (place, view) in &mut self.places {
+            for (scope, view) in &mut self.scopes {
                 if let Some(name) = view.name(address) {
-                    let whole = format!("{name}.{}", place.network);
+                    let whole = format!("{name}.{}", scope.network);
                     let records = if query.kind == kind::PTR { vec![Record::Name(whole)] } else { vec![] };
                     return Local::Records(records);
                 }
             }
             return Local::Unknown;
         }
-        for (place, view) in &mut self.places {
-            let in_network = name.strip_suffix(place.network.as_str()).and_then(|rest| rest.strip_suffix('.'));
+        for (scope, view) in &mut self.scopes {
+            let in_network = name.strip_suffix(scope.network.as_str()).and_then(|rest| rest.strip_suffix('.'));
             for name in [Some(name), in_network].into_iter().flatten() {
                 let all = view.addresses(name);
                 if all.is_empty() {

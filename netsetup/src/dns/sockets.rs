@@ -4,7 +4,7 @@ use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::{ADDRESS, PORT, redirect};
@@ -21,7 +21,8 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// In the network namespace of this moment, with the redirect. lo may be down still.
+    /// In the network namespace of this moment, with the redirect. lo must be up: a socket bound to an
+    /// address that the kernel has no route to yet answers from another one (RTN_BROADCAST in __inet_bind()).
     ///
     /// # Errors
     /// What the kernel says.
@@ -59,7 +60,6 @@ impl Sockets {
         let address = SocketAddrV4::new(ADDRESS, port);
         let open = |kind| {
             let socket = net::socket_with(AddressFamily::INET, kind, flags, None)?;
-            sockopt::set_ip_freebind(&socket, true)?; // there is no route to 127/8 before lo is up
             net::bind(&socket, &address)?;
             Ok::<_, Errno>(socket)
         };

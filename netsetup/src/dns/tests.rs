@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::message::kind;
 use super::names::{self, Entry};
-use super::{Place, Resolver, Sockets};
+use super::{Resolver, Scope, Sockets};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -36,8 +36,8 @@ impl Folder {
         Folder(path)
     }
 
-    fn place(&self, internal: bool) -> Vec<Place> {
-        vec![Place { network: "lab".into(), folder: self.0.clone(), internal }]
+    fn scope(&self, internal: bool) -> Vec<Scope> {
+        vec![Scope { network: "lab".into(), folder: self.0.clone(), internal }]
     }
 
     fn enter(&self, id: &str, addresses: &[&str], names: &[&str]) {
@@ -61,9 +61,9 @@ struct Served {
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-fn serve(places: Vec<Place>, servers: &[&str]) -> Served {
+fn serve(scopes: Vec<Scope>, servers: &[&str]) -> Served {
     let servers: Vec<IpAddr> = servers.iter().map(|text| text.parse().unwrap()).collect();
-    let mut resolver = Resolver::new(Sockets::here().unwrap(), places, &servers).unwrap();
+    let mut resolver = Resolver::new(Sockets::here().unwrap(), scopes, &servers).unwrap();
     let (stop, most) = (Arc::new(AtomicBool::new(false)), Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]));
     let (stopped, seen) = (stop.clone(), most.clone());
     let thread = std::thread::spawn(move || {
@@ -242,7 +242,7 @@ fn upstream_answer(question: &[u8], code: u8, last: u8) -> Vec<u8> {
 fn names_are_answered_by_udp_and_tcp() {
     let folder = Folder::new("answered");
     in_namespace(|| {
-        let _served = serve(folder.place(true), &[]);
+        let _served = serve(folder.scope(true), &[]);
         folder.enter("c1", &["172.18.0.2", "fd00::2"], &["web", "0123456789ab", "all"]);
         folder.enter("c2", &["172.18.0.3"], &["db", "all"]);
         for name in ["web", "WEB", "0123456789ab", "web.lab"] {
@@ -268,7 +268,7 @@ fn the_rest_is_passed_on_and_forged_answers_are_not_believed() {
     let folder = Folder::new("passed");
     in_namespace(|| {
         let server = upstream("127.0.0.1");
-        let _served = serve(folder.place(false), &["127.0.0.1"]);
+        let _served = serve(folder.scope(false), &["127.0.0.1"]);
         folder.enter("c1", &["172.18.0.2"], &["web"]);
         for number in 0..20 {
             assert_eq!(addresses(&format!("a{number}.example.org")), [[192, 0, 2, 1]]);
@@ -295,7 +295,7 @@ fn another_server_is_asked_when_one_is_dead_silent_or_sick() {
         // Nobody listens on .2; .3 is silent; .4 answers.
         let _mute = UdpSocket::bind("127.0.0.3:53").unwrap();
         let good = upstream("127.0.0.4");
-        let _served = serve(folder.place(false), &["127.0.0.2", "127.0.0.3", "127.0.0.4"]);
+        let _served = serve(folder.scope(false), &["127.0.0.2", "127.0.0.3", "127.0.0.4"]);
         let start = Instant::now();
         assert_eq!(addresses("a.example.org"), [[192, 0, 2, 1]]);
         assert!(start.elapsed() > Duration::from_millis(900), "the silent one was given its time");
@@ -312,7 +312,7 @@ fn a_server_that_never_answers_is_told_as_a_failure_within_its_time() {
     let folder = Folder::new("never");
     in_namespace(|| {
         let _mute = UdpSocket::bind("127.0.0.3:53").unwrap();
-        let _served = serve(folder.place(false), &["127.0.0.3"]);
+        let _served = serve(folder.scope(false), &["127.0.0.3"]);
         let start = Instant::now();
         assert_eq!(ask("a.example.org", kind::A).code, 2);
         assert!(start.elapsed() > Duration::from_secs(7));
@@ -325,7 +325,7 @@ fn one_that_floods_does_not_starve_the_others() {
     let folder = Folder::new("flood");
     in_namespace(|| {
         let _server = upstream("127.0.0.1");
-        let served = serve(folder.place(false), &["127.0.0.1"]);
+        let served = serve(folder.scope(false), &["127.0.0.1"]);
         folder.enter("c1", &["172.18.0.2"], &["web"]);
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -377,7 +377,7 @@ fn one_that_floods_does_not_starve_the_others() {
 fn a_container_may_have_a_name_server_of_its_own() {
     let folder = Folder::new("own");
     in_namespace(|| {
-        let _served = serve(folder.place(true), &[]);
+        let _served = serve(folder.scope(true), &[]);
         folder.enter("c1", &["172.18.0.2"], &["web"]);
         let _udp = UdpSocket::bind("0.0.0.0:53").unwrap();
         let _tcp = TcpListener::bind("0.0.0.0:53").unwrap();
@@ -391,7 +391,7 @@ fn many_messages_on_one_connection_and_a_closed_side() {
     let folder = Folder::new("many");
     in_namespace(|| {
         let _server = upstream("127.0.0.1");
-        let _served = serve(folder.place(false), &["127.0.0.1"]);
+        let _served = serve(folder.scope(false), &["127.0.0.1"]);
         let mut stream = tcp();
         let mut all = Vec::new();
         for number in 0..12u16 {

@@ -9,6 +9,7 @@ use crate::events::{self, Event};
 use crate::files;
 use crate::journal::Journal;
 use crate::monitor::cleaner::Cleaner;
+use crate::name_register;
 use crate::op::{self, Op};
 use crate::recover;
 use crate::reservation;
@@ -78,6 +79,7 @@ pub fn rename(served: &mut Served, body: &Value) -> Result<Value> {
     }
     write(served)?;
     files::remove_name(&roots, &old, &id)?;
+    name_register::rename(&served.journal.contents()?.entries, new)?;
     let event = Event::container("rename", &served.state).with("oldName", format!("/{old}"));
     events::note(&roots, event);
     Ok(Value::Null)

@@ -13,6 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use netsetup::dns::Resolver;
 use netsetup::port::ReservedPort;
 use netsetup::proxy::Proxy;
 use rustix::fs::{Mode, OFlags};
@@ -65,6 +66,8 @@ pub struct Served {
     pub ports: Vec<ReservedPort>,
     /// Ports that this process serves.
     pub proxies: Vec<Proxy>,
+    /// The container's name server.
+    pub resolver: Option<Resolver>,
     /// Takes over when this process is killed.
     pub cleaner: Option<Cleaner>,
     /// After its end the program is started again at once: `restart`.

@@ -17,7 +17,8 @@ ff02::2	ip6-allrouters
 printf %s 'c0ffee00c0ff
 ' > /var/lib/minidock/containers/c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00/hostname; chmod 644 /var/lib/minidock/containers/c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00/hostname
 # its name servers
-printf %s 'nameserver 10.0.0.2
+printf %s 'nameserver 127.0.0.11
+options ndots:0
 ' > /var/lib/minidock/containers/c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00/resolv.conf; chmod 644 /var/lib/minidock/containers/c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00/resolv.conf
 # all containers' groups lie in here
 mkdir -p /sys/fs/cgroup/minidock
@@ -99,6 +100,27 @@ nsenter -t $pid -n ip addr add 172.17.0.2/16 dev eth0
 nsenter -t $pid -n ip route add default via 172.17.0.1
 # localhost inside the container
 nsenter -t $pid -n ip link set lo up
+# questions for names, to 127.0.0.11 in the container, reach the monitor's socket there
+nsenter -t $pid -n nft -f - <<'EOF'
+table ip minidock_names {
+  chain asked {
+    type filter hook output priority raw;
+    ip daddr != 127.0.0.11 accept
+    udp dport 53 udp dport set 65353
+    tcp dport 53 tcp dport set 65353
+  }
+  chain answered {
+    type filter hook prerouting priority raw;
+    ip saddr != 127.0.0.11 accept
+    udp sport 65353 udp sport set 53
+    tcp sport 65353 tcp sport set 53
+  }
+}
+EOF
+# the network's register of names
+mkdir -p /run/minidock/network/bridge/names
+# what the others in the network find the container by
+ln -s '172.17.0.2 web c0ffee00c0ff' /run/minidock/network/bridge/names/c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00
 # where ip netns looks for names
 mkdir -p /var/run/netns
 # ip netns exec web … finds the container's network namespace
