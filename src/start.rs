@@ -30,6 +30,7 @@ use crate::monitor::control::Listener;
 use crate::network;
 use crate::op::{self, Op};
 use crate::plan::image::ImageFacts;
+use crate::plan::paths::ContainerFolder;
 use crate::plan::volumes::Volume;
 use crate::plan::{self, Places, Plan};
 use crate::process::Process;
@@ -246,6 +247,7 @@ impl Making<'_> {
             Some(Status::Restarting) => None,
             _ => Some(Listener::open(&reservation.folder)?),
         };
+        let log = self.open_log(&plan, &reservation)?;
         let mounts = File::open(format!("/proc/{}/ns/mnt", starting.pid)).ok();
         let starting = self.connect(&plan, starting, netns.as_mut())?;
         let sockets_for_names = netns.as_mut().and_then(NewNetns::take_resolver);
@@ -258,14 +260,13 @@ impl Making<'_> {
         let gate_netns = netns.as_ref().map(NewNetns::fd);
         let (proxies, ports) = proxies(&reservation, sockets, gate_netns)?;
         let running = starting.go(netns.as_ref().map(NewNetns::fd))?;
-        let log = plan.log.as_deref().map(log::Writer::create).transpose()?;
         let state = match kept {
             Some(state) => state.clone(),
             None => self.state(&plan, &reservation)?,
         };
         let state = self.state_of_run(state, &plan, &reservation, running.pid);
         state.write(roots)?;
-        let config = plan::paths::ContainerFolder::new(&reservation.folder).config();
+        let config = ContainerFolder::new(&reservation.folder).config();
         crate::files::replace(&config, &serde_json::to_vec(&plan.spec)?)?;
         Ok((state, Run { running, outputs, proxies, resolver, ports, log, mounts, control }))
     }
@@ -332,6 +333,16 @@ impl Making<'_> {
         }
         let Streams { inside: [stdin, stdout, stderr], outputs: [out, err] } = Streams::new(stdin)?;
         Ok((Stdio::Pipes { stdin, stdout, stderr }, [Some(out), Some(err)]))
+    }
+
+    fn open_log(&self, plan: &Plan, reservation: &Reservation) -> Result<Option<log::Writer>> {
+        let request = &self.order.request;
+        let options = &request.log_options;
+        let labels = if options.labels.is_empty() { BTreeMap::new() } else { labels(request, self.image) };
+        let env = plan.spec.process().as_ref().and_then(|process| process.env().as_deref()).unwrap_or_default();
+        let source =
+            log::Source { id: &reservation.id, name: &reservation.name, image: &self.image.name, labels: &labels, env };
+        log::Writer::open(request.log, options, &ContainerFolder::new(&reservation.folder).log(), &source)
     }
 
     /// The state of a container that has not run yet.

@@ -91,6 +91,9 @@ fn inspect_kind(text: &str) -> Result<InspectKind, String> {
 /// Print what a container wrote.
 #[derive(Debug, Clone, Args)]
 pub struct LogsArgs {
+    /// Print what --log-opt labels and env have noted with each line
+    #[arg(long)]
+    pub details: bool,
     /// Go on printing what comes
     #[arg(short, long)]
     pub follow: bool,

@@ -26,7 +26,6 @@ const RUN: &[(&str, &str)] = &[
     ("isolation", "it exists on Windows only; leave it out"),
     ("kernel-memory", "the kernel has no such limit any more; use --memory, which includes kernel memory"),
     ("link", "links are replaced by networks with names, which are not available yet; use --add-host"),
-    ("log-opt", "log options are not available yet"),
     ("memory-swappiness", "it exists on cgroup v1 only; use --memory-swap to bound swap"),
     ("oom-kill-disable", "it hangs programs and exists on cgroup v1 only; use --oom-score-adj or a larger --memory"),
     ("runtime", "minidock is its own OCI runtime; leave it out"),
@@ -51,7 +50,6 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("rmi", "platform", "an image is kept for one platform; leave it out"),
     ("load", "platform", "the image of this machine's platform is taken; leave it out"),
     ("import", "platform", "images are made for this machine's platform; leave it out"),
-    ("logs", "details", "log drivers with details are not available; leave it out"),
     ("rm", "link", "links are not available; leave it out"),
 ];
 

@@ -74,9 +74,12 @@ pub struct RunArgs {
     /// Print no progress
     #[arg(short, long)]
     pub quiet: bool,
-    /// Where output is kept: json-file or none
+    /// Where output is kept: json-file, journald or none
     #[arg(long, value_name = "DRIVER")]
     pub log_driver: Option<String>,
+    /// Option of the log driver: max-size=10m, max-file=3, labels=, env=
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub log_opt: Vec<String>,
     /// Platform of the image: this machine's only
     #[arg(long, value_name = "OS[/ARCH]")]
     pub platform: Option<String>,

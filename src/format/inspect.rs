@@ -232,6 +232,7 @@ fn host_config(request: &RunRequest) -> Document {
     }
     let log = match request.log {
         crate::request::LogDriver::JsonFile => "json-file",
+        crate::request::LogDriver::Journald => "journald",
         crate::request::LogDriver::None => "none",
     };
     let pid = match &request.namespaces.pid {
@@ -262,7 +263,7 @@ fn host_config(request: &RunRequest) -> Document {
     object! {
         "Binds": Document::list_or_null(binds(request)),
         "ContainerIDFile": request.cid_file.as_ref().map_or(String::new(), |path| path.to_string_lossy().into_owned()),
-        "LogConfig": object! { "Type": log, "Config": &BTreeMap::new() },
+        "LogConfig": object! { "Type": log, "Config": &request.log_options.typed },
         "NetworkMode": network_mode(request),
         "PortBindings": Document::Map(bindings.into_iter().map(|(port, list)| (port, Document::List(list))).collect()),
         "RestartPolicy": object! {

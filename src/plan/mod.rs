@@ -26,7 +26,7 @@ use crate::files;
 use crate::op::Op;
 use crate::request::namespaces::Ipc;
 use crate::request::network::NetworkMode;
-use crate::request::{LogDriver, RunRequest, signal};
+use crate::request::{RunRequest, signal};
 use crate::reservation::Reservation;
 use crate::state::Attachment;
 use image::ImageFacts;
@@ -60,8 +60,6 @@ pub struct Plan {
     pub names: Vec<netsetup::dns::Scope>,
     /// Its volumes, to be filled from the image where they are empty.
     pub volumes: Vec<Volume>,
-    /// The log file; none with `--log-driver none`.
-    pub log: Option<PathBuf>,
     /// Signal number of `stop`.
     pub stop_signal: i32,
 }
@@ -127,7 +125,6 @@ pub fn plan(
         runtime,
         spec,
         volumes,
-        log: (request.log == LogDriver::JsonFile).then(|| folder.log()),
         stop_signal: stop_signal(request, image)?,
     })
 }

@@ -1,17 +1,24 @@
 //! `logs --since` and `--until`: a point in time, in docker's forms.
 
+use jiff::tz::TimeZone;
+
 /// Nanoseconds since 1970, UTC.
 pub type Nanoseconds = i128;
 
 const SECOND: i128 = 1_000_000_000;
 
-/// Reads `2013-01-02T13:23:37Z` (time, seconds, fraction and zone may be missing; no zone: UTC), seconds since 1970
-/// with a fraction if wanted, or a duration back from `now`: `42m`, `1h30m`.
+/// Reads `2013-01-02T13:23:37Z` (time, seconds, fraction and zone may be missing), seconds since 1970
+/// with a fraction if wanted, or a duration back from `now`: `42m`, `1h30m`. A time without a zone is the user's.
 ///
 /// # Errors
 /// The forms that are understood.
 pub fn time(flag: &str, text: &str, now: Nanoseconds) -> Result<Nanoseconds, super::Invalid> {
-    let found = seconds(text).or_else(|| duration(text).map(|back| now - back)).or_else(|| date(text));
+    time_in(flag, text, now, &TimeZone::system())
+}
+
+/// The same on the clock of this zone.
+fn time_in(flag: &str, text: &str, now: Nanoseconds, zone: &TimeZone) -> Result<Nanoseconds, super::Invalid> {
+    let found = seconds(text).or_else(|| duration(text).map(|back| now - back)).or_else(|| date(text, zone));
     found.ok_or_else(|| {
         super::Invalid::value(
             flag,
@@ -72,7 +79,7 @@ fn duration(text: &str) -> Option<i128> {
     Some(sign * total)
 }
 
-fn date(text: &str) -> Option<i128> {
+fn date(text: &str, here: &TimeZone) -> Option<i128> {
     let (day, clock) = text.split_once('T').unwrap_or((text, ""));
     // A zone may follow the day alone: 2006-01-02Z, 2006-01-02+01:00.
     let (day, clock) = match (clock.is_empty(), day.get(10..)) {
@@ -88,7 +95,8 @@ fn date(text: &str) -> Option<i128> {
     }
     let zone_at = clock.find(['Z', '+', '-']).unwrap_or(clock.len());
     let (clock, zone) = clock.split_at(zone_at);
-    Some((days(year, month, day) * 86400 * SECOND) + time_of_day(clock)? - offset(zone)?)
+    let there = days(year, month, day) * 86400 * SECOND + time_of_day(clock)?;
+    Some(there - if zone.is_empty() { offset_here(there, here)? } else { offset(zone)? })
 }
 
 fn time_of_day(text: &str) -> Option<i128> {
@@ -104,9 +112,16 @@ fn time_of_day(text: &str) -> Option<i128> {
     fits.then_some(((hour * 60 + minute) * 60 + second) * SECOND + fraction(part)?)
 }
 
+/// Of a time on the user's clock.
+fn offset_here(there: i128, here: &TimeZone) -> Option<i128> {
+    let civil = TimeZone::UTC.to_datetime(jiff::Timestamp::from_nanosecond(there).ok()?);
+    let time = here.to_timestamp(civil).ok()?;
+    Some(there - time.as_nanosecond())
+}
+
 fn offset(zone: &str) -> Option<i128> {
     let (sign, zone) = match zone {
-        "" | "Z" => return Some(0),
+        "Z" => return Some(0),
         _ => match (zone.strip_prefix('+'), zone.strip_prefix('-')) {
             (Some(zone), _) => (1, zone),
             (_, Some(zone)) => (-1, zone),
@@ -152,7 +167,7 @@ mod tests {
             ("1970-01-01", 0),
         ];
         for (text, expected) in table {
-            assert_eq!(time("--since", text, now).unwrap(), expected, "{text}");
+            assert_eq!(time_in("--since", text, now, &TimeZone::UTC).unwrap(), expected, "{text}");
         }
     }
 
@@ -177,9 +192,21 @@ mod tests {
             "2013-01-02 13:00",
             "1.0000000001",
         ] {
-            let result = time("--since", text, 0);
+            let result = time_in("--since", text, 0, &TimeZone::UTC);
             // A bare number is seconds since 1970.
             assert_eq!(result.is_ok(), matches!(text, "42" | "2013"), "{text}: {result:?}");
+        }
+    }
+
+    #[test]
+    fn a_time_without_a_zone_is_the_users() {
+        let east = TimeZone::fixed(jiff::tz::offset(2));
+        for (text, expected) in [
+            ("1970-01-02T02:00:00", 86400 * SECOND),
+            ("1970-01-02T02:00:00Z", 93600 * SECOND),
+            ("1970-01-02", 79200 * SECOND),
+        ] {
+            assert_eq!(time_in("--since", text, 0, &east).unwrap(), expected, "{text}");
         }
     }
 }

@@ -13,6 +13,7 @@ mod hosts;
 mod invalid;
 mod labels;
 pub mod limits;
+pub mod log_options;
 pub mod logs;
 mod mount_flag;
 pub mod mounts;
@@ -47,6 +48,7 @@ use crate::cli::RunArgs;
 use devices::Device;
 use environment::EnvChange;
 use limits::Limits;
+use log_options::LogOptions;
 use mounts::{Mount, VolumesFrom};
 use namespaces::Namespaces;
 use network::Network;
@@ -160,6 +162,9 @@ pub struct RunRequest {
     pub streams: Streams,
     /// `--log-driver`
     pub log: LogDriver,
+    /// `--log-opt`
+    #[serde(default)]
+    pub log_options: LogOptions,
     /// `-v`, `--mount`, `--tmpfs`: each target once
     pub mounts: Vec<Mount>,
     /// `--volumes-from`
@@ -210,6 +215,8 @@ pub enum Entrypoint {
 pub enum LogDriver {
     /// Kept in docker's json-file form.
     JsonFile,
+    /// Sent to systemd's journal.
+    Journald,
     /// Not kept; `logs` has nothing to print.
     None,
 }
@@ -250,7 +257,8 @@ impl RunRequest {
                 .filter(|path| !path.as_os_str().is_empty())
                 .map(|path| around.cwd.join(path)),
             streams: Streams::from_args(args)?,
-            log: log_driver(args.log_driver.as_deref())?,
+            log: log_options::driver(args.log_driver.as_deref())?,
+            log_options: log_options::options(log_options::driver(args.log_driver.as_deref())?, &args.log_opt)?,
             mounts: all_mounts(args, around, &mut warnings)?,
             volumes_from: volume_flag::volumes_from(&args.volumes_from)?,
             read_only: args.read_only,
@@ -371,14 +379,6 @@ fn restart(args: &RunArgs) -> Result<Restart, Invalid> {
         Restart::No => Ok(Restart::No),
         _ if args.rm => Err(Invalid::new("conflicting options: cannot specify both --restart and --rm")),
         policy => Ok(policy),
-    }
-}
-
-fn log_driver(text: Option<&str>) -> Result<LogDriver, Invalid> {
-    match text {
-        None | Some("" | "json-file") => Ok(LogDriver::JsonFile),
-        Some("none") => Ok(LogDriver::None),
-        Some(text) => Err(Invalid::value("--log-driver", text, "there are json-file and none")),
     }
 }
 
