@@ -2,11 +2,13 @@
 //!
 //! Reads the command line, carries the command out, and decides the exit code. See ARCHITECTURE.md for the way of a run.
 
+mod changes;
 mod cli;
 mod client;
 mod commands;
 mod config;
 mod containers;
+mod copy;
 mod crash;
 mod demo;
 mod demo_image;

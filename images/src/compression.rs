@@ -23,6 +23,14 @@ pub enum Compression {
 const ZSTD_WINDOW_BYTES: u64 = 128 << 20;
 
 /// Looks at the first bytes of `source` and gives the uncompressed stream.
+/// A stream without its compression, if it has one that is known.
+///
+/// # Errors
+/// The stream's.
+pub fn decompressed<'a>(source: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    decode(source).map(|(_, plain)| plain)
+}
+
 pub(crate) fn decode<'a>(mut source: impl Read + 'a) -> io::Result<(Compression, Box<dyn Read + 'a>)> {
     let mut head = Vec::with_capacity(6);
     source.by_ref().take(6).read_to_end(&mut head)?;

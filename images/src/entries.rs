@@ -16,26 +16,35 @@ const BLOCK: u64 = 512;
 
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// A regular file.
     File,
+    /// A further name of an earlier entry.
     HardLink,
+    /// A symbolic link.
     Symlink,
+    /// A character device.
     Char,
+    /// A block device.
     Block,
+    /// A folder.
     Dir,
+    /// A named pipe.
     Fifo,
 }
 
 /// A point in time: seconds since 1970 and nanoseconds (0 to 999 999 999, counted upwards also before 1970).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Time {
+pub struct Time {
+    /// Negative before 1970.
     pub seconds: i64,
+    /// Always counted upwards.
     pub nanoseconds: u32,
 }
 
 /// An old GNU sparse file: which pieces of it are in the archive.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Sparse {
+pub struct Sparse {
     /// Size of the file with its holes.
     pub real_bytes: u64,
     /// Offset and length of the pieces, in order.
@@ -44,29 +53,38 @@ pub(crate) struct Sparse {
 
 /// One entry, with its extension headers applied.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub struct Entry {
+    /// What it is.
     pub kind: Kind,
     /// As in the archive: any bytes but NUL; not cleaned.
     pub name: Vec<u8>,
     /// Target of a symlink or hard link.
     pub link: Vec<u8>,
+    /// Permission bits, set-uid and its kin included.
     pub mode: u32,
+    /// Owner.
     pub uid: u64,
+    /// Group.
     pub gid: u64,
+    /// Time of the last change of the content.
     pub mtime: Time,
+    /// Time of the last look, where the archive has it.
     pub atime: Option<Time>,
     /// Bytes of data in the archive.
     pub size: u64,
     /// Where the data begins in the stream.
     pub data_offset: u64,
+    /// Major and minor number.
     pub device: (u32, u32),
+    /// Extended attributes: name and value.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Which parts of the file are in the archive, when it isn't whole.
     pub sparse: Option<Sparse>,
 }
 
 /// Reads entries one after the other; between two calls of [`TarReader::next`] it is a `Read` of the current
 /// entry's data.
-pub(crate) struct TarReader<'a, R> {
+pub struct TarReader<'a, R> {
     source: R,
     limits: &'a Limits,
     skip: fn(&mut R, u64) -> io::Result<()>,
@@ -94,6 +112,10 @@ impl<'a, R: Read> TarReader<'a, R> {
     }
 
     /// The next entry, or None at the end of the archive.
+    ///
+    /// # Errors
+    /// The stream's, or what is wrong with the archive.
+    #[allow(clippy::should_implement_trait, reason = "an iterator can't lend the data between two entries")]
     pub fn next(&mut self) -> io::Result<Option<Entry>> {
         let mut extra = Extra::default();
         loop {

@@ -3,6 +3,7 @@
 //! - [`Store`]: the folder where all of it lies: `load`, `import`, `find`, `images`, `tag`, `remove`.
 //! - [`Reference`], [`Digest`], [`ImageId`]: names and ids, checked when made.
 //! - [`Config`]: an image's configuration as an engine needs it.
+//! - [`TarReader`]: the bounded reader of tar streams alone, for whoever copies files.
 //! - [`unpack_tar`]: the layer unpacker alone, for the fuzz target and for tests.
 //!
 //! Archives are hostile: everything read is bounded ([`Limits`]), digests are verified while reading, and nothing is
@@ -36,8 +37,10 @@ mod workspace;
 
 pub use archive::Input;
 pub use beneath::remove_tree;
+pub use compression::decompressed;
 pub use config::Config;
 pub use digest::{Digest, ImageId};
+pub use entries::{Entry, Kind, Sparse, TarReader, Time};
 pub use error::{Error, Failure, Result};
 pub use import::ImportOptions;
 pub use layer::{Contents, unpack_tar};

@@ -5,6 +5,7 @@
 //! and `exec` the options end at the first argument that isn't one.
 
 mod containers;
+mod copy;
 mod images;
 mod net;
 mod networks;
@@ -29,6 +30,7 @@ pub use containers::{
     AttachArgs, ContainersArgs, ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, PortArgs, PruneArgs, PsArgs,
     RenameArgs, RestartArgs, RmArgs, StartArgs, StopArgs, VersionArgs,
 };
+pub use copy::{CpArgs, DiffArgs, ExportArgs};
 pub use images::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
 pub use net::NetGraphArgs;
 pub use networks::{
@@ -121,6 +123,12 @@ pub enum Command {
     Tag(TagArgs),
     /// `rmi`, `image rm`
     Rmi(RmiArgs),
+    /// `cp`, `container cp`
+    Cp(CpArgs),
+    /// `diff`, `container diff`
+    Diff(DiffArgs),
+    /// `export`, `container export`
+    Export(ExportArgs),
     /// `volume create`
     VolumeCreate(VolumeCreateArgs),
     /// `volume ls`

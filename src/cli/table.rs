@@ -9,6 +9,7 @@ use super::containers::{
     AttachArgs, ContainersArgs, ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, PortArgs, PruneArgs, PsArgs,
     RenameArgs, RestartArgs, RmArgs, StartArgs, StopArgs, VersionArgs,
 };
+use super::copy::{CpArgs, DiffArgs, ExportArgs};
 use super::images::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
 use super::net::NetGraphArgs;
 use super::networks::{
@@ -165,6 +166,16 @@ pub(super) const COMMANDS: &[Entry] = &[
         "[OPTIONS] add ROUTER ADDRESS CONTAINER | rm ROUTER ADDRESS | ls [ROUTER]", AT_LEAST_1, RouterFloatingArgs,
         Command::RouterFloating,
         "minidock router floating add routerns 16.158.1.103 web"),
+    entry!(&["cp", "container cp"], "Copy files between a container and the host",
+        "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|- | SRC_PATH|- CONTAINER:DEST_PATH", "requires 2 arguments", CpArgs,
+        Command::Cp,
+        "minidock cp web:/etc/passwd ."),
+    entry!(&["diff", "container diff"], "Show what a container has changed of its image",
+        "CONTAINER", "requires 1 argument", DiffArgs, Command::Diff,
+        "minidock diff web"),
+    entry!(&["export", "container export"], "Write a container's files as a tar archive",
+        "[OPTIONS] CONTAINER", "requires 1 argument", ExportArgs, Command::Export,
+        "minidock export -o web.tar web"),
     entry!(&["volume create"], "Make a volume",
         "[OPTIONS] [VOLUME]", "requires at most 1 argument", VolumeCreateArgs, Command::VolumeCreate,
         "minidock volume create --label owner=lab data"),
@@ -234,10 +245,7 @@ fn read_create(matches: &mut ArgMatches) -> Result<Command, clap::Error> {
 const MISSING: &[(&str, &str)] = &[
     ("build", "build with another tool, and load the result with 'minidock load'"),
     ("commit", "build with another tool, and load the result with 'minidock load'"),
-    ("cp", "mount a folder with -v"),
-    ("diff", "see GraphDriver.Data.UpperDir in 'minidock inspect'"),
     ("events", "see 'minidock ps'"),
-    ("export", "see GraphDriver.Data in 'minidock inspect' for the folders"),
     ("history", "see 'minidock image inspect'"),
     ("info", "see 'minidock version'"),
     ("login", "load images from archives with 'minidock load'"),

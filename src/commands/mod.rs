@@ -1,6 +1,8 @@
 //! What each command does.
 
 pub mod attach;
+pub mod cp;
+pub mod diff;
 pub mod exec;
 pub mod filter;
 pub mod images;
@@ -98,6 +100,9 @@ pub fn dispatch(global: Global, command: Command) -> Result<u8> {
         Command::Images(args) => images::images(roots, &args),
         Command::Tag(args) => images::tag(roots, &args),
         Command::Rmi(args) => images::rmi(roots, &args),
+        Command::Cp(args) => cp::cp(roots, &args),
+        Command::Diff(args) => diff::diff(roots, &args),
+        Command::Export(args) => cp::export(roots, &args),
         Command::VolumeCreate(args) => volume::create(roots, &args),
         Command::VolumeLs(args) => volume::ls(roots, &args),
         Command::VolumeInspect(args) => volume::inspect(roots, &args),

@@ -101,7 +101,7 @@ fn begin_child(parent: rustix::process::Pid, tell: &mut File) -> Result<()> {
 /// The layers go by short names: links in a tmpfs on `merged`. So any number of layers fits into mount(2)'s one page,
 /// and no `:` or `,` in a path needs an escape. An overlay without a writable layer wants at least two: an empty folder
 /// is the lowest, and even the whiteouts of a single layer are hidden.
-fn mount_image(layers: &[PathBuf], merged: &Path) -> Result<OwnedFd> {
+pub fn mount_image(layers: &[PathBuf], merged: &Path) -> Result<OwnedFd> {
     const NONE: Option<&str> = None;
     unshare(CloneFlags::CLONE_NEWNS).context("cannot make a mount namespace")?;
     // Else our mounts would appear on the host, where `/` is shared.

@@ -24,7 +24,7 @@ use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-pub use fill::fill;
+pub use fill::{fill, mount_image};
 
 use crate::names;
 use crate::roots::Roots;

@@ -56,6 +56,11 @@ pub struct Attributes {
 }
 
 impl Attributes {
+    /// Only to read.
+    pub fn read_only() -> Attributes {
+        Attributes { set: MOUNT_ATTR_RDONLY, clear: 0 }
+    }
+
     /// Whether nothing is to be changed.
     pub fn is_empty(self) -> bool {
         self.set == 0 && self.clear == 0

@@ -38,7 +38,7 @@ impl Overlay {
     ///
     /// # Errors
     /// No layer, too many of them, or an option string that fits in no form.
-    pub(super) fn plan(
+    pub fn plan(
         lower: &[PathBuf],
         (upper, work, merged): (&Path, &Path, &Path),
         volatile: bool,
