@@ -95,7 +95,7 @@ fn folder(
                 found.extend(old.map(|_| (here, Kind::Deleted)));
                 continue;
             }
-            let was_folder = old.as_ref().is_some_and(|old| is_folder(old));
+            let was_folder = old.as_ref().is_some_and(is_folder);
             let own = OWN.iter().any(|own| here == Path::new(own));
             let kind = match &old {
                 None if !own => Some(Kind::Added),

@@ -146,7 +146,7 @@ fn is_kernels(fd: &OwnedFd) -> bool {
         0x7363_6673,
         0xcafe_4a11,
     ];
-    fs::fstatfs(fd).is_ok_and(|stat| MAGIC.contains(&(stat.f_type as i64)))
+    fs::fstatfs(fd).is_ok_and(|stat| MAGIC.contains(&stat.f_type))
 }
 
 fn entry_of(fd: &OwnedFd, stat: &Stat, name: Vec<u8>) -> Entry {

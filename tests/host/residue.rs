@@ -236,9 +236,16 @@ fn engine_files(root: &Path) -> BTreeSet<String> {
             folder_of("run/network") && (is_folder || last == "journal" || last.trim_start_matches('.') == "last");
         // What happened is kept for `minidock events`, at most two files.
         let history = ["run/events.jsonl", "run/events.1.jsonl"].contains(&name.as_str());
+        // Volumes stay, but not half-made ones.
+        let half_made = half_made || name.starts_with("volumes/.");
         let lock = last == "lock" || last.ends_with(".lock");
         let empty_parent = is_folder && name.split('/').count() <= 2 && folder_of("run");
-        if (of_a_container || half_made && !is_folder) && !shared && !lock && !history && !empty_parent {
+        if (of_a_container || half_made && (!is_folder || folder_of("volumes")))
+            && !shared
+            && !lock
+            && !history
+            && !empty_parent
+        {
             files.insert(name);
         }
     });
