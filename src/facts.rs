@@ -11,12 +11,13 @@ use netsetup::{Backend, Host, Network, Subnet};
 
 use crate::commands::Engine;
 use crate::containers;
-use crate::host_netns;
 use crate::network;
+use crate::network::joining::Joining;
 use crate::plan::limits::DeviceNumbers;
 use crate::plan::paths::ContainerFolder;
 use crate::process::Process;
 use crate::request::RunRequest;
+use crate::request::attach::Attach;
 use crate::request::mounts::Mount;
 use crate::request::namespaces::{Ipc, Pid};
 use crate::request::network::NetworkMode;
@@ -65,8 +66,8 @@ pub struct Joined {
 pub struct Facts {
     /// Cgroups, capabilities, limits, kernel.
     pub runtime: runtime::Facts,
-    /// The bridge network and what's there of it; none in other modes.
-    pub network: Option<(Network, netsetup::Facts)>,
+    /// The networks that it joins and what's there of them, in the order of its cards; none in other modes.
+    pub networks: Vec<Joining>,
     /// `/etc/resolv.conf`, or systemd-resolved's real list of servers.
     pub resolv_conf: String,
     /// `/etc/hosts`, for `--network host`.
@@ -110,20 +111,9 @@ pub fn read(engine: &Engine, request: &RunRequest, host: &mut Host) -> Result<Fa
 /// Reads what the request needs.
 pub fn read_for(purpose: Purpose, engine: &Engine, request: &RunRequest, host: &mut Host) -> Result<Facts> {
     let mode = &request.network.mode;
-    if let Some(one) = request.network.attach.iter().find(|one| !one.is_default()) {
-        network::catalog::find(engine, &one.network)?;
-        bail!("a container can't be in network {} yet", one.network);
-    }
-    let network = match mode {
-        NetworkMode::Bridge => {
-            let mut wanted = default_network(engine, host_netns::is_machines_own());
-            if engine.config.mtu.is_none() {
-                wanted.mtu = netsetup::egress_mtu(host);
-            }
-            let facts = netsetup::Facts::read(host, &wanted)?;
-            Some((facts.adopt(&wanted), facts))
-        }
-        _ => None,
+    let networks = match mode {
+        NetworkMode::Bridge => network::joining::read(engine, &request.network.attach, host)?,
+        _ => vec![],
     };
     let join = |wanted: Option<&str>| wanted.map(|name| joined(purpose, engine, name)).transpose();
     let net = if let NetworkMode::Container(name) = mode { Some(name.as_str()) } else { None };
@@ -131,7 +121,7 @@ pub fn read_for(purpose: Purpose, engine: &Engine, request: &RunRequest, host: &
     let ipc = if let Ipc::Container(name) = &request.namespaces.ipc { Some(name.as_str()) } else { None };
     Ok(Facts {
         runtime: runtime::Facts::read()?,
-        network,
+        networks,
         resolv_conf: resolv_conf(),
         hosts: small_file("/etc/hosts"),
         hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),

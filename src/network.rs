@@ -4,6 +4,7 @@
 pub mod catalog;
 pub mod create;
 pub mod definition;
+pub mod joining;
 pub mod options;
 pub mod pools;
 pub mod remove;

@@ -6,11 +6,11 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use netsetup::port::{self, PortError, ReservedPort};
-use netsetup::{Network, PortMapping, PublishMode};
+use netsetup::{PortMapping, PublishMode, Subnet};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::containers;
@@ -19,6 +19,8 @@ use crate::host_netns;
 use crate::journal::{self, FORMAT, Header, Journal};
 use crate::names;
 use crate::network;
+use crate::network::joining::Joining;
+use crate::plan::endpoints::Leased;
 use crate::recover;
 use crate::request::ports::{HostPort, Publish};
 use crate::residue::Residue;
@@ -34,8 +36,8 @@ pub struct Reservation {
     pub folder: PathBuf,
     /// The name.
     pub name: String,
-    /// Its address; none without a bridge.
-    pub address: Option<IpAddr>,
+    /// Its addresses in its networks, in their order.
+    pub addresses: Vec<Leased>,
     /// Its published ports, with real numbers.
     pub ports: Vec<PortMapping>,
     /// Its volumes, and the binds of `--volumes-from`.
@@ -139,58 +141,128 @@ pub fn with_name(entries: &[Residue], name: &str, id: &str) -> Vec<Residue> {
     all
 }
 
-/// Leases an address, under the network's lock. `found_bridge`: the bridge was there before this engine's first lease.
-pub fn take_address(
+/// Leases an address of each IP version that the network has, under its lock.
+pub fn take_addresses(
     roots: &Roots,
     journal: &Journal,
-    network: &Network,
-    id: &str,
+    joining: &Joining,
     in_use: &BTreeSet<IpAddr>,
-    found_bridge: bool,
-) -> Result<IpAddr> {
-    match try_address(roots, journal, network, id, in_use, found_bridge)? {
-        Some(address) => Ok(address),
-        None => {
-            // Perhaps only dead containers' addresses are left: give those back, then look once more.
-            recover::recover_all(roots);
-            try_address(roots, journal, network, id, in_use, found_bridge)?.ok_or_else(|| {
-                anyhow!(
-                    "network {} has no free address left in {}; remove containers that you don't need",
-                    network.name,
-                    network.subnets().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
-                )
-            })
+    id: &str,
+) -> Result<Leased> {
+    let asked = Asked { roots, journal, joining, in_use, id };
+    let mut leased = Leased::default();
+    let network = &joining.network;
+    for (subnet, wished, into) in [
+        (&network.ipv4, joining.wish.ipv4.map(IpAddr::from), &mut leased.ipv4),
+        (&network.ipv6, joining.wish.ipv6.map(IpAddr::from), &mut leased.ipv6),
+    ] {
+        if let Some(subnet) = subnet {
+            *into = Some(asked.take(subnet, wished)?);
         }
     }
+    Ok(leased)
 }
 
-fn try_address(
-    roots: &Roots,
-    journal: &Journal,
-    network: &Network,
-    id: &str,
-    in_use: &BTreeSet<IpAddr>,
-    found_bridge: bool,
-) -> Result<Option<IpAddr>> {
-    let leases = roots.leases(&network.name);
-    if !leases.is_dir() {
-        files::ensure_folder(&leases)?;
-        if found_bridge {
-            // Another engine made the bridge and counts from its beginning; its idle containers can't be seen.
-            for subnet in network.subnets() {
-                netsetup::lease::start_at(&leases, subnet, network::mark(&roots.root));
+/// The error for an address that somebody has, with the container's name.
+fn taken(roots: &Roots, leases: &Path, address: IpAddr) -> String {
+    let owner = netsetup::lease::owner(leases, address).unwrap_or_default();
+    let name = crate::state::State::read(&roots.container(&owner)).ok().flatten().map(|state| state.name);
+    let by = name.map_or_else(|| recover::short(&owner).to_owned(), |name| format!("container {name}"));
+    // docker's words first.
+    format!("Address already in use: cannot give the address {address}: {by} has it; choose another one")
+}
+
+/// Who asks for an address, and where.
+struct Asked<'a> {
+    roots: &'a Roots,
+    journal: &'a Journal,
+    joining: &'a Joining,
+    /// Addresses that others have without a lease of ours.
+    in_use: &'a BTreeSet<IpAddr>,
+    id: &'a str,
+}
+
+impl Asked<'_> {
+    fn take(&self, subnet: &Subnet, wished: Option<IpAddr>) -> Result<IpAddr> {
+        let (roots, network) = (self.roots, &self.joining.network);
+        for attempt in 0..2 {
+            let taken = match wished {
+                Some(address) => self.try_wished(subnet, address)?,
+                None => self.try_any(subnet)?,
+            };
+            match taken {
+                Some(address) => return Ok(address),
+                // Perhaps only dead containers' addresses are left: give those back, then look once more.
+                None if attempt == 0 => drop(recover::recover_all(roots)),
+                None => {}
             }
         }
-    }
-    let _lock = network::lock(roots, &network.name)?;
-    let Some(subnet) = &network.ipv4 else { return Ok(None) };
-    for address in netsetup::lease::candidates(&leases, subnet, in_use) {
-        journal.record(&[Residue::Lease { network: network.name.clone(), address, id: id.to_string() }])?;
-        if netsetup::lease::claim(&leases, id, address)? {
-            return Ok(Some(address));
+        match wished {
+            Some(address) => Err(anyhow!(taken(roots, &roots.leases(&network.name), address))),
+            None => Err(anyhow!(
+                "network {} has no free address left in {}; remove containers that you don't need",
+                network.name,
+                subnet.range.map_or_else(|| subnet.to_string(), |(first, length)| format!("{first}/{length}"))
+            )),
         }
     }
-    Ok(None)
+
+    fn try_wished(&self, subnet: &Subnet, address: IpAddr) -> Result<Option<IpAddr>> {
+        netsetup::lease::check_wanted(&self.joining.network, subnet, self.in_use, address)?;
+        let leases = self.leases()?;
+        let _lock = self.lock()?;
+        if netsetup::lease::owner(&leases, address).is_some() {
+            return Ok(None);
+        }
+        self.claim(&leases, address)
+    }
+
+    fn try_any(&self, subnet: &Subnet) -> Result<Option<IpAddr>> {
+        let leases = self.leases()?;
+        let _lock = self.lock()?;
+        for address in netsetup::lease::candidates(&leases, subnet, self.in_use) {
+            if netsetup::lease::owner(&leases, address).is_none()
+                && let Some(address) = self.claim(&leases, address)?
+            {
+                return Ok(Some(address));
+            }
+        }
+        Ok(None)
+    }
+
+    fn claim(&self, leases: &Path, address: IpAddr) -> Result<Option<IpAddr>> {
+        let network = self.joining.network.name.clone();
+        self.journal.record(&[Residue::Lease { network, address, id: self.id.to_string() }])?;
+        Ok(netsetup::lease::claim(leases, self.id, address)?.then_some(address))
+    }
+
+    fn leases(&self) -> Result<PathBuf> {
+        let leases = self.roots.leases(&self.joining.network.name);
+        if !leases.is_dir() {
+            files::ensure_folder(&leases)?;
+            if self.joining.facts.bridge.is_some() && self.joining.wish.is_default() {
+                // Another engine made the bridge and counts from its beginning; its idle containers can't be seen.
+                for subnet in self.joining.network.subnets() {
+                    netsetup::lease::start_at(&leases, subnet, network::mark(&self.roots.root));
+                }
+            }
+        }
+        Ok(leases)
+    }
+
+    /// The network's lock, once it is sure that nobody has removed the network meanwhile.
+    fn lock(&self) -> Result<File> {
+        let (roots, name) = (self.roots, self.joining.network.name.as_str());
+        let lock = network::lock(roots, name)?;
+        if !self.joining.wish.is_default() {
+            let now = network::definition::read(roots, name)?;
+            if now.is_none_or(|now| now.id != self.joining.network.id) {
+                network::remove::remove_folder(&roots.network(name));
+                bail!("network {name} not found: it has just been removed");
+            }
+        }
+        Ok(lock)
+    }
 }
 
 /// Reserves the host's ports: sockets that are bound and don't listen, the kernel's own register of who has what.

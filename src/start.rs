@@ -28,7 +28,9 @@ use crate::log;
 use crate::monitor::cleaner::Cleaner;
 use crate::monitor::control::Listener;
 use crate::network;
+use crate::network::joining::Joining;
 use crate::op::{self, Op};
+use crate::plan::endpoints::Leased;
 use crate::plan::image::ImageFacts;
 use crate::plan::paths::ContainerFolder;
 use crate::plan::volumes::Volume;
@@ -41,7 +43,7 @@ use crate::request::ports::{HostPort, Publish};
 use crate::request::{Entrypoint, ImageSource, RunRequest};
 use crate::reservation::{self, Reservation};
 use crate::roots::Roots;
-use crate::state::{Config, FORMAT, State, Status};
+use crate::state::{Attachment, Config, FORMAT, State, Status};
 use crate::streams::Streams;
 use crate::volume::{self, choose::Chosen};
 
@@ -199,28 +201,20 @@ impl Making<'_> {
         stdin: Option<OwnedFd>,
     ) -> Result<(State, Run)> {
         let (roots, request) = (&self.order.engine.roots, &self.order.request);
-        let (mappings, sockets) = reservation::take_ports(roots, &published(request, self.image)?, |publish| {
-            publish_mode(&self.order.engine, request, publish)
-        })?;
-        let address = match &self.facts.network {
-            Some((network, facts)) => {
-                let in_use = netsetup::bridge_addresses_in_use(self.host, network)?;
-                Some(reservation::take_address(
-                    roots,
-                    self.journal,
-                    network,
-                    &self.order.id,
-                    &in_use,
-                    facts.bridge.is_some(),
-                )?)
-            }
-            None => None,
-        };
+        let (mappings, sockets) =
+            reservation::take_ports(roots, &published(request, self.image, &self.facts.networks)?, |publish| {
+                publish_mode(&self.order.engine, request, publish)
+            })?;
+        let addresses = self.facts.networks.iter().map(|joining| {
+            let in_use = netsetup::bridge_addresses_in_use(self.host, &joining.network)?;
+            reservation::take_addresses(roots, self.journal, joining, &in_use, &self.order.id)
+        });
+        let addresses = addresses.collect::<Result<_>>()?;
         let reservation = Reservation {
             id: self.order.id.clone(),
             folder: roots.container(&self.order.id),
             name,
-            address,
+            addresses,
             ports: mappings,
             chosen,
         };
@@ -258,7 +252,7 @@ impl Making<'_> {
             (self.say)(&plan.commands_after_network(request.detach));
         }
         let gate_netns = netns.as_ref().map(NewNetns::fd);
-        let (proxies, ports) = proxies(&reservation, sockets, gate_netns)?;
+        let (proxies, ports) = proxies(&plan.attachments, &reservation, sockets, gate_netns)?;
         let running = starting.go(netns.as_ref().map(NewNetns::fd))?;
         let state = match kept {
             Some(state) => state.clone(),
@@ -283,8 +277,8 @@ impl Making<'_> {
     /// What containers share: the network, and the net_cls mount.
     fn make_shared(&mut self, plan: &Plan) -> Result<()> {
         let roots = &self.order.engine.roots;
-        if let (Some(network), Some((_, facts))) = (&plan.network, &self.facts.network) {
-            network::ensure(roots, network, facts, self.host, self.say)?;
+        for joining in &self.facts.networks {
+            network::ensure(roots, &joining.network, &joining.facts, self.host, self.say)?;
         }
         network::ensure_mounts(roots, &plan.shared_cgroup, self.host, self.say)
     }
@@ -447,7 +441,8 @@ fn exposed(request: &RunRequest, image: &ImageFacts) -> Vec<String> {
 }
 
 /// `-p`, and with `-P` every exposed port that `-p` doesn't name, on a free port of the host.
-fn published(request: &RunRequest, image: &ImageFacts) -> Result<Vec<Publish>> {
+fn published(request: &RunRequest, image: &ImageFacts, networks: &[Joining]) -> Result<Vec<Publish>> {
+    let Some(network) = plan::endpoints::port_network(networks) else { return Ok(vec![]) };
     let mut all = request.network.publish.clone();
     if request.network.publish_all && request.network.mode == NetworkMode::Bridge {
         for text in exposed(request, image) {
@@ -459,6 +454,12 @@ fn published(request: &RunRequest, image: &ImageFacts) -> Result<Vec<Publish>> {
                 let host_address = std::net::Ipv4Addr::UNSPECIFIED.into();
                 all.push(Publish { protocol, host_address, host: HostPort::Random, container_port });
             }
+        }
+    }
+    // The network's option says where ports are published that name no address.
+    if let Some(binding) = networks[network].host_binding {
+        for publish in all.iter_mut().filter(|publish| publish.host_address.is_unspecified()) {
+            publish.host_address = binding;
         }
     }
     Ok(all)
@@ -478,13 +479,15 @@ fn places(engine: &Engine) -> Places {
 
 /// Ports in proxy mode get a proxy that listens once the container does; the others are only kept from others.
 fn proxies(
+    attachments: &[Attachment],
     reservation: &Reservation,
     sockets: Vec<ReservedPort>,
     netns: Option<std::os::fd::BorrowedFd<'_>>,
 ) -> Result<(Vec<Proxy>, Vec<ReservedPort>)> {
     let (mut proxies, mut ports) = (Vec::new(), Vec::new());
+    let with_ports = attachments.iter().find(|attachment| !attachment.ports.is_empty());
     for (mapping, socket) in reservation.ports.iter().zip(sockets) {
-        match (mapping.mode, reservation.address) {
+        match (mapping.mode, with_ports.and_then(|one| one.address_for(mapping.host_address))) {
             (PublishMode::Proxy, Some(address)) => {
                 let gate = netns.map(Gate::inside).transpose()?;
                 proxies.push(Proxy::new(mapping, address, socket, gate)?);
@@ -501,28 +504,32 @@ pub fn dry_run(order: &Order) -> Result<String> {
     let mut host = Host::open()?;
     let image = image_facts(&Store::open(&roots.root)?, request)?;
     let facts = facts::read(&order.engine, request, &mut host)?;
-    let address = match &facts.network {
-        Some((network, _)) => {
-            let in_use = netsetup::bridge_addresses_in_use(&mut host, network)?;
-            let free = |subnet| netsetup::lease::candidates(&roots.leases(&network.name), subnet, &in_use).next();
-            network.ipv4.as_ref().and_then(free)
-        }
-        None => None,
-    };
-    let (ports, _) = reservation::take_ports(roots, &published(request, &image)?, |publish| {
+    let addresses = facts.networks.iter().map(|joining| {
+        let (network, wish) = (&joining.network, &joining.wish);
+        let in_use = netsetup::bridge_addresses_in_use(&mut host, network)?;
+        let leases = roots.leases(&network.name);
+        let free = |subnet| netsetup::lease::candidates(&leases, subnet, &in_use).next();
+        Ok(Leased {
+            ipv4: wish.ipv4.map(Into::into).or_else(|| network.ipv4.as_ref().and_then(free)),
+            ipv6: wish.ipv6.map(Into::into).or_else(|| network.ipv6.as_ref().and_then(free)),
+        })
+    });
+    let addresses = addresses.collect::<Result<_>>()?;
+    let (ports, _) = reservation::take_ports(roots, &published(request, &image, &facts.networks)?, |publish| {
         publish_mode(&order.engine, request, publish)
     })?;
     let name = request.name.clone().unwrap_or_else(|| crate::names::from_id(&order.id, 0));
     let chosen = volume::choose::choose(roots, request, &image)?;
     let reservation =
-        Reservation { id: order.id.clone(), folder: roots.container(&order.id), name, address, ports, chosen };
+        Reservation { id: order.id.clone(), folder: roots.container(&order.id), name, addresses, ports, chosen };
     let plan = plan::plan(request, &image, &facts, &reservation, &places(&order.engine))?;
     let mut commands: Vec<Command> = vec![(
         format!("mkdir -p -m 700 {}", explain::quote(&reservation.folder)),
         "the container's own folder".to_string(),
     )];
-    if let (Some(network), Some((_, facts))) = (&plan.network, &facts.network) {
-        commands.extend(netsetup::plan_network(network, facts)?.iter().flat_map(netsetup::Op::explain));
+    for joining in &facts.networks {
+        let ops = netsetup::plan_network(&joining.network, &joining.facts)?;
+        commands.extend(ops.iter().flat_map(netsetup::Op::explain));
     }
     commands.extend(plan.shared_cgroup.iter().flat_map(runtime::cgroup::Op::explain));
     commands.extend(plan.folders.iter().chain(&plan.files).chain(&plan.cgroup).flat_map(Op::explain));

@@ -212,7 +212,7 @@ fn forget_gone(roots: &Roots, name: &str) {
 
 /// Removes a network's folder for the running system, as far as it holds nothing of another network namespace. The caller
 /// holds its lock, which goes with it: whoever waits for it notices.
-fn remove_folder(folder: &Path) {
+pub fn remove_folder(folder: &Path) {
     let entries: Vec<_> = std::fs::read_dir(folder).into_iter().flatten().flatten().collect();
     for entry in &entries {
         let name = entry.file_name().to_string_lossy().into_owned();

@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
+use netsetup::Endpoint;
+
 /// What `--dns` and its kin say.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Dns<'a> {
@@ -14,8 +16,8 @@ pub struct Dns<'a> {
     pub options: &'a [String],
 }
 
-/// `/etc/hosts`: the loopback names, the user's lines, the container's own name.
-pub fn hosts(extra: &[(String, IpAddr)], own: Option<(IpAddr, &str)>) -> String {
+/// `/etc/hosts`: the loopback names, the user's lines, the container's own name with its address in every network.
+pub fn hosts(extra: &[(String, IpAddr)], own: &[IpAddr], name: &str) -> String {
     let mut text = String::from(
         "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n\
          ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
@@ -23,10 +25,29 @@ pub fn hosts(extra: &[(String, IpAddr)], own: Option<(IpAddr, &str)>) -> String 
     for (name, address) in extra {
         let _ = writeln!(text, "{address}\t{name}");
     }
-    if let Some((address, name)) = own {
+    for address in own {
         let _ = writeln!(text, "{address}\t{name}");
     }
     text
+}
+
+/// The addresses of a container's cards, in their order.
+pub fn own_addresses(cards: &[Endpoint]) -> Vec<IpAddr> {
+    cards.iter().flat_map(|card| card.places().map(|place| place.address)).collect()
+}
+
+/// The text of `/etc/hosts` after the container has come into a network or has left one: lines with addresses that it
+/// has no more go, lines for new ones come. What programs in the container have written stays.
+pub fn hosts_changed(text: &str, gone: &[IpAddr], new: &[IpAddr], name: &str) -> String {
+    let is_gone = |line: &str| {
+        let address = line.split_whitespace().next().and_then(|word| word.parse::<IpAddr>().ok());
+        address.is_some_and(|address| gone.contains(&address) || new.contains(&address))
+    };
+    let mut changed: String = text.lines().filter(|line| !is_gone(line)).map(|line| format!("{line}\n")).collect();
+    for address in new {
+        let _ = writeln!(changed, "{address}\t{name}");
+    }
+    changed
 }
 
 /// Whom the container asks for names.
@@ -119,8 +140,11 @@ mod tests {
 
     #[test]
     fn hosts_ends_with_the_containers_own_name() {
-        let text = hosts(&[("db".into(), [10, 0, 0, 9].into())], Some(([172, 17, 0, 2].into(), "web")));
+        let own = [[172, 17, 0, 2].into(), "fd00::2".parse().unwrap()];
+        let text = hosts(&[("db".into(), [10, 0, 0, 9].into())], &own, "web");
         assert!(text.starts_with("127.0.0.1\tlocalhost\n"));
-        assert!(text.ends_with("10.0.0.9\tdb\n172.17.0.2\tweb\n"));
+        assert!(text.ends_with("10.0.0.9\tdb\n172.17.0.2\tweb\nfd00::2\tweb\n"));
+        let changed = hosts_changed(&text, &[[172, 17, 0, 2].into()], &[[10, 5, 0, 3].into()], "web");
+        assert!(changed.ends_with("10.0.0.9\tdb\nfd00::2\tweb\n10.5.0.3\tweb\n"), "{changed}");
     }
 }

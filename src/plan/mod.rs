@@ -1,6 +1,7 @@
 //! The plan: request, image, facts and reservation in; everything that will happen out. Pure: no file, no clock, no
 //! randomness, no environment. A request that can't work is refused here, whole, before anything has happened.
 
+pub mod endpoints;
 pub mod etc;
 pub mod image;
 pub mod limits;
@@ -15,7 +16,7 @@ pub mod volumes;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
-use netsetup::{Endpoint, Network, Place};
+use netsetup::Endpoint;
 use oci_spec::runtime::Spec;
 use runtime::namespaces::Namespace;
 use runtime::{Bundle, Rootfs, Seccomp};
@@ -42,8 +43,6 @@ pub struct Plan {
     pub folders: Vec<Op>,
     /// The files of this run.
     pub files: Vec<Op>,
-    /// The network that it joins; what that lacks is worked out again under the network's lock.
-    pub network: Option<Network>,
     /// The net_cls mount, which all containers share.
     pub shared_cgroup: Vec<runtime::cgroup::Op>,
     /// The container's own cgroups.
@@ -108,20 +107,22 @@ pub fn plan(
     // The filter's program takes the kernel 0.3 ms to check; nothing of the image runs before "go".
     let (filters, own): (Vec<_>, Vec<_>) =
         own.into_iter().partition(|op| matches!(op, runtime::cgroup::Op::DeviceProgram { .. }));
-    let endpoint = endpoint(facts, reservation);
+    let cards = endpoints::endpoints(&facts.networks, reservation);
     let mut host_lane: Vec<Op> = filters.into_iter().map(Op::Cgroup).collect();
-    let own_namespace = runtime.namespaces.net == Namespace::New;
-    host_lane.extend(endpoint_ops(facts, endpoint.as_ref(), own_namespace, &reservation.name, &places.networks));
-    let network = endpoint.as_ref().and(facts.network.as_ref()).map(|(network, _)| network);
+    match (cards.is_empty(), runtime.namespaces.net == Namespace::New) {
+        (false, _) => host_lane.extend(endpoints::ops(&facts.networks, &cards, &places.networks)),
+        // A namespace of its own without a card (--network none): only its name for `ip netns`.
+        (true, true) => host_lane.push(endpoints::name(&reservation.name)),
+        (true, false) => {}
+    }
     Ok(Plan {
         folders: folders(image, &folder, &volumes),
-        files: etc_files(request, facts, reservation, &folder)?,
-        network: network.cloned(),
-        names: network.iter().map(|network| names::scope(&places.networks, network)).collect(),
+        files: etc_files(request, facts, reservation, &cards, &folder)?,
+        names: facts.networks.iter().map(|one| names::scope(&places.networks, &one.network)).collect(),
         shared_cgroup: shared,
         cgroup: own.into_iter().map(Op::Cgroup).collect(),
         endpoint: host_lane,
-        attachments: endpoint.as_ref().map(attachment).into_iter().collect(),
+        attachments: facts.networks.iter().zip(&cards).map(|(one, card)| endpoints::attachment(one, card)).collect(),
         runtime,
         spec,
         volumes,
@@ -221,68 +222,6 @@ fn stop_signal(request: &RunRequest, image: &ImageFacts) -> Result<i32> {
     Ok(wanted.0)
 }
 
-fn endpoint(facts: &Facts, reservation: &Reservation) -> Option<Endpoint> {
-    let (network, host) = facts.network.as_ref()?;
-    let address = reservation.address?;
-    let subnet = network.ipv4.as_ref()?;
-    Some(Endpoint {
-        owner: reservation.id.clone(),
-        name: reservation.name.clone(),
-        host_link: format!("veth{}", reservation.id.get(..7)?),
-        inside_link: "eth0".to_string(),
-        mac: netsetup::mac_of(address),
-        ipv4: Some(Place { address, prefix_len: subnet.prefix_len, gateway: Some(subnet.gateway) }),
-        ipv6: None,
-        extra_addresses: vec![],
-        // A kernel without nftables for bridges can't judge frames.
-        may_spoof: host.guard.is_none(),
-        first: true,
-        mtu: network.mtu,
-        bridge: network.bridge.clone(),
-        hairpin: host.bridge_netfilter,
-        ports: reservation.ports.clone(),
-    })
-}
-
-fn endpoint_ops(
-    facts: &Facts,
-    endpoint: Option<&Endpoint>,
-    own_namespace: bool,
-    name: &str,
-    networks: &Path,
-) -> Vec<Op> {
-    match (&facts.network, endpoint) {
-        (Some((network, _)), Some(endpoint)) => {
-            let mut ops: Vec<Op> = netsetup::plan_endpoint(network, endpoint).into_iter().map(Op::Net).collect();
-            // After lo is up, and before the rules, which a start may have to try twice.
-            let is_link = |op: &Op| matches!(op, Op::Net(netsetup::Op::Link(_)));
-            let at = ops.iter().position(|op| !is_link(op)).unwrap_or(ops.len());
-            ops.splice(at..at, [names::listen(), names::publish(networks, network, endpoint, &[])]);
-            ops
-        }
-        // A namespace of its own without a card (--network none): only its name for `ip netns`.
-        _ if own_namespace => vec![Op::Net(netsetup::Op::Netns(netsetup::netns::Op::Name { name: name.to_string() }))],
-        _ => vec![],
-    }
-}
-
-fn attachment(endpoint: &Endpoint) -> Attachment {
-    Attachment {
-        network: crate::facts::DEFAULT_NETWORK.to_string(),
-        network_id: String::new(),
-        bridge: endpoint.bridge.clone(),
-        host_link: endpoint.host_link.clone(),
-        inside_link: endpoint.inside_link.clone(),
-        ipv4: endpoint.ipv4,
-        ipv6: endpoint.ipv6,
-        extra_addresses: endpoint.extra_addresses.clone(),
-        mac: endpoint.mac,
-        aliases: vec![],
-        gateway_priority: 0,
-        ports: endpoint.ports.clone(),
-    }
-}
-
 fn folders(image: &ImageFacts, folder: &ContainerFolder, volumes: &[Volume]) -> Vec<Op> {
     let mut ops = Vec::new();
     let mut make = |path: PathBuf, mode: u32, why: &'static str| ops.push(files::Op::Folder { path, mode, why });
@@ -300,13 +239,12 @@ fn etc_files(
     request: &RunRequest,
     facts: &Facts,
     reservation: &Reservation,
+    cards: &[Endpoint],
     folder: &ContainerFolder,
 ) -> Result<Vec<Op>> {
     let mut ops = Vec::new();
     if facts.joined_net.is_none() {
-        let gateway =
-            facts.network.as_ref().and_then(|(network, _)| network.subnets().next()).map(|subnet| subnet.gateway);
-        let own_network = reservation.address;
+        let gateway = facts.networks.iter().find_map(|one| one.network.subnets().next()).map(|subnet| subnet.gateway);
         let hostname = hostname(request, facts, &reservation.id);
         let hosts = if request.network.mode == NetworkMode::Host && request.network.extra_hosts.is_empty() {
             facts.hosts.clone()
@@ -318,7 +256,7 @@ fn etc_files(
                 })?;
                 extra.push((host.name.clone(), address));
             }
-            etc::hosts(&extra, own_network.map(|address| (address, hostname.as_str())))
+            etc::hosts(&extra, &etc::own_addresses(cards), &hostname)
         };
         let dns = etc::Dns {
             servers: &request.network.dns,

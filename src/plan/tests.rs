@@ -11,12 +11,15 @@ use netsetup::firewall::{self, nftables};
 use netsetup::{Network, PortMapping, PublishMode};
 use runtime::cgroup::{Layout, V1, V2};
 
+use super::endpoints::Leased;
 use super::image::ImageFacts;
 use super::{Places, Plan, plan};
 use crate::cli::{self, Command};
 use crate::explain;
 use crate::facts::Facts;
+use crate::network::joining::Joining;
 use crate::op::Op;
+use crate::request::attach::Attach;
 use crate::request::ports::HostPort;
 use crate::request::{RunRequest, Surroundings};
 use crate::reservation::Reservation;
@@ -48,6 +51,11 @@ fn v1() -> Layout {
     Layout { v1, cpus: Some("0-1".into()), mems: Some("0".into()), swap_limit: true, ..Layout::default() }
 }
 
+fn joining(network: Network, facts: netsetup::Facts) -> Joining {
+    let wish = Attach::to(&network.name);
+    Joining { network, facts, wish, host_binding: None, link_prefix: "eth".into() }
+}
+
 fn facts(cgroup: Layout) -> Facts {
     let ipv4 = Some(netsetup::Subnet::new([172, 17, 0, 1], 16));
     let network = Network { ipv4, ..Network::new("bridge", "docker0") };
@@ -77,7 +85,7 @@ fn facts(cgroup: Layout) -> Facts {
             apparmor: false,
             kcore: true,
         },
-        network: Some((network, host)),
+        networks: vec![joining(network, host)],
         resolv_conf: "nameserver 10.0.0.2\n".into(),
         hosts: "127.0.0.1 localhost\n".into(),
         hostname: "lab".into(),
@@ -105,7 +113,7 @@ fn reservation(request: &RunRequest) -> Reservation {
         id: ID.into(),
         folder: format!("/var/lib/minidock/containers/{ID}").into(),
         name: request.name.clone().unwrap_or_else(|| "calm_wren".into()),
-        address: Some([172, 17, 0, 2].into()),
+        addresses: vec![Leased { ipv4: Some([172, 17, 0, 2].into()), ipv6: None }],
         ports: ports.collect(),
         chosen: Default::default(),
     }
@@ -116,7 +124,7 @@ fn planned(words: &[&str], layout: Layout) -> anyhow::Result<Plan> {
     let mut facts = facts(layout);
     let mut reservation = reservation(&request);
     if request.network.mode != crate::request::network::NetworkMode::Bridge {
-        (facts.network, reservation.address) = (None, None);
+        (facts.networks, reservation.addresses) = (vec![], vec![]);
     }
     let image = ImageFacts {
         id: "sha256:1".into(),

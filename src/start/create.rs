@@ -33,7 +33,7 @@ pub fn create(order: &Order, say: Say<'_>) -> Result<()> {
 fn make(making: &mut Making<'_>, name: String, chosen: Chosen) -> Result<()> {
     let (roots, id) = (&making.order.engine.roots, &making.order.id);
     let reservation =
-        Reservation { id: id.clone(), folder: roots.container(id), name, address: None, ports: vec![], chosen };
+        Reservation { id: id.clone(), folder: roots.container(id), name, addresses: vec![], ports: vec![], chosen };
     let plan =
         plan::plan(&making.order.request, making.image, making.facts, &reservation, &places(&making.order.engine))?;
     making.make_folders(&plan)?;
