@@ -67,6 +67,8 @@ pub struct Attachment {
     pub aliases: Vec<String>,
     /// Which network has the default route: the highest, then the first.
     pub gateway_priority: i64,
+    /// Where the network's ways out lead, one for each IP version, whether or not the container uses them.
+    pub gateways: Vec<IpAddr>,
     /// Published ports.
     pub ports: Vec<PortMapping>,
 }
@@ -101,6 +103,8 @@ struct WrittenAttachment {
     #[serde(default)]
     gateway_priority: i64,
     #[serde(default)]
+    gateways: Vec<IpAddr>,
+    #[serde(default)]
     ports: Vec<PortMapping>,
     #[serde(default)]
     address: Option<IpAddr>,
@@ -129,6 +133,11 @@ impl From<WrittenAttachment> for Attachment {
             mac: written.mac,
             aliases: written.aliases,
             gateway_priority: written.gateway_priority,
+            gateways: if written.gateways.is_empty() {
+                written.gateway.into_iter().collect()
+            } else {
+                written.gateways
+            },
             ports: written.ports,
         }
     }

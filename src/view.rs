@@ -5,9 +5,13 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use crate::format::human::Nanoseconds;
-use crate::format::{ConfigView, ContainerView, MountView, NetworkView, OverlayView, SizeView, StateView, Status};
+use crate::format::{
+    ConfigView, ContainerView, MountView, NetworkView, OverlayView, PlaceView, SizeView, StateView, Status,
+};
+use crate::network::definition;
 use crate::plan::paths::ContainerFolder;
 use crate::request::RunRequest;
+use crate::request::attach::{self, Attach};
 use crate::request::mounts::Mount;
 use crate::request::network::NetworkMode;
 use crate::request::signal::Signal;
@@ -35,7 +39,7 @@ pub fn of<'a>(roots: &Roots, state: &State, request: &'a RunRequest) -> Containe
         image_name: state.image.clone(),
         request,
         config: config(state),
-        network: network(state, request),
+        network: network(roots, state, request),
         mounts: mounts(state, request),
         overlay: (!state.layers.is_empty()).then(|| OverlayView {
             lower: state.layers.clone(),
@@ -123,19 +127,59 @@ fn config(state: &State) -> ConfigView {
     }
 }
 
-fn network(state: &State, request: &RunRequest) -> NetworkView {
-    let own = matches!(request.network.mode, NetworkMode::Bridge);
-    match state.attachments.first().filter(|_| state.is_alive()) {
-        Some(attachment) => NetworkView {
-            ports: state.ports().copied().collect(),
-            address: attachment.ipv4.map(|place| place.address),
-            prefix_len: attachment.ipv4.map_or(0, |place| place.prefix_len),
-            gateway: attachment.ipv4.and_then(|place| place.gateway),
-            mac: Some(attachment.mac),
-            sandbox_key: if own { PathBuf::from("/run/netns").join(&state.name) } else { PathBuf::new() },
-        },
-        None => NetworkView::default(),
+fn network(roots: &Roots, state: &State, request: &RunRequest) -> NetworkView {
+    let fixed = |name: &str| definition::fixed_id(&roots.root, name);
+    let bare = |name: &str| PlaceView { network: name.to_owned(), network_id: fixed(name), ..PlaceView::default() };
+    match request.network.mode {
+        NetworkMode::Bridge => {}
+        NetworkMode::None => return NetworkView { places: vec![bare("none")], ..NetworkView::default() },
+        NetworkMode::Host => return NetworkView { places: vec![bare("host")], ..NetworkView::default() },
+        NetworkMode::Container(_) | NetworkMode::Namespace(_) => return NetworkView::default(),
     }
+    if !state.is_alive() {
+        let default = [Attach::to(attach::DEFAULT)];
+        let wishes = if request.network.attach.is_empty() { &default[..] } else { &request.network.attach };
+        let places = wishes.iter().map(|wish| PlaceView {
+            network: wish.network.clone(),
+            network_id: if wish.is_default() { fixed(attach::DEFAULT) } else { String::new() },
+            aliases: wish.aliases.clone(),
+            gateway_priority: wish.gateway_priority,
+            wished: wished(wish),
+            ..PlaceView::default()
+        });
+        return NetworkView { places: places.collect(), ..NetworkView::default() };
+    }
+    let address = |place: Option<netsetup::Place>| place.map(|place| (place.address, place.prefix_len));
+    let places = state.attachments.iter().map(|one| PlaceView {
+        network: one.network.clone(),
+        network_id: if one.network_id.is_empty() { fixed(&one.network) } else { one.network_id.clone() },
+        endpoint_id: definition::endpoint_id(&state.id, &one.network),
+        ipv4: address(one.ipv4),
+        ipv6: address(one.ipv6),
+        gateways: one.gateways.clone(),
+        mac: Some(one.mac),
+        aliases: one.aliases.clone(),
+        dns_names: match one.network.as_str() {
+            attach::DEFAULT => vec![],
+            _ => {
+                let short = state.id.get(..12).unwrap_or(&state.id).to_owned();
+                std::iter::once(state.name.clone()).chain(one.aliases.iter().cloned()).chain([short]).collect()
+            }
+        },
+        gateway_priority: one.gateway_priority,
+        wished: request.network.attach.iter().find(|wish| wish.network == one.network).map(wished).unwrap_or_default(),
+    });
+    NetworkView {
+        ports: state.ports().copied().collect(),
+        places: places.collect(),
+        sandbox_key: PathBuf::from("/run/netns").join(&state.name),
+    }
+}
+
+fn wished(wish: &Attach) -> Vec<(&'static str, String)> {
+    let ipv4 = wish.ipv4.map(|address| ("IPv4Address", address.to_string()));
+    let ipv6 = wish.ipv6.map(|address| ("IPv6Address", address.to_string()));
+    ipv4.into_iter().chain(ipv6).collect()
 }
 
 fn mounts(state: &State, request: &RunRequest) -> Vec<MountView> {

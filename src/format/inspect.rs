@@ -1,6 +1,7 @@
 //! The documents of `inspect`: docker's names, docker's order, docker's shape.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use netsetup::Protocol;
@@ -8,8 +9,9 @@ use netsetup::Protocol;
 use super::document::{Document, object};
 use super::human;
 use super::template::{FormatError, Template};
-use super::view::{ContainerView, HealthView, MountView, NetworkView, OverlayView, StateView, Status};
+use super::view::{ContainerView, HealthView, MountView, OverlayView, PlaceView, StateView, Status};
 use crate::request::RunRequest;
+use crate::request::attach;
 use crate::request::limits::{MemorySwap, Throttle};
 use crate::request::mounts::Mount;
 use crate::request::namespaces::{Ipc, Pid};
@@ -206,7 +208,7 @@ fn config(view: &ContainerView) -> Document {
 
 fn network_mode(request: &RunRequest) -> String {
     match &request.network.mode {
-        NetworkMode::Bridge => "bridge".to_owned(),
+        NetworkMode::Bridge => request.network.attach.first().map_or("bridge", |first| &first.network).to_owned(),
         NetworkMode::None => "none".to_owned(),
         NetworkMode::Host => "host".to_owned(),
         NetworkMode::Container(name) => format!("container:{name}"),
@@ -394,14 +396,9 @@ fn throttles(list: &[Throttle]) -> Document {
 
 fn network_settings(view: &ContainerView) -> Document {
     let network = &view.network;
-    let address = |address: Option<std::net::IpAddr>| address.map_or(String::new(), |address| address.to_string());
-    let prefix_len = if network.address.is_some() { network.prefix_len } else { 0 };
-    let networks = match view.request.network.mode {
-        NetworkMode::Bridge => Some(("bridge", network)),
-        NetworkMode::None => Some(("none", network)),
-        NetworkMode::Host => Some(("host", network)),
-        NetworkMode::Container(_) | NetworkMode::Namespace(_) => None,
-    };
+    // docker has these fields from before there were several networks, and fills them in for the default one only.
+    let none = PlaceView::default();
+    let default = network.places.iter().find(|place| place.network == attach::DEFAULT).unwrap_or(&none);
     object! {
         "Bridge": "",
         "SandboxID": if network.sandbox_key.as_os_str().is_empty() { "" } else { &view.id },
@@ -412,36 +409,56 @@ fn network_settings(view: &ContainerView) -> Document {
         "LinkLocalIPv6PrefixLen": 0,
         "SecondaryIPAddresses": Document::NoList,
         "SecondaryIPv6Addresses": Document::NoList,
-        "EndpointID": if network.address.is_some() { view.id.as_str() } else { "" },
-        "Gateway": address(network.gateway),
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "IPAddress": address(network.address),
-        "IPPrefixLen": u32::from(prefix_len),
-        "IPv6Gateway": "",
-        "MacAddress": mac(network),
-        "Networks": Document::Map(networks.into_iter().map(|(name, network)| (name.to_owned(), object! {
-            "IPAMConfig": None::<bool>,
-            "Links": Document::NoList,
-            "Aliases": Document::NoList,
-            "MacAddress": mac(network),
-            "DriverOpts": None::<bool>,
-            "GwPriority": 0,
-            "NetworkID": name,
-            "EndpointID": if network.address.is_some() { view.id.as_str() } else { "" },
-            "Gateway": address(network.gateway),
-            "IPAddress": address(network.address),
-            "IPPrefixLen": u32::from(prefix_len),
-            "IPv6Gateway": "",
-            "GlobalIPv6Address": "",
-            "GlobalIPv6PrefixLen": 0,
-            "DNSNames": Document::NoList,
-        })).collect()),
+        "EndpointID": default.endpoint_id.as_str(),
+        "Gateway": gateway(default, true),
+        "GlobalIPv6Address": address(default.ipv6),
+        "GlobalIPv6PrefixLen": length(default.ipv6),
+        "IPAddress": address(default.ipv4),
+        "IPPrefixLen": length(default.ipv4),
+        "IPv6Gateway": gateway(default, false),
+        "MacAddress": mac(default),
+        "Networks": Document::Map(network.places.iter().map(|one| (one.network.clone(), place(one))).collect()),
     }
 }
 
-fn mac(network: &NetworkView) -> String {
-    network.mac.map_or(String::new(), |mac| mac.map(|byte| format!("{byte:02x}")).join(":"))
+fn place(place: &PlaceView) -> Document {
+    let mut wished = BTreeMap::new();
+    for (key, text) in &place.wished {
+        wished.insert((*key).to_owned(), text.clone());
+    }
+    object! {
+        "IPAMConfig": if wished.is_empty() { None::<bool>.into() } else { Document::from(&wished) },
+        "Links": Document::NoList,
+        "Aliases": Document::list_or_null(place.aliases.clone()),
+        "MacAddress": mac(place),
+        "DriverOpts": None::<bool>,
+        "GwPriority": place.gateway_priority,
+        "NetworkID": place.network_id.as_str(),
+        "EndpointID": place.endpoint_id.as_str(),
+        "Gateway": gateway(place, true),
+        "IPAddress": address(place.ipv4),
+        "IPPrefixLen": length(place.ipv4),
+        "IPv6Gateway": gateway(place, false),
+        "GlobalIPv6Address": address(place.ipv6),
+        "GlobalIPv6PrefixLen": length(place.ipv6),
+        "DNSNames": Document::list_or_null(place.dns_names.clone()),
+    }
+}
+
+fn address(place: Option<(IpAddr, u8)>) -> String {
+    place.map_or(String::new(), |(address, _)| address.to_string())
+}
+
+fn length(place: Option<(IpAddr, u8)>) -> u32 {
+    place.map_or(0, |(_, length)| length.into())
+}
+
+fn gateway(place: &PlaceView, ipv4: bool) -> String {
+    place.gateways.iter().find(|gateway| gateway.is_ipv4() == ipv4).map_or(String::new(), IpAddr::to_string)
+}
+
+fn mac(place: &PlaceView) -> String {
+    place.mac.map_or(String::new(), |mac| mac.map(|byte| format!("{byte:02x}")).join(":"))
 }
 
 /// Published ports with where they are; ports that are only exposed with `null`. Nothing when it doesn't run.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use netsetup::{PortMapping, Protocol, PublishMode};
 
 use super::*;
+use crate::format::NetworkView;
 use crate::format::ps::{self, Style};
 use crate::format::ps_filter::Filter;
 use crate::format::view::ConfigView;
@@ -51,10 +52,13 @@ fn view(request: &RunRequest) -> ContainerView<'_> {
         },
         network: NetworkView {
             ports: vec![mapping(10080, 80)],
-            address: Some([172, 17, 0, 2].into()),
-            prefix_len: 16,
-            gateway: Some([172, 17, 0, 1].into()),
-            mac: Some([2, 0x42, 172, 17, 0, 2]),
+            places: vec![PlaceView {
+                network: "bridge".into(),
+                ipv4: Some(([172, 17, 0, 2].into(), 16)),
+                gateways: vec![[172, 17, 0, 1].into()],
+                mac: Some([2, 0x42, 172, 17, 0, 2]),
+                ..PlaceView::default()
+            }],
             sandbox_key: "/run/netns/web".into(),
         },
         mounts: vec![MountView {

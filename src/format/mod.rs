@@ -21,7 +21,9 @@ pub mod volumes;
 
 pub use document::Document;
 pub use template::FormatError;
-pub use view::{ConfigView, ContainerView, MountView, NetworkView, OverlayView, SizeView, StateView, Status};
+pub use view::{
+    ConfigView, ContainerView, MountView, NetworkView, OverlayView, PlaceView, SizeView, StateView, Status,
+};
 
 #[cfg(test)]
 mod oracle_tests;

@@ -5,7 +5,6 @@ use super::port;
 use super::rows::{List, NULL, Row};
 use super::template::FormatError;
 use super::view::{ContainerView, StateView, Status};
-use crate::request::network::NetworkMode;
 
 const LIST: List = List {
     headers: &[
@@ -100,13 +99,9 @@ fn row(container: &ContainerView, no_trunc: bool, now: Nanoseconds) -> Row {
 
 /// The names of its networks.
 pub(super) fn networks(container: &ContainerView) -> Vec<String> {
-    let name = match &container.request.network.mode {
-        NetworkMode::Bridge => "bridge",
-        NetworkMode::None => "none",
-        NetworkMode::Host => "host",
-        NetworkMode::Container(_) | NetworkMode::Namespace(_) => return vec![],
-    };
-    vec![name.to_owned()]
+    let mut names: Vec<String> = container.network.places.iter().map(|place| place.network.clone()).collect();
+    names.sort(); // docker's map
+    names
 }
 
 /// `2.15kB (virtual 4.26MB)`

@@ -173,16 +173,37 @@ pub struct ConfigView {
 pub struct NetworkView {
     /// Published ports; empty when it doesn't run.
     pub ports: Vec<PortMapping>,
-    /// On the bridge; `None` in other modes and when it doesn't run.
-    pub address: Option<IpAddr>,
-    /// Of the bridge's network.
-    pub prefix_len: u8,
-    /// The bridge's address.
-    pub gateway: Option<IpAddr>,
-    /// Of eth0.
-    pub mac: Option<[u8; 6]>,
+    /// Its places in networks, in the order of its cards. Those of one that doesn't run have no addresses.
+    pub places: Vec<PlaceView>,
     /// The name for `ip netns`: /run/netns/NAME.
     pub sandbox_key: PathBuf,
+}
+
+/// A container's place in a network.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PlaceView {
+    /// The network's name.
+    pub network: String,
+    /// Its id.
+    pub network_id: String,
+    /// The place's own id; empty when the container doesn't run.
+    pub endpoint_id: String,
+    /// IPv4 address and its subnet's length.
+    pub ipv4: Option<(IpAddr, u8)>,
+    /// IPv6 address and its subnet's length.
+    pub ipv6: Option<(IpAddr, u8)>,
+    /// Where each IP version's way out of the network leads.
+    pub gateways: Vec<IpAddr>,
+    /// Of the link in the container.
+    pub mac: Option<[u8; 6]>,
+    /// Further names that the user has given it here.
+    pub aliases: Vec<String>,
+    /// All its names here; none in the default network, as docker has it.
+    pub dns_names: Vec<String>,
+    /// `gw-priority`
+    pub gateway_priority: i64,
+    /// The addresses that the user has asked for, by docker's names.
+    pub wished: Vec<(&'static str, String)>,
 }
 
 /// A mount.

@@ -186,6 +186,7 @@ pub fn attachment(joining: &Joining, endpoint: &Endpoint) -> Attachment {
         mac: endpoint.mac,
         aliases: joining.wish.aliases.clone(),
         gateway_priority: joining.wish.gateway_priority,
+        gateways: [true, false].into_iter().filter_map(|ipv4| joining.gateway(ipv4)).collect(),
         ports: endpoint.ports.clone(),
     }
 }
