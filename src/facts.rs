@@ -17,7 +17,6 @@ use crate::plan::limits::DeviceNumbers;
 use crate::plan::paths::ContainerFolder;
 use crate::process::Process;
 use crate::request::RunRequest;
-use crate::request::attach::Attach;
 use crate::request::mounts::Mount;
 use crate::request::namespaces::{Ipc, Pid};
 use crate::request::network::NetworkMode;
