@@ -63,10 +63,22 @@ fn make(roots: &Roots, network: &Network, host: &mut Host, say: &mut dyn FnMut(&
     let facts = Facts::read(host, network)?;
     let ops: Vec<Op> = netsetup::plan_network(network, &facts)?.into_iter().map(Op::Net).collect();
     let residues: Vec<Residue> = ops.iter().filter_map(|op| op.residue(None)).collect();
-    let (of_all, own): (Vec<_>, Vec<_>) = residues.into_iter().partition(|residue| is_of_all(residue, network));
+    let (mut of_all, own): (Vec<_>, Vec<_>) = residues.into_iter().partition(|residue| is_of_all(residue, network));
+    // A table that was found is another root's in the same place: whoever leaves it last takes it away.
+    of_all.extend(own.iter().filter_map(table_of));
     record(roots, OF_ALL, &of_all)?;
     record(roots, &network.name, &own)?;
     apply(&ops, host, say)
+}
+
+/// The table that elements are in.
+fn table_of(residue: &Residue) -> Option<Residue> {
+    match residue {
+        Residue::Net(netsetup::Residue::NftElements { family, table, .. }) => {
+            Some(Residue::Net(netsetup::Residue::NftTable { family: family.clone(), name: table.clone() }))
+        }
+        _ => None,
+    }
 }
 
 /// Whether a residue belongs to all networks: it stays until the last one goes.

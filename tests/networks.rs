@@ -48,7 +48,7 @@ fn new_subnets_avoid_every_route_in_all_tables_and_clashes_name_the_other_side()
     let host = TestHost::new();
     host.sh(
         "ip route add 10.208.0.0/24 via 10.99.0.2; ip route add 10.208.1.0/24 dev uplink table 77; \
-         ip route add blackhole 10.208.2.0/25; ip route add 0.0.0.0/1 via 10.99.0.2; ip route add default via 10.99.0.2",
+         ip route add blackhole 10.208.2.0/25; ip route add 0.0.0.0/1 via 10.99.0.2; ip route replace default via 10.99.0.2",
     )
     .ok();
     create(&host, &["one"]);
@@ -65,6 +65,11 @@ fn new_subnets_avoid_every_route_in_all_tables_and_clashes_name_the_other_side()
     create(&host, &["--subnet", "10.5.0.0/24", "two"]);
     host.minidock(&["network", "create", "--subnet", "10.5.0.0/25", "x"]).exits(1).says(&["the network two"]);
     host.minidock(&["network", "rm", "one", "two"]).ok();
+    host.sh(
+        "ip route del 10.208.0.0/24; ip route del 10.208.1.0/24 table 77; ip route del blackhole 10.208.2.0/25; \
+         ip route del 0.0.0.0/1",
+    )
+    .ok();
     host.finish();
 }
 
@@ -92,6 +97,8 @@ fn networks_made_at_the_same_time_by_two_roots_have_different_subnets() {
         host.minidock(&["--root", &root, "network", "prune", "-f"]).ok();
     }
     assert_eq!(host.sh("ip -4 -o addr show | grep -c 10.208").out(), "0");
+    // The first root leaves forwarding on for the second one, which doesn't know that it was off.
+    host.sh("echo 0 >/proc/sys/net/ipv4/ip_forward").ok();
     std::fs::remove_dir_all(&other).unwrap();
     host.finish();
 }

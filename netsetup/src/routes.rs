@@ -67,6 +67,23 @@ pub fn known(host: &mut Host) -> Result<Vec<Known>> {
     Ok(all)
 }
 
+/// The bridges that have an address.
+pub fn bridges(host: &mut Host) -> Result<Vec<String>> {
+    let bridges: Vec<String> = query::list(host.route()?, 0)?
+        .into_iter()
+        .filter(|found| found.kind == "bridge")
+        .map(|found| found.name)
+        .collect();
+    let known = known(host)?;
+    let addressed =
+        |name: &String| known.iter().any(|one| one.table.is_none() && one.link == *name && !is_link_local(one.address));
+    Ok(bridges.into_iter().filter(addressed).collect())
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
 fn dump(netlink: &mut Netlink, message: RouteNetlinkMessage, what: &str) -> Result<Vec<Answer>> {
     let mut batch = Batch::default();
     batch.push_route(message, DUMP);

@@ -2,6 +2,7 @@
 //! that was cut off.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use netsetup::{Facts, Host};
@@ -14,9 +15,9 @@ use crate::facts::{self, DEFAULT_NETWORK};
 use crate::host_netns;
 use crate::journal::{self, Journal};
 use crate::recover::{self, first_error};
-use crate::residue;
+use crate::residue::{self, Residue};
 use crate::roots::Roots;
-use crate::state::State;
+use crate::state::{State, Status};
 
 /// Removes a network. The default one is only taken off this host: it's made again when it's needed.
 ///
@@ -25,7 +26,7 @@ use crate::state::State;
 pub fn remove(engine: &Engine, definition: &Definition) -> Result<()> {
     let (roots, name) = (&engine.roots, definition.name.as_str());
     for (_, owner) in users(roots, name) {
-        recover::wait_if_ending(roots, &owner)?;
+        wait_if_ended(roots, &owner)?;
     }
     let _definitions = super::lock_file(&definition::lock_path(roots)?)?;
     {
@@ -43,12 +44,32 @@ pub fn remove(engine: &Engine, definition: &Definition) -> Result<()> {
     settle_of_all(roots)
 }
 
+/// A container whose end has been told may hold its addresses for a moment longer.
+fn wait_if_ended(roots: &Roots, owner: &str) -> Result<()> {
+    let folder = roots.container(owner);
+    let ended = |state: &State| !state.is_alive() && matches!(state.status, Status::Exited | Status::Created);
+    match State::read(&folder)? {
+        Some(state) if ended(&state) => {
+            if let Some(journal) = recover::wait_for_owner(roots, owner, PATIENCE)? {
+                recover::settle(roots, owner, &journal)?;
+            }
+            Ok(())
+        }
+        _ => recover::wait_if_ending(roots, owner).map(|_| ()),
+    }
+}
+
+/// How long an ended container may take to give its addresses back.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// docker's words: `error while removing network: network lan id … has active endpoints (name:"web" id:"…")`.
 fn in_use(roots: &Roots, definition: &Definition, users: &[(String, String)]) -> String {
     let mut ids: Vec<&str> = users.iter().map(|(_, owner)| owner.as_str()).collect();
     ids.sort_unstable();
     ids.dedup();
-    let name = |id: &str| State::read(&roots.container(id)).ok().flatten().map(|state| state.name).unwrap_or_default();
+    // An owner without a folder is a router.
+    let name =
+        |id: &str| State::read(&roots.container(id)).ok().flatten().map_or_else(|| id.to_owned(), |state| state.name);
     let endpoints: Vec<String> =
         ids.iter().map(|id| format!("name:{:?} id:{:?}", name(id), recover::short(id))).collect();
     format!(
@@ -76,7 +97,7 @@ fn settle_of_all(roots: &Roots) -> Result<()> {
     if path.exists() {
         let _lock = lock(roots, OF_ALL)?;
         if !any_on_this_host(roots) {
-            undo(roots, OF_ALL)?;
+            undo_of_all(roots)?;
         }
     }
     // The net_cls mount goes too, unless a container still has a group in it, or somebody else has.
@@ -157,15 +178,28 @@ fn sweep_unborn(roots: &Roots, name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Forwarding stays on while another bridge has an address: another root, or another engine, relies on it.
+fn undo_of_all(roots: &Roots) -> Result<()> {
+    let others = netsetup::routes::bridges(&mut Host::open()?)?;
+    undo_but(roots, OF_ALL, |residue| {
+        !others.is_empty() && matches!(residue, Residue::Net(netsetup::Residue::Sysctl { .. }))
+    })
+}
+
 /// Undoes a journal of this network namespace. The caller holds the lock of that name.
 fn undo(roots: &Roots, name: &str) -> Result<()> {
+    undo_but(roots, name, |_| false)
+}
+
+fn undo_but(roots: &Roots, name: &str, keep: impl Fn(&Residue) -> bool) -> Result<()> {
     let path = journal_path(roots, name);
     let Some(journal) = Journal::take_over(&path)? else { return Ok(()) };
     let contents = journal.contents()?;
     let header = contents.header.as_ref();
     let this_boot = header.is_some_and(|header| header.boot_id == journal::boot_id());
     if this_boot {
-        first_error(residue::undo(roots, header.and_then(|header| header.netns), &contents.entries))
+        let entries: Vec<Residue> = contents.entries.iter().filter(|entry| !keep(entry)).cloned().collect();
+        first_error(residue::undo(roots, header.and_then(|header| header.netns), &entries))
             .with_context(|| format!("cannot remove network {name}"))?;
     }
     std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))

@@ -263,9 +263,9 @@ fn etc_files(
             search: &request.network.dns_search,
             options: &request.network.dns_options,
         };
-        let way = match (own_network, &request.network.mode) {
-            (Some(_), _) => etc::Way::Resolver,
-            (None, NetworkMode::Host) => etc::Way::Host,
+        let way = match (cards.is_empty(), &request.network.mode) {
+            (false, _) => etc::Way::Resolver,
+            (true, NetworkMode::Host) => etc::Way::Host,
             _ => etc::Way::OwnLoopback,
         };
         let resolv_conf = etc::resolv_conf(&facts.resolv_conf, dns, way);
