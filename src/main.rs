@@ -30,6 +30,7 @@ mod network;
 mod op;
 mod plan;
 mod process;
+mod processes;
 mod progress;
 mod recover;
 mod request;

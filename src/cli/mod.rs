@@ -10,6 +10,7 @@ mod images;
 mod net;
 mod networks;
 mod not_supported;
+mod observe;
 mod pflag;
 mod router;
 mod run;
@@ -37,6 +38,7 @@ pub use networks::{
     NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs, NetworkLsArgs, NetworkPruneArgs,
     NetworkRmArgs,
 };
+pub use observe::{EventsArgs, StatsArgs, TopArgs};
 pub(crate) use pflag::boolean;
 #[cfg(test)]
 pub(crate) use pflag::declared;
@@ -85,6 +87,12 @@ pub enum Command {
     Wait(ContainersArgs),
     /// `port`, `container port`
     Port(PortArgs),
+    /// `events`, `system events`
+    Events(EventsArgs),
+    /// `stats`, `container stats`
+    Stats(StatsArgs),
+    /// `top`, `container top`
+    Top(TopArgs),
     /// `network create`
     NetworkCreate(Box<NetworkCreateArgs>),
     /// `network ls`

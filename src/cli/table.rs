@@ -16,6 +16,7 @@ use super::networks::{
     NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs, NetworkLsArgs, NetworkPruneArgs,
     NetworkRmArgs,
 };
+use super::observe::{EventsArgs, StatsArgs, TopArgs};
 use super::router::{RouterCreateArgs, RouterFloatingArgs, RouterInspectArgs, RouterLsArgs, RouterRmArgs};
 use super::volumes::{VolumeCreateArgs, VolumeInspectArgs, VolumeLsArgs, VolumePruneArgs, VolumeRmArgs};
 use super::{Command, RunArgs, Stop};
@@ -135,6 +136,15 @@ pub(super) const COMMANDS: &[Entry] = &[
     entry!(&["port", "container port"], "Print where a container's ports are published",
         "CONTAINER [PRIVATE_PORT[/PROTO]]", "requires at least 1 and at most 2 arguments", PortArgs, Command::Port,
         "minidock port web 80/tcp"),
+    entry!(&["top", "container top"], "Print the processes of a container",
+        "CONTAINER [ps OPTIONS]", AT_LEAST_1, TopArgs, Command::Top,
+        "minidock top web -o pid,user,args"),
+    entry!(&["stats", "container stats"], "Print what containers use: CPU, memory, network, disks",
+        "[OPTIONS] [CONTAINER...]", "accepts any arguments", StatsArgs, Command::Stats,
+        "minidock stats --no-stream --format '{{.Name}} {{.MemUsage}}'"),
+    entry!(&["events", "system events"], "Print what happens to containers, images, networks and volumes",
+        "[OPTIONS]", "accepts no arguments", EventsArgs, Command::Events,
+        "minidock events --since 10m --filter event=die"),
     entry!(&["load", "image load"], "Load images from an archive or an OCI layout",
         "[OPTIONS]", "accepts no arguments", LoadArgs, Command::Load,
         "minidock load -i image.tar"),
@@ -245,7 +255,6 @@ fn read_create(matches: &mut ArgMatches) -> Result<Command, clap::Error> {
 const MISSING: &[(&str, &str)] = &[
     ("build", "build with another tool, and load the result with 'minidock load'"),
     ("commit", "build with another tool, and load the result with 'minidock load'"),
-    ("events", "see 'minidock ps'"),
     ("history", "see 'minidock image inspect'"),
     ("info", "see 'minidock version'"),
     ("login", "load images from archives with 'minidock load'"),
@@ -254,9 +263,6 @@ const MISSING: &[(&str, &str)] = &[
     ("push", "minidock only loads images so far"),
     ("save", "keep the archive that was loaded"),
     ("search", "load images from archives with 'minidock load'"),
-    ("stats", "read the cgroup's files"),
-    ("system", "see 'minidock ps -a' and 'minidock images'"),
-    ("top", "use 'minidock exec NAME ps'"),
     ("update", "give the limits with 'minidock run'"),
 ];
 
@@ -266,6 +272,7 @@ const GROUPS: &[(&str, &str)] = &[
     ("image", "Manage images"),
     ("network", "Manage networks"),
     ("router", "Manage routers"),
+    ("system", "Look at the engine"),
     ("volume", "Manage volumes"),
     ("net", "Look at the network"),
 ];

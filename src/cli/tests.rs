@@ -261,7 +261,9 @@ fn shell_words(line: &str) -> Vec<OsString> {
 #[test]
 fn every_command_has_an_example_that_is_its_own() {
     for entry in table::COMMANDS {
-        let typed = shell_words(entry.example);
+        // What a shell does with the output isn't ours to parse.
+        let own = entry.example.split(['>', '|']).next().unwrap();
+        let typed = shell_words(own.trim_end());
         let name = format!("minidock {}", entry.name());
         assert!(format!("{} ", entry.example).starts_with(&format!("{name} ")), "{name}: {}", entry.example);
         assert!(entry.example.len() <= 90, "{}", entry.example);

@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod cp;
 pub mod diff;
+pub mod events;
 pub mod exec;
 pub mod filter;
 pub mod images;
@@ -15,7 +16,9 @@ pub mod ps;
 pub mod router;
 pub mod run;
 pub mod start;
+pub mod stats;
 pub mod stop;
+pub mod top;
 pub mod volume;
 
 use anyhow::{Result, anyhow, bail};
@@ -83,6 +86,9 @@ pub fn dispatch(global: Global, command: Command) -> Result<u8> {
             print!("{}", crate::graph::print(&engine, args.format)?);
             Ok(0)
         }
+        Command::Events(args) => events::events(roots, &args),
+        Command::Stats(args) => stats::stats(roots, &args),
+        Command::Top(args) => top::top(roots, &args),
         Command::RouterCreate(args) => router::create(&engine, &args),
         Command::RouterLs(args) => router::ls(roots, &args),
         Command::RouterInspect(args) => router::inspect(roots, &args),

@@ -31,16 +31,27 @@ pub fn size(bytes: u64) -> String {
     significant(bytes, 3)
 }
 
-/// As [`size`] with so many digits, in the manner of C's `%.*g`.
+/// `9.537MiB`: powers of 1024, four digits.
+pub fn binary_size(bytes: u64) -> String {
+    scaled(bytes, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"], 4)
+}
+
+/// As [`size`] with so many digits.
 pub(super) fn significant(bytes: u64, digits: usize) -> String {
-    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+    scaled(bytes, 1000.0, &["B", "kB", "MB", "GB", "TB", "PB", "EB"], digits)
+}
+
+/// In the manner of C's `%.*g`.
+fn scaled(bytes: u64, base: f64, units: &[&str; 7], digits: usize) -> String {
     let mut value = bytes as f64;
     let mut unit = 0;
-    while value >= 1000.0 && unit + 1 < UNITS.len() {
-        value /= 1000.0;
+    while value >= base && unit + 1 < units.len() {
+        value /= base;
         unit += 1;
     }
-    let before_point = if value >= 100.0 {
+    let before_point = if value >= 1000.0 {
+        4
+    } else if value >= 100.0 {
         3
     } else if value >= 10.0 {
         2
@@ -55,7 +66,7 @@ pub(super) fn significant(bytes: u64, digits: usize) -> String {
     if text.contains('.') {
         text.truncate(text.trim_end_matches('0').trim_end_matches('.').len());
     }
-    format!("{text}{}", UNITS[unit])
+    format!("{text}{}", units[unit])
 }
 
 /// `2025-01-02T03:04:05.123456789Z`: RFC 3339, without zeros at the end; `None` is Go's zero time.
@@ -70,6 +81,12 @@ pub fn rfc3339(time: Option<Nanoseconds>) -> String {
         part => text += format!(".{part:09}").trim_end_matches('0'),
     }
     text + "Z"
+}
+
+/// `2025-01-02T03:04:05.123456789Z`, always with nine digits.
+pub fn rfc3339_nano(time: Nanoseconds) -> String {
+    let whole = rfc3339(Some(time / SECOND * SECOND));
+    format!("{}.{:09}Z", whole.trim_end_matches('Z'), time % SECOND)
 }
 
 /// `2025-01-02 03:04:05 +0000 UTC`: the form of docker's CreatedAt.

@@ -3,6 +3,7 @@
 //! Input is plain data (views), output is a `String`: no file, no clock, no environment.
 
 pub mod document;
+pub mod events;
 mod functions;
 pub mod human;
 pub mod images;
@@ -12,8 +13,9 @@ pub mod port;
 pub mod ps;
 pub mod ps_filter;
 mod rows;
+pub mod stats;
 mod structs;
-mod table;
+pub mod table;
 pub mod template;
 pub mod version;
 pub mod view;

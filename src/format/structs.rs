@@ -38,6 +38,13 @@ const SECOND_NAMES: &[(&str, &str)] = &[
     ("CpuRealtimePeriod", "CPURealtimePeriod"),
     ("CpuRealtimeRuntime", "CPURealtimeRuntime"),
     ("HostIp", "HostIP"),
+    // Of events.
+    ("status", "Status"),
+    ("id", "ID"),
+    ("from", "From"),
+    ("scope", "Scope"),
+    ("time", "Time"),
+    ("timeNano", "TimeNano"),
 ];
 
 /// A list that was never set: prints as `[]`, is `null` in JSON, empty to `range`, `len` and `with`. No struct of ours is

@@ -25,6 +25,28 @@ pub(super) fn align(text: &str) -> String {
     out
 }
 
+/// As docker's `top`: columns at least twenty wide, three spaces between, the last cell as it is.
+pub fn align_wide<'a>(rows: impl Iterator<Item = &'a Vec<String>> + Clone) -> String {
+    let mut widths: Vec<usize> = vec![];
+    for row in rows.clone() {
+        for (at, cell) in row.iter().enumerate() {
+            if widths.len() <= at {
+                widths.push(20);
+            }
+            widths[at] = widths[at].max(cell.chars().count() + PADDING);
+        }
+    }
+    let mut text = String::new();
+    for row in rows {
+        for (at, cell) in row.iter().enumerate() {
+            let width = if at + 1 == row.len() { 0 } else { widths[at] };
+            text += &format!("{cell:<width$}");
+        }
+        text.push('\n');
+    }
+    text
+}
+
 /// A column is a block of consecutive lines that all have a cell there, ended by a tab.
 fn column(lines: &[Vec<&str>], widths: &mut [Vec<usize>], from: usize, to: usize, at: usize) {
     let mut line = from;
