@@ -99,9 +99,11 @@ pub fn spawn(target: Target, process: &oci_spec::runtime::Process, stdio: Stdio)
             if let Some(pidfd) = pidfd {
                 init::end(&pidfd);
             }
-            Err(outcome
-                .err()
-                .unwrap_or_else(|| StartError::new("the process that should join the container was killed")))
+            Err(outcome.err().unwrap_or_else(|| {
+                let text =
+                    "the process that should join the container was killed; is the container at its memory limit?";
+                StartError::new(text)
+            }))
         }
     }
 }
@@ -225,7 +227,7 @@ fn prepare(
     rustix::process::umask(Mode::empty());
     // Joining its mount namespace has made the container's / ours.
     let root = Root::new(open_folder(Path::new("/")).doing(|| "open the container's root")?);
-    let ready = process::look_up(process, &root)?;
+    let ready = process::look_up(process, &root, false)?;
     if let Some(size) = stdio.size() {
         let terminal = Terminal::open(&root, size)?;
         init::use_terminal(terminal.slave.as_fd(), ready.uid)?;

@@ -230,7 +230,7 @@ fn run(plan: &Plan, inherited: &Inherited) -> Result<std::convert::Infallible, S
     mounts::apply(late, &mut live)?;
 
     let ready = match &live.root {
-        Some(root) => process::look_up(&plan.process, root)?,
+        Some(root) => process::look_up(&plan.process, root, true)?,
         None => return Err(StartError::new("the plan has no root file system")),
     };
     if let Some(terminal) = &live.terminal {

@@ -10,14 +10,18 @@ use crate::containers;
 use crate::request::Invalid;
 use crate::request::streams::detach_keys;
 use crate::roots::Roots;
+use crate::state::Status;
 use crate::view;
 
 /// Attaches; the exit code is the program's.
 pub fn attach(roots: &Roots, args: &AttachArgs) -> Result<u8> {
     let detach_keys = detach_keys(args.detach_keys.as_deref()).map_err(|invalid| Invalid { code: 1, ..invalid })?;
     let state = containers::find(roots, &args.container)?;
-    if !state.is_alive() {
-        bail!("You cannot attach to a stopped container, start it first");
+    match state.status {
+        Status::Restarting => bail!("You cannot attach to a restarting container, wait until it is running"),
+        _ if !state.is_alive() => bail!("You cannot attach to a stopped container, start it first"),
+        Status::Paused => bail!("You cannot attach to a paused container, unpause it first"),
+        _ => {}
     }
     let request = view::request(&state)?;
     if !args.no_stdin && request.terminal && !rustix::termios::isatty(io::stdin()) {

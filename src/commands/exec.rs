@@ -21,9 +21,9 @@ use crate::monitor::relay::{self, Relay};
 use crate::monitor::send;
 use crate::plan::paths::ContainerFolder;
 use crate::request::security::Seccomp as WantedSeccomp;
-use crate::request::{ExecRequest, RunRequest, Surroundings, environment};
+use crate::request::{ExecRequest, Invalid, RunRequest, Surroundings, environment};
 use crate::roots::Roots;
-use crate::state::State;
+use crate::state::{State, Status};
 use crate::streams::{self, Streams};
 use crate::terminal;
 use crate::view;
@@ -31,9 +31,12 @@ use crate::wire;
 
 /// Runs a program in a container; the exit code is the program's.
 pub fn exec(roots: &Roots, args: &ExecArgs) -> Result<u8> {
-    let request = ExecRequest::gather(args, &Surroundings::real())?;
+    let request = ExecRequest::gather(args, &Surroundings::real()).map_err(|invalid| Invalid { code: 1, ..invalid })?;
     request.check_terminal(rustix::termios::isatty(io::stdin()))?;
     let state = containers::find_running(roots, &request.container)?;
+    if state.status == Status::Paused {
+        bail!("Container {} is paused, unpause the container before exec", state.id);
+    }
     let run_request = view::request(&state)?;
     let path = ContainerFolder::new(&roots.container(&state.id)).config();
     let spec: Spec =
@@ -109,8 +112,12 @@ fn relay(program: &Program, connection: Connection, size: (u16, u16)) -> i32 {
         Ok(started) => started,
         Err(error) => {
             let failure = Failure::from(error);
-            // docker: 126 and 127 for the program, 1 where the container can't be entered.
-            let code = if failure.code == crate::error::ENGINE_FAILED { 1 } else { failure.code };
+            // docker: 127 for a missing program, 126 for all else that keeps it from running; 1 for exec -d.
+            let code = match failure.code {
+                _ if program.request.detach => 1,
+                crate::error::ENGINE_FAILED => 126,
+                code => code,
+            };
             let mut content = i32::from(code).to_le_bytes().to_vec();
             content.extend_from_slice(failure.message.as_bytes());
             send(&client, wire::FAILED, &content);

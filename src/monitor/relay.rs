@@ -278,7 +278,7 @@ impl Relay {
     fn attach(&mut self, index: usize, request: &control::Request) {
         let wants_stdin = request.body.get("stdin").and_then(serde_json::Value::as_bool) == Some(true);
         if !self.running {
-            let error = Some("cannot attach to a restarting container, wait until it is running".to_string());
+            let error = Some("You cannot attach to a restarting container, wait until it is running".to_string());
             return self.peers.answer(index, &Answer { ok: None, error });
         }
         let stdin = self.stdin.as_ref().filter(|_| wants_stdin).map(|stdin| stdin.pipe.as_fd());

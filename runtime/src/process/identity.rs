@@ -55,8 +55,9 @@ fn write_own(name: &str, value: &str) -> Result<(), Errno> {
     rustix::io::write(&file, value.as_bytes()).map(drop)
 }
 
-/// Looks up the user and the working directory, inside `root`.
-pub(crate) fn look_up(process: &Process, root: &Root) -> Result<Ready, StartError> {
+/// Looks up the user and the working directory, inside `root`. A container's own working directory is made when it's
+/// missing; that of a later process must be there, as runc has it.
+pub(crate) fn look_up(process: &Process, root: &Root, make_cwd: bool) -> Result<Ready, StartError> {
     let mut env = process.env.clone();
     let (uid, gid, groups) = match &process.user {
         User::Ids { uid, gid, groups } if process.has_home() => (*uid, *gid, groups.clone()),
@@ -81,7 +82,11 @@ pub(crate) fn look_up(process: &Process, root: &Root) -> Result<Ready, StartErro
             (user.uid, user.gid, user.groups)
         }
     };
-    let cwd = root.folder(&process.cwd).map_err(|error| {
+    let cwd = match make_cwd {
+        true => root.folder(&process.cwd),
+        false => root.open(&process.cwd, OFlags::PATH | OFlags::DIRECTORY),
+    };
+    let cwd = cwd.map_err(|error| {
         let why = match error {
             Errno::NOTDIR => "it is not a folder".to_owned(),
             Errno::LOOP => "it leads through a magic or endless link (security)".to_owned(),
