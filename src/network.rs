@@ -8,6 +8,7 @@ pub mod joining;
 pub mod options;
 pub mod pools;
 pub mod remove;
+pub mod repair;
 pub mod subnet;
 
 use std::fs::{File, OpenOptions};

@@ -36,7 +36,7 @@ pub use images::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
 pub use net::NetGraphArgs;
 pub use networks::{
     NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs, NetworkLsArgs, NetworkPruneArgs,
-    NetworkRmArgs,
+    NetworkRepairArgs, NetworkRmArgs,
 };
 pub use observe::{EventsArgs, StatsArgs, TopArgs};
 pub(crate) use pflag::boolean;
@@ -117,6 +117,8 @@ pub enum Command {
     RouterFloating(RouterFloatingArgs),
     /// `network prune`
     NetworkPrune(NetworkPruneArgs),
+    /// `network repair`
+    NetworkRepair(NetworkRepairArgs),
     /// `net graph`
     NetGraph(NetGraphArgs),
     /// `version`

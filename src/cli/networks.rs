@@ -93,6 +93,12 @@ pub struct NetworkRmArgs {
     pub networks: Vec<String>,
 }
 
+/// Bring back firewall rules of networks and containers that somebody has removed.
+///
+/// Running containers watch over their rules themselves; this does it by hand, and prints whose rules were missing.
+#[derive(Debug, Clone, Default, Args)]
+pub struct NetworkRepairArgs {}
+
 /// Remove all networks that no container uses.
 #[derive(Debug, Clone, Default, Args)]
 pub struct NetworkPruneArgs {

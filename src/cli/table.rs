@@ -14,7 +14,7 @@ use super::images::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
 use super::net::NetGraphArgs;
 use super::networks::{
     NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs, NetworkLsArgs, NetworkPruneArgs,
-    NetworkRmArgs,
+    NetworkRepairArgs, NetworkRmArgs,
 };
 use super::observe::{EventsArgs, StatsArgs, TopArgs};
 use super::router::{RouterCreateArgs, RouterFloatingArgs, RouterInspectArgs, RouterLsArgs, RouterRmArgs};
@@ -222,6 +222,9 @@ pub(super) const COMMANDS: &[Entry] = &[
     entry!(&["network prune"], "Remove all networks that no container uses",
         "[OPTIONS]", "accepts no arguments", NetworkPruneArgs, Command::NetworkPrune,
         "minidock network prune -f"),
+    entry!(&["network repair"], "Bring back firewall rules of networks and containers that somebody has removed",
+        "", "accepts no arguments", NetworkRepairArgs, Command::NetworkRepair,
+        "minidock network repair"),
     entry!(&["net graph"], "Draw the network as the kernel has it now, and where that differs from minidock's records",
         "[OPTIONS]", "accepts no arguments", NetGraphArgs, Command::NetGraph,
         "minidock net graph --format svg >network.svg"),

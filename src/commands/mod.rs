@@ -101,6 +101,7 @@ pub fn dispatch(global: Global, command: Command) -> Result<u8> {
         Command::NetworkDisconnect(args) => networks::disconnect(&engine, &args),
         Command::NetworkRm(args) => networks::rm(&engine, &args),
         Command::NetworkPrune(args) => networks::prune(&engine, &args),
+        Command::NetworkRepair(_) => networks::repair(&engine),
         Command::Load(args) => images::load(roots, &args),
         Command::Import(args) => images::import(roots, &args),
         Command::Images(args) => images::images(roots, &args),

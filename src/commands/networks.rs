@@ -38,6 +38,14 @@ fn note(engine: &Engine, action: &str, definition: &Definition) {
     events::note(&engine.roots, event);
 }
 
+/// Brings back rules that somebody has removed, and prints whose they were.
+pub fn repair(engine: &Engine) -> Result<u8> {
+    for name in crate::network::repair::all(engine)? {
+        println!("{name}");
+    }
+    Ok(0)
+}
+
 /// Lists networks.
 pub fn ls(engine: &Engine, args: &NetworkLsArgs) -> Result<u8> {
     let filter = Filter::parse(&args.filter, Filtering::Ls, |_| None).map_err(|why| anyhow!(why))?;

@@ -80,11 +80,22 @@ fn serve(order: Order, container: Container, client: UnixStream, keep_stdin: Opt
         terminal: running.terminal,
         log,
         peers,
-        served: Some(Served { order, journal, state, ports, proxies, resolver, cleaner, restart_now: false }),
+        served: Some(Served {
+            order,
+            journal,
+            state,
+            ports,
+            proxies,
+            resolver,
+            cleaner,
+            restart_now: false,
+            watch: None,
+        }),
         to_terminal: vec![],
         running: true,
         stdin: keep_stdin.map(|pipe| Stdin { pipe, once: stdin_once }),
     };
+    open_watch(&mut relay);
     loop {
         let began = Instant::now();
         let limit = raise_limit(&relay);
@@ -121,6 +132,13 @@ fn serve(order: Order, container: Container, client: UnixStream, keep_stdin: Opt
         drop((aside, relay.stdin.take()));
         relay.peers.flush();
         return;
+    }
+}
+
+/// Only now that the program runs: nobody waits for it. Without nftables there is nothing to be noticed.
+fn open_watch(relay: &mut Relay) {
+    if let Some(served) = relay.served.as_mut().filter(|served| !served.state.attachments.is_empty()) {
+        served.watch = netsetup::Watch::open().ok();
     }
 }
 

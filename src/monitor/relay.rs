@@ -112,6 +112,11 @@ impl Relay {
                         resolver.ready(Instant::now());
                     }
                 }
+                Role::Rules => {
+                    if let Some(watch) = self.served.as_mut().and_then(|served| served.watch.as_mut()) {
+                        watch.ready(Instant::now());
+                    }
+                }
                 Role::Proxy(index) => {
                     // A question may have taken the proxy away in this very turn.
                     if let Some(proxy) = self.served.as_mut().and_then(|served| served.proxies.get_mut(index)) {
@@ -119,6 +124,9 @@ impl Relay {
                     }
                 }
             }
+        }
+        if running {
+            self.look_after_rules();
         }
         let now = Instant::now();
         for proxy in self.served.iter_mut().flat_map(|served| &mut served.proxies) {
@@ -135,6 +143,19 @@ impl Relay {
 
     fn resolver(&mut self) -> Option<&mut netsetup::dns::Resolver> {
         self.served.as_mut().and_then(|served| served.resolver.as_mut())
+    }
+
+    /// Somebody may have flushed the firewall: brings back what is missing. An error is no matter here, the next change
+    /// leads here again, and `network repair` tells it.
+    fn look_after_rules(&mut self) {
+        let Some(served) = &mut self.served else { return };
+        if !served.watch.as_mut().is_some_and(|watch| watch.is_due(Instant::now())) {
+            return;
+        }
+        let entries = served.journal.contents().map(|contents| contents.entries).unwrap_or_default();
+        if let Ok(mut host) = netsetup::Host::open() {
+            let _ = crate::network::repair::container(&served.order.engine, &served.state, &entries, &mut host);
+        }
     }
 
     fn wait(&self, running: bool, deadline: Option<Instant>) -> Result<Vec<(Role, PollFlags)>> {
@@ -174,10 +195,15 @@ impl Relay {
         for (index, proxy) in proxies.iter().enumerate() {
             watch(proxy.fd(), PollFlags::IN, Role::Proxy(index));
         }
+        let rules = self.served.as_ref().and_then(|served| served.watch.as_ref());
+        if let Some(rules) = rules {
+            watch(rules.fd(), PollFlags::IN, Role::Rules);
+        }
         let now = Instant::now();
         let until = [deadline, self.peers.deadline()].into_iter().flatten();
         let timeouts = until.map(|deadline| deadline.saturating_duration_since(now));
         let timeouts = timeouts.chain(resolver.and_then(|resolver| resolver.timeout(now)));
+        let timeouts = timeouts.chain(rules.and_then(|rules| rules.timeout(now)));
         let timeout = proxies.iter().filter_map(|proxy| proxy.timeout(now)).chain(timeouts).min().map(timespec);
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -296,6 +322,7 @@ enum Role {
     Peer(usize),
     Proxy(usize),
     Resolver,
+    Rules,
 }
 
 /// For poll(2).

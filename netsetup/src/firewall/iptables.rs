@@ -275,18 +275,21 @@ pub(crate) fn apply(ops: &[&Op]) -> Result<()> {
     restore(&ops.iter().map(|op| op.line()).collect::<Vec<_>>(), "write the rules of iptables")
 }
 
-/// Adds those of the rules that aren't there.
-pub(crate) fn apply_again(ops: &[&Op]) -> Result<bool> {
-    let wanted = |v6: bool| ops.iter().any(|op| op.v6() == v6);
+/// Adds those of the rules that aren't there; gives back how many. Ports are led on behind other ports, the rest is
+/// accepted before anything is dropped.
+pub(crate) fn add_missing(rules: &[&Residue]) -> Result<usize> {
+    let wanted = |v6: bool| rules.iter().any(|rule| is_v6(rule) == v6);
     let facts = Facts::read(wanted(false), wanted(true))?;
-    let missing = |op: &&&Op| match op.residue() {
-        Residue::IptablesRule { v6, table, chain, rule } => !facts.of(v6).has_rule(&table, &chain, &rule.join(" ")),
-        Residue::IptablesChain { v6, table, chain } => !facts.of(v6).has_chain(&table, &chain),
-        _ => false,
+    let line = |residue: &&Residue| {
+        let Residue::IptablesRule { v6, table, chain, rule } = residue else { return None };
+        let text = rule.join(" ");
+        let how = if chain == DOCKER { "-A" } else { "-I" };
+        let missing = !facts.of(*v6).has_rule(table, chain, &text);
+        missing.then(|| Line { v6: *v6, table: table.clone(), text: format!("{how} {chain} {text}") })
     };
-    let lines: Vec<Line> = ops.iter().filter(missing).map(|op| op.line()).collect();
+    let lines: Vec<Line> = rules.iter().filter_map(line).collect();
     restore(&lines, "write the rules of iptables")?;
-    Ok(!lines.is_empty())
+    Ok(lines.len())
 }
 
 /// Removes rules and chains: one `iptables-save` to see what is there, one `iptables-restore` to remove it; one result

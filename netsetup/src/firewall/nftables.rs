@@ -179,15 +179,7 @@ fn harmless(comment: &str) -> String {
 
 /// Applies the ops as one transaction: all or nothing.
 pub(crate) fn apply(ops: &[&Op], netlink: &mut Netlink) -> Result<()> {
-    write(ops, netlink, (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16)
-}
-
-/// The same where a part may be there already: what is there stays, and the rest is added.
-pub(crate) fn apply_again(ops: &[&Op], netlink: &mut Netlink) -> Result<()> {
-    write(ops, netlink, libc::NLM_F_CREATE as u16)
-}
-
-fn write(ops: &[&Op], netlink: &mut Netlink, flags: u16) -> Result<()> {
+    const EXCL: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
     let mut batch = Batch::default();
     let mut sources: Vec<(usize, &Op, Element)> = Vec::new(); // what each message came from
     let mut table = Table { batch: &mut batch, name: "", family: Family::Ip };
@@ -195,14 +187,14 @@ fn write(ops: &[&Op], netlink: &mut Netlink, flags: u16) -> Result<()> {
     for op in ops {
         (table.family, table.name) = op.table();
         if let Op::Table { repair, .. } = op {
-            write_table(&mut table, if *repair { libc::NLM_F_CREATE as u16 } else { flags });
+            write_table(&mut table, if *repair { libc::NLM_F_CREATE as u16 } else { EXCL });
         }
         let comment = op.comment();
         for element in op.elements() {
             for encoded in element.encoded(comment.as_deref()) {
                 // What two containers may have in common is no clash.
                 let shared = matches!(element, Element::Proxied { .. });
-                let flags = if shared { libc::NLM_F_CREATE as u16 } else { flags };
+                let flags = if shared { libc::NLM_F_CREATE as u16 } else { EXCL };
                 let index = table.element(encode::NEWSETELEM, flags, &encoded);
                 sources.push((index, op, element.clone()));
             }

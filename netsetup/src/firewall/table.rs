@@ -191,6 +191,64 @@ pub(crate) fn undo_elements(netlink: &mut Netlink, family: Family, name: &str, e
     })
 }
 
+/// Adds those of the elements that aren't there: one question, one transaction for all. Gives back how many.
+pub(crate) fn add_missing(
+    netlink: &mut Netlink,
+    family: Family,
+    name: &str,
+    elements: &[Element],
+    comment: &str,
+) -> Result<usize> {
+    let what = || format!("bring back elements of the nftables table {} {name}", family.name());
+    let (missing, encoded) = missing_of(netlink, family, name, elements, comment)?;
+    if missing.is_empty() {
+        return Ok(0);
+    }
+    let mut batch = Batch::default();
+    let mut table = Table { batch: &mut batch, name, family };
+    table.begin();
+    for index in &missing {
+        for element in &encoded[*index] {
+            table.element(encode::NEWSETELEM, libc::NLM_F_CREATE as u16, element);
+        }
+    }
+    table.end();
+    match netlink.send(&batch) {
+        // Another container has the port by now: its owner will be told when this one is restarted.
+        Err(failure) if failure.errno == libc::EEXIST => Ok(0),
+        Err(failure) => Err(failure.into_error(what())),
+        Ok(()) => Ok(missing.len()),
+    }
+}
+
+/// The indexes of the elements that aren't there, and all of them encoded.
+fn missing_of(
+    netlink: &mut Netlink,
+    family: Family,
+    name: &str,
+    elements: &[Element],
+    comment: &str,
+) -> Result<(Vec<usize>, Vec<Vec<encode::Element>>)> {
+    let marked = |element: &Element| {
+        let port = matches!(element, Element::Port { .. } | Element::Span { .. });
+        element.encoded(port.then_some(comment))
+    };
+    let encoded: Vec<Vec<encode::Element>> = elements.iter().map(marked).collect();
+    let mut missing = Vec::new();
+    // Answers must fit the socket's receive buffer.
+    for (start, chunk) in encoded.chunks(256).enumerate() {
+        let mut question = Batch::default();
+        let mut table = Table { batch: &mut question, name, family };
+        chunk.iter().flat_map(|parts| parts.first()).for_each(|start| {
+            table.element(encode::GETSETELEM, 0, start);
+        });
+        let (answers, _) = netlink.exchange(&question).map_err(|failure| failure.into_error("look for elements"))?;
+        let there: std::collections::BTreeSet<usize> = answers.iter().map(|answer| answer.index).collect();
+        missing.extend((0..chunk.len()).filter(|index| !there.contains(index)).map(|index| start * 256 + index));
+    }
+    Ok((missing, encoded))
+}
+
 /// Deletes in one transaction; one by one when a part was gone already.
 fn delete(
     netlink: &mut Netlink,

@@ -72,6 +72,8 @@ pub struct Served {
     pub cleaner: Option<Cleaner>,
     /// After its end the program is started again at once: `restart`.
     pub restart_now: bool,
+    /// Over the firewall's rules; none without a network of its own.
+    pub watch: Option<netsetup::Watch>,
 }
 
 #[allow(dead_code, reason = "handlers of changes come next")]

@@ -1,0 +1,117 @@
+//! What somebody does to the firewall while containers run: flushes, reloads, foreign policies.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod host;
+
+use std::time::{Duration, Instant};
+
+use host::command::wait_listening;
+use host::net::{fetch, fetch_once, unreachable};
+use host::{Firewall, HOST, TestHost, images, within};
+
+const SERVER: [&str; 5] = ["busybox", "httpd", "-f", "-h", "/www"];
+
+fn web(host: &TestHost, flags: &[&str]) {
+    host.detached(&[&["--name", "web"], flags, &SERVER].concat());
+    wait_listening(&host.inside("web"), 80);
+}
+
+/// The flush's own second, plus what this loaded machine needs.
+const SOON: Duration = Duration::from_secs(5);
+
+fn comes_back(host: &TestHost, what: &str) {
+    let start = Instant::now();
+    let served = within(SOON, || {
+        fetch_once(&host.outside, &format!("{HOST}:10080"), "/index.html").is_ok_and(|page| page == images::PAGE)
+    });
+    assert!(served, "after {what}: not back within {SOON:?}");
+    eprintln!("after {what}: back within {:?}", start.elapsed());
+}
+
+fn a_flush_is_mended(firewall: Firewall, flushes: &[&str]) {
+    let host = TestHost::with_firewall(firewall);
+    web(&host, &["-p", "10080:80"]);
+    assert_eq!(fetch(&host.outside, &format!("{HOST}:10080"), "/index.html"), images::PAGE);
+    let address = host.address("web");
+    host.outside(&format!("ip route add 172.17.0.0/16 via {HOST}")).ok();
+    for flush in flushes {
+        host.sh(flush).ok();
+        comes_back(&host, flush);
+        // Protection is back with it.
+        assert!(unreachable(&host.outside, &format!("{address}:80")), "after {flush}: a forged route gets in");
+    }
+    host.remove(&["web"]);
+    assert!(unreachable(&host.outside, &format!("{HOST}:10080")), "the mended port goes with its container");
+    host.finish();
+}
+
+#[test]
+fn nftables_rules_come_back_after_a_flush() {
+    a_flush_is_mended(
+        Firewall::Nftables,
+        &[
+            "nft flush ruleset",
+            "nft delete table ip minidock",
+            "nft flush table ip minidock",
+            "nft flush map ip minidock ports",
+        ],
+    );
+}
+
+#[test]
+fn iptables_rules_come_back_after_a_flush() {
+    a_flush_is_mended(
+        Firewall::Iptables,
+        &["iptables -t nat -F", "iptables -F; iptables -t nat -F", "nft flush ruleset"],
+    );
+}
+
+#[test]
+fn many_containers_mend_once_and_disturb_nobody() {
+    let host = TestHost::new();
+    for number in 0..6 {
+        host.detached(&[
+            "-p",
+            &format!("{}:80", 10080 + number),
+            "--name",
+            &format!("web{number}"),
+            "busybox",
+            "httpd",
+            "-f",
+            "-h",
+            "/www",
+        ]);
+        wait_listening(&host.inside(&format!("web{number}")), 80);
+    }
+    let foreign = "nft add table ip foreign; nft add chain ip foreign forward '{ type filter hook forward priority 10; }'; \
+                   nft add rule ip foreign forward ip saddr 192.0.2.1 drop";
+    host.sh(&format!("nft flush ruleset; {foreign}")).ok();
+    for number in 0..6 {
+        let served =
+            within(SOON, || fetch_once(&host.outside, &format!("{HOST}:{}", 10080 + number), "/index.html").is_ok());
+        assert!(served, "web{number} is not back");
+    }
+    assert!(host.sh("nft list table ip foreign").ok().out().contains("ip saddr 192.0.2.1 drop"), "others' rules stay");
+    let rules = host.sh("nft list table ip minidock").ok().out();
+    assert_eq!(rules.matches("jump publish").count(), 2, "each rule is there once:\n{rules}");
+    let names: Vec<String> = (0..6).map(|number| format!("web{number}")).collect();
+    host.remove(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    host.sh("nft delete table ip foreign").ok();
+    host.finish();
+}
+
+#[test]
+fn repair_by_hand_names_what_it_brought_back() {
+    let host = TestHost::new();
+    web(&host, &["-p", "10080:80"]);
+    assert_eq!(host.minidock(&["network", "repair"]).ok().out(), "", "nothing is missing");
+    // The monitor is stopped, so that it can't be the first.
+    let monitor = host.sh(&format!("ps -o ppid= -p {}", host.pid("web"))).ok().out();
+    host.sh(&format!("kill -STOP {monitor}; nft flush ruleset")).ok();
+    let repaired = host.minidock(&["network", "repair"]).ok().out();
+    assert_eq!(repaired, "bridge\nweb");
+    assert_eq!(fetch(&host.outside, &format!("{HOST}:10080"), "/index.html"), images::PAGE);
+    host.sh(&format!("kill -CONT {monitor}")).ok();
+    host.remove(&["web"]);
+    host.finish();
+}
