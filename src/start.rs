@@ -410,7 +410,7 @@ impl Making<'_> {
         Ok(Config {
             hostname: plan::hostname(request, self.facts, &reservation.id),
             user: request.user.clone().unwrap_or_else(|| image.user.clone()),
-            env: process.and_then(|process| process.env().clone()).unwrap_or_default(),
+            env: environment(request, image),
             cmd,
             entrypoint,
             working_dir: process.map(|process| process.cwd().display().to_string()).unwrap_or_default(),
@@ -420,6 +420,13 @@ impl Making<'_> {
             stop_timeout_seconds: request.stop_timeout_s.unwrap_or(10),
         })
     }
+}
+
+/// What image and user say, without what every container has (PATH, HOSTNAME), as `docker inspect` shows it.
+fn environment(request: &RunRequest, image: &ImageFacts) -> Vec<String> {
+    let base = image.env.iter().map(std::ffi::OsString::from).collect();
+    let merged = crate::request::environment::merge(base, &request.environment);
+    merged.iter().map(|line| line.to_string_lossy().into_owned()).collect()
 }
 
 /// The image's labels with the user's on top.

@@ -65,11 +65,9 @@ fn new_subnets_avoid_every_route_in_all_tables_and_clashes_name_the_other_side()
     create(&host, &["--subnet", "10.5.0.0/24", "two"]);
     host.minidock(&["network", "create", "--subnet", "10.5.0.0/25", "x"]).exits(1).says(&["the network two"]);
     host.minidock(&["network", "rm", "one", "two"]).ok();
-    host.sh(
-        "ip route del 10.208.0.0/24; ip route del 10.208.1.0/24 table 77; ip route del blackhole 10.208.2.0/25; \
-         ip route del 0.0.0.0/1",
-    )
-    .ok();
+    host.sh("ip route del 10.208.0.0/24; ip route del 10.208.1.0/24 table 77; ip route del blackhole 10.208.2.0/25; \
+         ip route del 0.0.0.0/1")
+        .ok();
     host.finish();
 }
 

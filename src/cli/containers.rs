@@ -121,7 +121,7 @@ pub type Tail = OptionalLines;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OptionalLines(pub Option<usize>);
 
-/// As docker: a negative number is "all".
+/// As docker: a negative number is "all". (That docker takes any other word for "all", too, hides mistakes.)
 fn tail(text: &str) -> Result<Tail, String> {
     if text == "all" || text.is_empty() {
         return Ok(OptionalLines(None));

@@ -38,6 +38,9 @@ pub fn print_some(documents: &[Document], format: Option<&str>) -> Result<(Strin
                     Err(error) => return Ok((text + "\n", Some(error))),
                 }
             }
+            if documents.is_empty() {
+                text.push('\n'); // as docker, where none was found
+            }
         }
     }
     Ok((text, None))

@@ -37,7 +37,7 @@ fn view(request: &RunRequest) -> ContainerView<'_> {
         name: "web".into(),
         created: NOW - 31 * SECOND,
         path: "sh".into(),
-        args: vec!["-c".into(), "'while true; do echo \"é\"; done'".into()],
+        args: vec!["-c".into(), "while true; do echo \"é\"; done".into()],
         state: StateView { status: Status::Running, pid: 42, started: Some(NOW - 3 * SECOND), ..StateView::default() },
         image_id: format!("sha256:{}", "ab".repeat(32)),
         image_name: "busybox:latest".into(),

@@ -66,7 +66,9 @@ fn row(container: &ContainerView, no_trunc: bool, now: Nanoseconds) -> Row {
     let cut = |text: &str, width: usize| {
         if no_trunc { text.to_owned() } else { human::ellipsis(text, width) }
     };
-    let command = std::iter::once(&container.path).chain(&container.args).cloned().collect::<Vec<_>>().join(" ");
+    // docker's quoting: only of blanks, and not of the program.
+    let words = container.args.iter().map(|word| if word.contains(' ') { format!("'{word}'") } else { word.clone() });
+    let command = std::iter::once(container.path.clone()).chain(words).collect::<Vec<_>>().join(" ");
     let mounts: Vec<String> = container
         .mounts
         .iter()
