@@ -43,7 +43,7 @@ pub use mapping::{PortMapping, Protocol, PublishMode};
 pub use netns::NewNetns;
 pub use network::{Backend, Driver, Endpoint, GatewayMode, IpvlanMode, MacvlanMode, Network, Place, mac_of};
 pub use op::{Live, Op, apply};
-pub use plan::{plan_endpoint, plan_network, plan_rules, publish_mode};
+pub use plan::{plan_class, plan_endpoint, plan_network, plan_rules, publish_mode};
 pub use repair::repair;
 pub use subnet::{Subnet, first_address, last_address};
 pub use undo::{Links, Residue, Undone, undo, undo_with};

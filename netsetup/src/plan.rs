@@ -249,6 +249,22 @@ pub fn plan_rules(network: &Network, endpoint: &Endpoint) -> Vec<firewall::Op> {
     rules
 }
 
+/// Gives all that a container sends through the host a traffic class: `--net-cls`, `--net-rate`.
+pub fn plan_class(network: &Network, endpoint: &Endpoint, class: u32) -> Vec<Op> {
+    let one = |place: &Place| {
+        let (address, v6) = (place.address, place.address.is_ipv6());
+        match network.backend {
+            Backend::Nftables => firewall::Op::Nftables(nftables::Op::Classes {
+                family: if v6 { Family::Ip6 } else { Family::Ip },
+                table: network.table.clone(),
+                elements: vec![Element::Class { address, class }],
+            }),
+            Backend::Iptables => firewall::Op::Iptables(iptables_rules::class(address, class)),
+        }
+    };
+    endpoint.places().map(one).map(Op::Firewall).collect()
+}
+
 /// The MAC and addresses that a card may send from.
 fn senders(endpoint: &Endpoint) -> Vec<Element> {
     let (link, mac) = (&endpoint.host_link, endpoint.mac);

@@ -29,6 +29,8 @@ pub struct Bundle<'a> {
     pub group_add: &'a [String],
     /// `--net-cls`: the class id, `0xMAJORMINOR`.
     pub net_cls: Option<u32>,
+    /// What else sees to that class.
+    pub class_way: cgroup::ClassWay,
     /// Where net_cls is mounted when this host has it nowhere.
     pub net_cls_mount: &'a Path,
     /// The cgroup above the container's own: [`cgroup::PARENT`].
@@ -143,6 +145,7 @@ pub fn plan(bundle: &Bundle, facts: &Facts) -> Result<Plan, Error> {
             parent: bundle.cgroup_parent,
             resources: bundle.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()),
             net_cls: bundle.net_cls,
+            class_way: bundle.class_way,
             net_cls_mount: bundle.net_cls_mount,
         },
         &facts.cgroup,

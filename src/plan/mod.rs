@@ -8,6 +8,7 @@ pub mod limits;
 pub mod names;
 pub mod paths;
 mod seccomp_file;
+pub mod shaping;
 mod spec;
 #[cfg(test)]
 mod tests;
@@ -97,6 +98,7 @@ pub fn plan(
         user,
         group_add: &request.groups,
         net_cls: request.network.net_cls,
+        class_way: shaping::class_way(&request.network.mode, !facts.networks.is_empty()),
         net_cls_mount: &places.net_cls_mount,
         cgroup_parent: &places.cgroup_parent,
         init: request.init,
@@ -114,6 +116,9 @@ pub fn plan(
         // A namespace of its own without a card (--network none): only its name for `ip netns`.
         (true, true) => host_lane.push(endpoints::name(&reservation.name)),
         (true, false) => {}
+    }
+    for (joining, card) in facts.networks.iter().zip(&cards) {
+        host_lane.extend(shaping::class(&joining.network, card, request.network.net_cls));
     }
     Ok(Plan {
         folders: folders(image, &folder, &volumes),

@@ -181,6 +181,13 @@ pub enum Element {
         /// An address of the card.
         address: IpAddr,
     },
+    /// The traffic class of a container's packets.
+    Class {
+        /// The container's address.
+        address: IpAddr,
+        /// As tc(8) has it: major number × 65536 + minor number.
+        class: u32,
+    },
     /// The address that a card may advertise as its own.
     Target {
         /// The host's end of the veth pair.
@@ -209,6 +216,7 @@ impl Element {
             Element::Sender { address, .. } if address.is_ipv4() => "senders",
             Element::Sender { .. } => "senders6",
             Element::Target { .. } => "targets",
+            Element::Class { .. } => "classes",
         }
     }
 
@@ -236,6 +244,7 @@ impl Element {
             Element::Sender { link, mac, address } => {
                 format!("\"{link}\" . {} . {address}", crate::link::mac_text(mac))
             }
+            Element::Class { address, class } => format!("{address} : {:x}:{:x}", class >> 16, class & 0xffff),
             Element::Target { link, address } => format!("\"{link}\" . 0x{:032x}", to_number(*address)),
         }
     }
@@ -289,6 +298,9 @@ impl Element {
             Element::Proxied { protocol, port } => plain(encode::words(&[&[protocol.number()], &port.to_be_bytes()])),
             Element::Sender { link, mac, address } => {
                 plain(encode::words(&[&encode::link_name(link), mac, &encode::octets(*address)]))
+            }
+            Element::Class { address, class } => {
+                encode::Element { data: Some(class.to_ne_bytes().to_vec()), ..plain(encode::octets(*address)) }
             }
             Element::Target { link, address } => {
                 plain(encode::words(&[&encode::link_name(link), &encode::octets(*address)]))

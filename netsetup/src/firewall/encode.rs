@@ -96,6 +96,8 @@ pub(super) enum Expression {
     Dnat { family: Family, port: bool },
     /// Rewrites the source to the outgoing link's address.
     Masquerade,
+    /// Gives the packet the priority in register 1: the class of a queueing discipline.
+    SetPriority,
     /// Accepts the packet as far as this table goes.
     Accept,
     /// Drops the packet.
@@ -132,6 +134,8 @@ pub(super) enum Type {
     Port,
     Link,
     Mac,
+    /// A traffic class of tc(8).
+    Class,
     /// The address that a neighbour advertisement is about, which nft 1.0 knows only as 16 bytes of the ICMPv6 header.
     Target,
 }
@@ -145,6 +149,7 @@ impl Type {
             Type::Port => "inet_service",
             Type::Link => "ifname",
             Type::Mac => "ether_addr",
+            Type::Class => "classid",
             Type::Target => "@th,64,128",
         }
     }
@@ -158,6 +163,7 @@ impl Type {
             Type::Mac => (9, 6),
             Type::Protocol => (12, 1),
             Type::Port => (13, 2),
+            Type::Class => (23, 4),
             Type::Link => (41, 16),
         }
     }
@@ -184,9 +190,9 @@ fn concatenated(types: &[Type]) -> (u32, u32) {
 /// nft notes the byte order of a set's key in its user data, and needs it to print a link's name.
 fn byte_order(types: &[Type]) -> u32 {
     match types {
-        [Type::Link] => 1, // the host's
-        [_] => 2,          // the network's
-        _ => 0,            // each its own
+        [Type::Link | Type::Class] => 1, // the host's
+        [_] => 2,                        // the network's
+        _ => 0,                          // each its own
     }
 }
 
@@ -364,7 +370,7 @@ impl Expression {
 
     fn name(&self) -> &'static str {
         match self {
-            Expression::Meta { .. } => "meta",
+            Expression::Meta { .. } | Expression::SetPriority => "meta",
             Expression::Payload { .. } => "payload",
             Expression::Equal(_) | Expression::Differ(_) => "cmp",
             Expression::Mask(_) => "bitwise",
@@ -428,6 +434,11 @@ impl Expression {
                 if *port {
                     number(out, 5, word(if *family == Family::Ip { 1 } else { 4 }));
                 }
+            }
+            Expression::SetPriority => {
+                const NFT_META_PRIORITY: u32 = 2;
+                number(out, 2, NFT_META_PRIORITY);
+                number(out, 3, REG_1); // NFTA_META_SREG
             }
             Expression::Masquerade => {}
             Expression::Accept => verdict(out, 1, None),

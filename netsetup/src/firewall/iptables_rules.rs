@@ -165,3 +165,13 @@ pub(crate) fn proxied(network: &Network, mapping: &PortMapping) -> Op {
     let why = "containers of other networks may use this port of the host".to_owned();
     Op::Rule { v6, table: "filter".into(), chain, rule, first: true, why }
 }
+
+/// Gives a container's packets a traffic class on their way out.
+pub(crate) fn class(address: std::net::IpAddr, class: u32) -> Op {
+    let (v6, length) = if address.is_ipv6() { (true, 128) } else { (false, 32) };
+    // As iptables-save prints it.
+    let (major, minor) = (class >> 16, class & 0xffff);
+    let rule = words(&format!("-s {address}/{length} -j CLASSIFY --set-class {major:04x}:{minor:04x}"));
+    let why = "its packets' class on their way out: that of its sockets ends at the veth pair".to_owned();
+    Op::Rule { v6, table: "mangle".into(), chain: "POSTROUTING".into(), rule, first: false, why }
+}

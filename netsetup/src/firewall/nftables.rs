@@ -75,6 +75,15 @@ pub enum Op {
         /// The ports.
         ports: Ports,
     },
+    /// Gives a container's packets a traffic class.
+    Classes {
+        /// IPv4 or IPv6.
+        family: Family,
+        /// The table's name.
+        table: String,
+        /// Its addresses with the class.
+        elements: Vec<Element>,
+    },
     /// Tells what a container's card may send.
     Senders {
         /// The table's name.
@@ -100,6 +109,7 @@ impl Op {
             | Op::Network { family, table, .. }
             | Op::Publish { family, table, .. }
             | Op::Open { family, table, .. }
+            | Op::Classes { family, table, .. }
             | Op::Proxied { family, table, .. } => (*family, table),
             Op::Senders { table, .. } => (Family::Bridge, table),
         }
@@ -108,7 +118,9 @@ impl Op {
     pub(crate) fn elements(&self) -> Vec<Element> {
         match self {
             Op::Table { .. } => Vec::new(),
-            Op::Network { elements, .. } | Op::Senders { elements, .. } => elements.clone(),
+            Op::Network { elements, .. } | Op::Senders { elements, .. } | Op::Classes { elements, .. } => {
+                elements.clone()
+            }
             Op::Publish { ports, address, .. } => ports.elements(*address),
             Op::Open { ports, address, .. } => ports.opened(*address),
             Op::Proxied { ports, .. } => ports.proxied(),
@@ -144,6 +156,7 @@ impl Op {
             Op::Open { .. } => "let others in to the container's ports",
             Op::Proxied { .. } => "containers of other networks may use these ports of the host",
             Op::Senders { .. } => "the container sends as itself only",
+            Op::Classes { .. } => "its packets' class on their way out: that of its sockets ends at the veth pair",
         };
         let (elements, comment) = (self.elements(), self.comment());
         let mut sets: Vec<&str> = elements.iter().map(Element::set).collect();

@@ -65,6 +65,7 @@ pub(super) fn sets(family: Family) -> Vec<Set> {
         set("spans_at", &[Type::Protocol, address, Type::Port], &[address], true),
         set("opened", &[address, Type::Protocol, Type::Port], &[], true),
         set("proxied", &[Type::Protocol, Type::Port], &[], false),
+        set("classes", &[address], &[Type::Class], false),
     ]
 }
 
@@ -142,7 +143,16 @@ pub(super) fn chains(family: Family, table: &str) -> Vec<Chain> {
         Family::Ip => Ip { family, name: "ip", source: 12, destination: 16, length: 4 },
         Family::Ip6 => Ip { family, name: "ip6", source: 8, destination: 24, length: 16 },
     };
-    vec![guard(&ip), prerouting(&ip), output(&ip), publish(&ip), forward(&ip), input(&ip), postrouting(&ip)]
+    vec![
+        guard(&ip),
+        prerouting(&ip),
+        output(&ip),
+        publish(&ip),
+        forward(&ip),
+        input(&ip),
+        shaping(&ip),
+        postrouting(&ip),
+    ]
 }
 
 /// Localhost. The kernel itself drops packets for ::1 from a wire (ip6_rcv_core() in net/ipv6/ip6_input.c).
@@ -330,6 +340,17 @@ fn input(ip: &Ip) -> Chain {
         ),
     ]);
     Chain { name: "input", hook: Some(("filter", "input", 1, "filter", 0)), rules }
+}
+
+/// A socket's class doesn't outlive the veth pair (____dev_forward_skb() in include/linux/netdevice.h): here the packet gets
+/// it once more, when its sender's address hasn't been rewritten yet.
+fn shaping(ip: &Ip) -> Chain {
+    let rules = vec![rule(
+        format!("meta priority set {} saddr map @classes", ip.name),
+        "classes of containers with --net-cls or --net-rate",
+        vec![ip.source(), Expression::Map { map: "classes" }, Expression::SetPriority],
+    )];
+    Chain { name: "shaping", hook: Some(("filter", "postrouting", 4, "mangle", -150)), rules }
 }
 
 fn postrouting(ip: &Ip) -> Chain {

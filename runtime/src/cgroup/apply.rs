@@ -8,7 +8,8 @@ use rustix::{
     mount::{MountFlags, mount},
 };
 
-use super::{DeviceRule, Error, Op, bpf_sys, devices, file, program};
+use super::program::{self, Instruction};
+use super::{ClassId, DeviceRule, Error, Op, bpf_sys, devices, file};
 
 /// How often a parent group that another container's removal has just taken away is made again.
 const PARENT_TRIES: usize = 100;
@@ -28,7 +29,8 @@ pub fn apply(ops: &[Op]) -> Result<(), Error> {
                 file::write(path, value).map_err(|error| write_error(path, value, why, error))?;
             }
             Op::DeviceRules { path, rules } => write_rules(path, rules)?,
-            Op::DeviceProgram { path, rules } => attach_program(path, rules)?,
+            Op::DeviceProgram { path, rules } => attach_devices(path, rules)?,
+            Op::ClassProgram { path, class } => attach_class(path, *class)?,
         }
     }
     Ok(())
@@ -112,21 +114,29 @@ fn write_rules(group: &Path, rules: &[DeviceRule]) -> Result<(), Error> {
     Ok(())
 }
 
-fn attach_program(group: &Path, rules: &[DeviceRule]) -> Result<(), Error> {
+fn attach_devices(group: &Path, rules: &[DeviceRule]) -> Result<(), Error> {
+    attach_program(group, bpf_sys::Kind::Device, &program::assemble(rules), "device rules")
+}
+
+fn attach_class(group: &Path, class: ClassId) -> Result<(), Error> {
+    attach_program(group, bpf_sys::Kind::Egress, &program::class(class.0), "packets' class")
+}
+
+fn attach_program(group: &Path, kind: bpf_sys::Kind, code: &[Instruction], what: &str) -> Result<(), Error> {
     let fail = |error: io::Error| {
         let advice = match error.raw_os_error() {
             Some(libc::EPERM) => {
                 "loading eBPF programs needs root in the first user namespace (CAP_BPF and CAP_NET_ADMIN or CAP_SYS_ADMIN)"
             }
-            Some(libc::EINVAL | libc::ENOSYS) => "the kernel needs CONFIG_CGROUP_BPF for device rules on cgroup2",
+            Some(libc::EINVAL | libc::ENOSYS) => "the kernel needs CONFIG_CGROUP_BPF for this on cgroup2",
             _ => "",
         };
-        Error::advised(format!("attach the device rules to {}", group.display()), error, advice)
+        Error::advised(format!("attach the {what} to {}", group.display()), error, advice)
     };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let folder = open(group, flags, Mode::empty()).map_err(|error| fail(error.into()))?;
-    let program = bpf_sys::load_device_program(&program::assemble(rules)).map_err(fail)?;
-    bpf_sys::attach_device_program(folder.as_fd(), program.as_fd()).map_err(fail)
+    let program = bpf_sys::load(kind, code).map_err(fail)?;
+    bpf_sys::attach(kind, folder.as_fd(), program.as_fd()).map_err(fail)
 }
 
 fn mkdir_error(path: &Path, error: Errno) -> Error {

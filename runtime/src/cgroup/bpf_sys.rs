@@ -1,4 +1,4 @@
-//! bpf(2): loading a device program and attaching it to a cgroup2 group. The only unsafe code of the cgroup family.
+//! bpf(2): loading a program and attaching it to a cgroup2 group. The only unsafe code of the cgroup family.
 
 use std::{
     ffi::CStr,
@@ -11,8 +11,32 @@ use super::program::Instruction;
 // linux/bpf.h
 const PROG_LOAD: libc::c_int = 5;
 const PROG_ATTACH: libc::c_int = 8;
-const TYPE_CGROUP_DEVICE: u32 = 15;
-const ATTACH_CGROUP_DEVICE: u32 = 6;
+
+/// What a program is for: its type, and where it's attached.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    /// BPF_PROG_TYPE_CGROUP_DEVICE: mknod and open.
+    Device,
+    /// BPF_PROG_TYPE_CGROUP_SKB at BPF_CGROUP_INET_EGRESS: packets on their way out.
+    Egress,
+}
+
+impl Kind {
+    fn program_type(self) -> u32 {
+        match self {
+            Kind::Device => 15,
+            Kind::Egress => 8,
+        }
+    }
+
+    fn attach_type(self) -> u32 {
+        match self {
+            Kind::Device => 6,
+            Kind::Egress => 1,
+        }
+    }
+}
+
 /// Programs of groups above and of other owners stay in force beside ours.
 const ALLOW_MULTI: u32 = 2;
 
@@ -42,15 +66,15 @@ struct AttachAttributes {
 
 const LICENSE: &CStr = c"Apache-2.0";
 
-/// Loads a `cgroup_device` program; the verifier checks it.
+/// Loads a program; the verifier checks it.
 ///
 /// # Errors
 /// EPERM without CAP_BPF or CAP_SYS_ADMIN, EINVAL when the kernel lacks CONFIG_CGROUP_BPF or its verifier refuses.
-pub(super) fn load_device_program(code: &[Instruction]) -> io::Result<OwnedFd> {
+pub(super) fn load(kind: Kind, code: &[Instruction]) -> io::Result<OwnedFd> {
     let mut name = [0u8; 16];
     name[..11].copy_from_slice(b"minidockdev");
     let attributes = LoadAttributes {
-        program_type: TYPE_CGROUP_DEVICE,
+        program_type: kind.program_type(),
         instruction_count: u32::try_from(code.len()).map_err(io::Error::other)?,
         instructions: code.as_ptr().addr() as u64,
         license: LICENSE.as_ptr().addr() as u64,
@@ -70,11 +94,11 @@ pub(super) fn load_device_program(code: &[Instruction]) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// EINVAL without CONFIG_CGROUP_BPF, EPERM where a group above forbids further programs.
-pub(super) fn attach_device_program(group: BorrowedFd, program: BorrowedFd) -> io::Result<()> {
+pub(super) fn attach(kind: Kind, group: BorrowedFd, program: BorrowedFd) -> io::Result<()> {
     let attributes = AttachAttributes {
         target: group.as_raw_fd().cast_unsigned(),
         program: program.as_raw_fd().cast_unsigned(),
-        attach_type: ATTACH_CGROUP_DEVICE,
+        attach_type: kind.attach_type(),
         flags: ALLOW_MULTI,
     };
     bpf(PROG_ATTACH, &attributes).map(drop)

@@ -35,6 +35,12 @@ pub(super) fn explain(op: &Op) -> Vec<(String, String)> {
             };
             lines.iter().enumerate().map(line).collect()
         }
+        Op::ClassProgram { class, .. } => {
+            vec![command(
+                format!("# bpf(2): all that {shown} sends gets the class {class}"),
+                "cgroup2 has no net_cls; no plain shell command does this (bpftool cgroup attach, with a compiled program)",
+            )]
+        }
         Op::DeviceProgram { rules, .. } => {
             let rule = |rule: &super::DeviceRule| format!("{} {rule}", if rule.allow { "allow" } else { "deny" });
             let list: Vec<String> = rules.iter().map(rule).collect();

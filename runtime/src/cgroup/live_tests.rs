@@ -23,7 +23,14 @@ impl Groups {
     fn plan(test: &str, id: &str, resources: &LinuxResources) -> Groups {
         let parent = format!("mdtest-{test}-{}", std::process::id());
         let mount = std::env::temp_dir().join(&parent);
-        let request = Request { id, parent: &parent, resources: Some(resources), net_cls: None, net_cls_mount: &mount };
+        let request = Request {
+            id,
+            parent: &parent,
+            resources: Some(resources),
+            net_cls: None,
+            class_way: super::ClassWay::NetCls,
+            net_cls_mount: &mount,
+        };
         Groups { ops: plan(&request, &Layout::read().unwrap()).unwrap() }
     }
 
@@ -353,8 +360,14 @@ fn live_net_cls_is_written_as_in_the_lecture() {
         let mount = std::env::temp_dir().join(&parent);
         let mut layout = Layout::read().unwrap();
         layout.writable_top = None;
-        let request =
-            Request { id: "a", parent: &parent, resources: None, net_cls: Some(0x0001_0010), net_cls_mount: &mount };
+        let request = Request {
+            id: "a",
+            parent: &parent,
+            resources: None,
+            net_cls: Some(0x0001_0010),
+            class_way: super::ClassWay::NetCls,
+            net_cls_mount: &mount,
+        };
         let groups = Groups { ops: plan(&request, &layout).unwrap() };
         apply(&groups.ops).unwrap();
         let file = groups.ops.iter().map(Op::path).find(|path| path.ends_with("net_cls.classid")).unwrap().to_owned();

@@ -34,7 +34,7 @@ pub use devices::{DeviceKind, DeviceRule};
 pub use error::Error;
 pub use freeze::{can_freeze, freeze, is_frozen, move_all};
 pub use layout::{Home, KernelController, Layout, V1, V2};
-pub use net_cls::{ClassId, parse_net_cls};
+pub use net_cls::{ClassId, ClassWay, parse_net_cls};
 pub use plan::{Request, plan};
 pub use stats::{Stats, stats};
 pub use undo::{Residue, Undone, undo};
@@ -97,6 +97,13 @@ pub enum Op {
         /// What is allowed and denied; starts from "everything allowed".
         rules: Vec<DeviceRule>,
     },
+    /// cgroup2: an eBPF program of type `cgroup_skb` that writes a class on all that the group's processes send.
+    ClassProgram {
+        /// The folder of the container's group.
+        path: PathBuf,
+        /// The class.
+        class: ClassId,
+    },
     /// cgroup2: the same rules as an eBPF program of type `cgroup_device`.
     DeviceProgram {
         /// The folder of the container's group.
@@ -118,6 +125,7 @@ impl Op {
             | Op::Fill { .. }
             | Op::Write { .. }
             | Op::DeviceRules { .. }
+            | Op::ClassProgram { .. }
             | Op::DeviceProgram { .. } => None,
         }
     }
@@ -136,6 +144,7 @@ impl Op {
             | Op::Fill { path, .. }
             | Op::Write { path, .. }
             | Op::DeviceRules { path, .. }
+            | Op::ClassProgram { path, .. }
             | Op::DeviceProgram { path, .. } => path,
         }
     }

@@ -17,6 +17,18 @@ impl ClassId {
     }
 }
 
+/// What makes the class of a socket that of its packets, beside net_cls, which only helps where a filter asks for it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ClassWay {
+    /// Nothing: net_cls must be there.
+    #[default]
+    NetCls,
+    /// Its packets go straight to the host's cards: where there is cgroup2, a program writes the class on each of them.
+    Packets,
+    /// Somebody else sees to it on the host: net_cls is written where it is there.
+    Carried,
+}
+
 /// As tc prints a handle: hexadecimal without `0x`.
 impl fmt::Display for ClassId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

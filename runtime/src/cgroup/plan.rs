@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::LinuxResources;
 
-use super::{ClassId, DeviceRule, Error, Home, Layout, Op, devices, io, limits, memory};
+use super::{ClassId, ClassWay, DeviceRule, Error, Home, Layout, Op, devices, io, limits, memory};
 
 /// What a container asks of the host's cgroups.
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +17,8 @@ pub struct Request<'a> {
     pub resources: Option<&'a LinuxResources>,
     /// `--net-cls`; also taken from `resources.network.classID`.
     pub net_cls: Option<u32>,
+    /// What else sees to that class.
+    pub class_way: ClassWay,
     /// Where net_cls is mounted when the host has it nowhere and has no v1 folder for it: `/run/minidock/net_cls`.
     pub net_cls_mount: &'a Path,
 }
@@ -169,6 +171,16 @@ impl<'a> Draft<'a> {
             (flag, spec) => flag.or(spec).filter(|class| *class != 0).map(ClassId),
         };
         let Some(class) = class else { return Ok(()) };
+        if let (ClassWay::Packets, Some(v2)) = (self.request.class_way, &self.layout.v2) {
+            let home = Home::V2(v2);
+            let path = self.group_path(home);
+            self.group(home, None).writes.push(Op::ClassProgram { path, class });
+        }
+        let optional = match self.request.class_way {
+            ClassWay::NetCls => false,
+            ClassWay::Packets => self.layout.v2.is_some(),
+            ClassWay::Carried => true,
+        };
         let why = format!("--net-cls {class}: tc class of the packets that this container's sockets send");
         if let Some(home) = self.layout.home("net_cls") {
             self.write(home, "net_cls", "net_cls.classid", class.file_form(), why);
@@ -176,6 +188,9 @@ impl<'a> Draft<'a> {
         }
         let known = self.layout.kernel.iter().find(|known| known.name == "net_cls");
         if known.is_none_or(|known| !known.enabled) {
+            if optional {
+                return Ok(());
+            }
             return Err(Error::refused(format!(
                 "cannot keep --net-cls {class}: {}",
                 self.layout.why_missing("net_cls")

@@ -13,6 +13,7 @@ fn script(layout: &Layout, json: &str, net_cls: Option<u32>) -> Result<String, S
         parent: "minidock",
         resources: Some(&resources),
         net_cls,
+        class_way: super::ClassWay::NetCls,
         net_cls_mount: Path::new("/run/minidock/net_cls"),
     };
     let ops = plan(&request, layout).map_err(|error| error.to_string())?;
@@ -165,6 +166,7 @@ fn nested_parents_are_made_one_by_one() {
         parent: "lab/blue",
         resources: Some(&resources),
         net_cls: None,
+        class_way: super::ClassWay::NetCls,
         net_cls_mount: Path::new("/x"),
     };
     let ops = plan(&request, &hosts::pure_v2()).unwrap();
@@ -286,6 +288,7 @@ fn reasons_name_the_flag() {
         parent: "minidock",
         resources: Some(&resources),
         net_cls: None,
+        class_way: super::ClassWay::NetCls,
         net_cls_mount: Path::new("/x"),
     };
     let ops = plan(&request, &hosts::pure_v2()).unwrap();

@@ -72,6 +72,17 @@ pub(super) fn assemble(rules: &[DeviceRule]) -> Vec<Instruction> {
     code
 }
 
+/// A program for packets on their way out: each gets the class as its priority, which is how a queueing discipline finds
+/// the class of a packet without a filter (tc-htb(8): "classid of skb->priority"). 1 lets it go on.
+pub(super) fn class(class: u32) -> Vec<Instruction> {
+    const STORE_WORD: u8 = 0x63; // STX | MEM | W
+    const PRIORITY: i16 = 32; // in struct __sk_buff
+    const CLASS: u8 = 2;
+    let store = Instruction { code: STORE_WORD, registers: CLASS << 4 | CONTEXT, offset: PRIORITY, immediate: 0 };
+    let [allow, exit] = decide(true);
+    vec![op(MOVE_IMMEDIATE, CLASS, class.cast_signed()), store, allow, exit]
+}
+
 /// Tests of one rule; a mismatch jumps behind the block.
 fn rule_block(rule: &DeviceRule) -> Vec<Instruction> {
     if rule.kind == DeviceKind::All && rule.access_bits() == 7 {

@@ -177,6 +177,7 @@ impl<'a> Container<'a> {
             user: self.user,
             group_add: &[],
             net_cls: None,
+            class_way: crate::cgroup::ClassWay::NetCls,
             net_cls_mount: Path::new("/run/minidock/net_cls"),
             cgroup_parent: "minidock-test",
             init: self.init,
