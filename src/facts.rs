@@ -111,6 +111,7 @@ pub fn read(engine: &Engine, request: &RunRequest, host: &mut Host) -> Result<Fa
 pub fn read_for(purpose: Purpose, engine: &Engine, request: &RunRequest, host: &mut Host) -> Result<Facts> {
     let mode = &request.network.mode;
     let networks = match mode {
+        NetworkMode::Bridge if request.network.alone => vec![],
         NetworkMode::Bridge => network::joining::read(engine, &request.network.attach, host)?,
         _ => vec![],
     };

@@ -138,7 +138,8 @@ fn network(roots: &Roots, state: &State, request: &RunRequest) -> NetworkView {
     }
     if !state.is_alive() {
         let default = [Attach::to(attach::DEFAULT)];
-        let wishes = if request.network.attach.is_empty() { &default[..] } else { &request.network.attach };
+        let bare = request.network.attach.is_empty() && !request.network.alone;
+        let wishes = if bare { &default[..] } else { &request.network.attach };
         let places = wishes.iter().map(|wish| PlaceView {
             network: wish.network.clone(),
             network_id: if wish.is_default() { fixed(attach::DEFAULT) } else { String::new() },

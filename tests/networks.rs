@@ -127,6 +127,8 @@ fn cards_and_the_way_out_follow_the_order_of_the_flags_or_the_priority() {
         host.output_of(&["--network", "inner", "busybox", "sh", "-c", "ip route | grep -c default || true"]),
         "0"
     );
+    let discarded = host.minidock(&["run", "--rm", "--network", "inner", "-p", "10080:80", "busybox", "true"]).ok();
+    discarded.says(&["WARNING: Published ports are discarded"]);
     host.minidock(&["network", "rm", "zebra", "ant", "inner"]).ok();
     host.finish();
 }

@@ -88,6 +88,11 @@ pub enum Op {
         /// The bridge's address.
         gateway: IpAddr,
     },
+    /// Leads everything else to another gateway than before: a container that runs has come into a network, or left one.
+    ReplaceDefaultRoute {
+        /// The bridge's address.
+        gateway: IpAddr,
+    },
     /// Switches the container's lo on.
     LoopbackUp,
 }
@@ -105,6 +110,7 @@ impl Op {
             | Op::BridgeUp { .. }
             | Op::Address { .. }
             | Op::DefaultRoute { .. }
+            | Op::ReplaceDefaultRoute { .. }
             | Op::LoopbackUp => None,
         }
     }
@@ -164,6 +170,12 @@ impl Op {
                     "what is not in the subnet goes through the host",
                 )]
             }
+            Op::ReplaceDefaultRoute { gateway } => {
+                vec![line(
+                    format!("nsenter -t $pid -n ip {}route replace default via {gateway}", v6_flag(*gateway)),
+                    "what is in none of the subnets goes this way now",
+                )]
+            }
             Op::LoopbackUp => {
                 vec![line("nsenter -t $pid -n ip link set lo up".to_owned(), "localhost inside the container")]
             }
@@ -171,7 +183,14 @@ impl Op {
     }
 
     fn inside(&self) -> bool {
-        matches!(self, Op::Veth { .. } | Op::Address { .. } | Op::DefaultRoute { .. } | Op::LoopbackUp)
+        matches!(
+            self,
+            Op::Veth { .. }
+                | Op::Address { .. }
+                | Op::DefaultRoute { .. }
+                | Op::ReplaceDefaultRoute { .. }
+                | Op::LoopbackUp
+        )
     }
 
     /// What the op does, for `cannot …: …`.
@@ -188,7 +207,9 @@ impl Op {
             Op::Address { link, address, prefix_len } => {
                 format!("give {address}/{prefix_len} to {link} in the container")
             }
-            Op::DefaultRoute { gateway } => format!("route the container's traffic by {gateway}"),
+            Op::DefaultRoute { gateway } | Op::ReplaceDefaultRoute { gateway } => {
+                format!("route the container's traffic by {gateway}")
+            }
             Op::LoopbackUp => "switch on lo in the container".to_owned(),
         }
     }
@@ -291,6 +312,10 @@ fn apply_inside(ops: &[Op], host: &mut Host, netns: &mut NewNetns) -> Result<()>
             }
             Op::DefaultRoute { gateway } => {
                 inside.push_route(default_route_message(*gateway), NEW);
+            }
+            Op::ReplaceDefaultRoute { gateway } => {
+                let replace = ACK | (libc::NLM_F_CREATE | libc::NLM_F_REPLACE) as u16;
+                inside.push_route(default_route_message(*gateway), replace);
             }
             _ => {
                 let mut message = up_message();

@@ -55,6 +55,25 @@ impl NewNetns {
         Ok(NewNetns { fd, outside, route, links: Vec::new(), free_index, resolver: None })
     }
 
+    /// The namespace of a process, with a netlink socket inside; the caller is back in its own when this returns. Only for
+    /// a single-threaded caller.
+    pub fn of_process(pid: u32) -> Result<NewNetns> {
+        let open = |path: &str| {
+            rustix::fs::open(path, rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
+                .map_err(|error| Error::system(format!("open {path}"), error))
+        };
+        let outside = open("/proc/thread-self/ns/net")?;
+        let fd = open(&format!("/proc/{pid}/ns/net"))?;
+        setns(&fd, CloneFlags::CLONE_NEWNET)
+            .map_err(|error| Error::system("enter the container's network namespace", error))?;
+        let route = Netlink::route();
+        setns(&outside, CloneFlags::CLONE_NEWNET)
+            .map_err(|error| Error::system("return to the host's network namespace", error))?;
+        let mut route = route?;
+        let free_index = query::highest_index(&mut route)? + 1;
+        Ok(NewNetns { fd, outside, route, links: Vec::new(), free_index, resolver: None })
+    }
+
     /// The namespace, for setns(2).
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()

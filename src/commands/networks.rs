@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
+use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
+use serde_json::json;
 
 use super::{Engine, each};
 use crate::cli::{
@@ -16,11 +18,17 @@ use crate::events::{self, Event};
 use crate::facts::DEFAULT_NETWORK;
 use crate::format;
 use crate::format::networks::{Filter, Filtering, Member, NetworkFacts, PoolFacts};
+use crate::monitor::control::call::call;
 use crate::network::definition::{self, Definition};
 use crate::network::options::Driver;
-use crate::network::{catalog, create, remove};
+use crate::network::{catalog, create, joining, remove};
+use crate::recover::{self, Claim};
+use crate::request::RunRequest;
+use crate::request::attach::{self, Attach};
+use crate::request::network::NetworkMode;
 use crate::request::network_create::NewNetwork;
 use crate::roots::Roots;
+use crate::state::State;
 use crate::view;
 
 /// Makes a network and prints its id.
@@ -207,11 +215,118 @@ fn confirmed() -> Result<bool> {
 }
 
 /// Connects a container to a network.
-pub fn connect(_engine: &Engine, _args: &NetworkConnectArgs) -> Result<u8> {
-    bail!("running containers can't change their networks yet")
+pub fn connect(engine: &Engine, args: &NetworkConnectArgs) -> Result<u8> {
+    let roots = &engine.roots;
+    let definition = catalog::find(engine, &args.network)?;
+    let wish = wish(args, &definition)?;
+    let state = containers::find(roots, &args.container)?;
+    check_mode(&view::request(&state)?, &definition)?;
+    change(engine, &state.id, "network-connect", &json!({ "wish": wish }), |request| {
+        if request.network.attach.iter().any(|one| one.network == definition.name) {
+            bail!("endpoint with name {} already exists in network {}", state.name, definition.name);
+        }
+        joining::check(&definition, &wish)?;
+        request.network.attach_to(wish.clone());
+        Ok(())
+    })
+}
+
+fn wish(args: &NetworkConnectArgs, definition: &Definition) -> Result<Attach> {
+    let mut wish = Attach::to(&definition.name);
+    wish.gateway_priority = args.gw_priority.unwrap_or(0);
+    for option in &args.driver_opt {
+        wish.set_driver_option(option).map_err(|why| anyhow!(why))?;
+    }
+    let beside = attach::BesideFlags {
+        aliases: &args.alias,
+        ipv4: args.ip.as_deref(),
+        ipv6: args.ip6.as_deref(),
+        link_local: &args.link_local_ip,
+        mac: None,
+    };
+    beside.apply(&mut wish)?;
+    if wish.is_default() {
+        attach::check_default(&wish)?;
+    }
+    Ok(wish)
+}
+
+/// docker's words.
+fn check_mode(request: &RunRequest, definition: &Definition) -> Result<()> {
+    match definition.driver {
+        Driver::Host => {
+            bail!("cannot connect container to host network - container must be created in host network mode")
+        }
+        Driver::Null => {
+            bail!("container cannot be connected to multiple networks with one of the networks in private (none) mode")
+        }
+        _ => {}
+    }
+    match request.network.mode {
+        NetworkMode::Bridge => Ok(()),
+        NetworkMode::None => {
+            bail!("container cannot be connected to multiple networks with one of the networks in private (none) mode")
+        }
+        NetworkMode::Host | NetworkMode::Container(_) | NetworkMode::Namespace(_) => {
+            bail!(
+                "container sharing network namespace with another container or host cannot be connected to any other \
+                 network"
+            )
+        }
+    }
 }
 
 /// Disconnects a container from a network.
-pub fn disconnect(_engine: &Engine, _args: &NetworkDisconnectArgs) -> Result<u8> {
-    bail!("running containers can't change their networks yet")
+pub fn disconnect(engine: &Engine, args: &NetworkDisconnectArgs) -> Result<u8> {
+    let roots = &engine.roots;
+    let definition = catalog::find(engine, &args.network)?;
+    let state = containers::find(roots, &args.container)?;
+    if definition.driver == Driver::Host {
+        bail!("cannot disconnect container from host network - container was created in host network mode");
+    }
+    let name = definition.name.clone();
+    let missing = || anyhow!("container {} is not connected to network {name}", state.id);
+    let request = view::request(&state)?;
+    let connected = match request.network.attach.is_empty() && !request.network.alone {
+        true => name == DEFAULT_NETWORK,
+        false => request.network.attach.iter().any(|one| one.network == name || one.network == definition.id),
+    };
+    if request.network.mode != NetworkMode::Bridge || !connected {
+        return if args.force { Ok(0) } else { Err(missing()) };
+    }
+    change(engine, &state.id, "network-disconnect", &json!({ "network": name }), |request| {
+        match request.network.detach_from(&name) {
+            true => Ok(()),
+            false => Err(missing()),
+        }
+    })
 }
+
+/// Asks the monitor of a container that runs, and changes the state of one that doesn't.
+fn change(
+    engine: &Engine,
+    id: &str,
+    kind: &str,
+    body: &serde_json::Value,
+    stopped: impl FnOnce(&mut RunRequest) -> Result<()>,
+) -> Result<u8> {
+    let roots = &engine.roots;
+    match recover::claim(roots, id, PATIENCE)? {
+        Claim::Running(_) => call(roots, id, kind, body).map(|_| 0),
+        Claim::Gone => bail!("{}{}", containers::NO_SUCH, recover::short(id)),
+        Claim::Ours(journal) => {
+            recover::settle(roots, id, &journal)?;
+            let Some(mut state) = State::read(&roots.container(id))? else {
+                bail!("{}{}", containers::NO_SUCH, recover::short(id));
+            };
+            let mut request = view::request(&state)?;
+            stopped(&mut request)?;
+            state.request = serde_json::to_value(&request)?;
+            state.write(roots)?;
+            Ok(0)
+        }
+    }
+}
+
+/// How long a container that is just being started or ended may take.
+const PATIENCE: Duration = Duration::from_secs(20);

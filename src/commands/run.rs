@@ -78,6 +78,7 @@ fn order(engine: Engine, args: &RunArgs, check: impl FnOnce(&RunRequest) -> Resu
     let mut request = RunRequest::gather(args, &Surroundings::real())?;
     check(&request)?;
     super::prepare(&engine.roots)?;
+    crate::network::joining::settle_names(&engine, &mut request)?;
     for warning in &request.warnings {
         eprintln!("WARNING: {warning}");
     }

@@ -12,6 +12,7 @@ use super::options::{self, Driver};
 use crate::commands::Engine;
 use crate::facts;
 use crate::host_netns;
+use crate::request::RunRequest;
 use crate::request::attach::{self, Attach};
 
 /// A network that the container joins.
@@ -41,6 +42,34 @@ impl Joining {
     pub fn publishes(&self) -> bool {
         !self.network.internal && self.network.driver == netsetup::Driver::Bridge
     }
+}
+
+/// Puts the names of networks in the place of ids, and warns of what they won't do. The default network costs nothing.
+///
+/// # Errors
+/// A network isn't there.
+pub fn settle_names(engine: &Engine, request: &mut RunRequest) -> Result<()> {
+    let mut leads_in = false;
+    for wish in &mut request.network.attach {
+        if wish.is_default() {
+            leads_in = true;
+            continue;
+        }
+        let definition = catalog::find(engine, &wish.network)?;
+        check(&definition, wish)?;
+        leads_in |= definition.driver == Driver::Bridge && !definition.internal;
+        wish.network = definition.name;
+    }
+    let publishes = !request.network.publish.is_empty() || request.network.publish_all;
+    if publishes && !leads_in && !request.network.attach.is_empty() {
+        request.warnings.push(
+            "Published ports are discarded: the container is only in networks that nothing from outside leads into"
+                .to_owned(),
+        );
+        request.network.publish.clear();
+        request.network.publish_all = false;
+    }
+    Ok(())
 }
 
 /// Reads what is there of the networks. The default network alone costs no file.
@@ -117,7 +146,7 @@ pub fn read_one(engine: &Engine, wish: &Attach, host: &mut Host) -> Result<Joini
 }
 
 /// docker's rules about wished addresses, in its words.
-fn check(definition: &Definition, wish: &Attach) -> Result<()> {
+pub fn check(definition: &Definition, wish: &Attach) -> Result<()> {
     let wished = [wish.ipv4.map(IpAddr::from), wish.ipv6.map(IpAddr::from)];
     for address in wished.into_iter().flatten() {
         let Some(pool) = definition.pool(address.is_ipv4()) else {

@@ -124,7 +124,6 @@ impl Names {
         Names { taken: joinings.iter().filter_map(|joining| joining.wish.link.clone()).collect() }
     }
 
-    #[allow(dead_code, reason = "for network connect, which comes next")]
     /// Beside links that are there.
     pub fn beside(taken: Vec<String>) -> Names {
         Names { taken }

@@ -36,7 +36,6 @@ pub fn own_addresses(cards: &[Endpoint]) -> Vec<IpAddr> {
     cards.iter().flat_map(|card| card.places().map(|place| place.address)).collect()
 }
 
-#[allow(dead_code, reason = "for network connect, which comes next")]
 /// The text of `/etc/hosts` after the container has come into a network or has left one: lines with addresses that it
 /// has no more go, lines for new ones come. What programs in the container have written stays.
 pub fn hosts_changed(text: &str, gone: &[IpAddr], new: &[IpAddr], name: &str) -> String {

@@ -25,6 +25,9 @@ pub struct Network {
     /// earlier version, for the default network alone).
     #[serde(default)]
     pub attach: Vec<Attach>,
+    /// `network disconnect` has taken it out of its last network.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub alone: bool,
     /// `-p`, port by port. Empty in modes that can't publish.
     pub publish: Vec<Publish>,
     /// `-P`: all of `exposed` and of the image's EXPOSE, on random ports
@@ -73,11 +76,32 @@ pub struct ExtraHost {
 }
 
 impl Network {
+    /// Adds a network. A request of an earlier version has none for the default one.
+    pub fn attach_to(&mut self, wish: Attach) {
+        if self.attach.is_empty() && !self.alone {
+            self.attach.push(Attach::to(attach::DEFAULT));
+        }
+        self.alone = false;
+        self.attach.push(wish);
+    }
+
+    /// Takes a network off; false where it wasn't there.
+    pub fn detach_from(&mut self, network: &str) -> bool {
+        if self.attach.is_empty() && !self.alone {
+            self.attach.push(Attach::to(attach::DEFAULT));
+        }
+        let before = self.attach.len();
+        self.attach.retain(|wish| wish.network != network);
+        self.alone = self.attach.is_empty();
+        self.attach.len() < before
+    }
+
     pub(super) fn from_args(args: &RunArgs, warnings: &mut Vec<String>) -> Result<Network, Invalid> {
         let (mode, attach) = networks(args)?;
         let mut network = Network {
             mode,
             attach,
+            alone: false,
             publish: ports::publish(&args.publish)?,
             publish_all: args.publish_all,
             exposed: ports::expose(&args.expose)?,

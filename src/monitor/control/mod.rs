@@ -7,6 +7,7 @@
 #[allow(dead_code, reason = "the commands that change running containers come next")]
 pub mod call;
 mod life;
+mod networks;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -100,6 +101,8 @@ pub fn handle(served: &mut Served, program: Program<'_>, request: &Request) -> R
         "pause" => life::pause(served),
         "unpause" => life::unpause(served),
         "rename" => life::rename(served, &request.body),
+        "network-connect" => networks::connect(served, &request.body),
+        "network-disconnect" => networks::disconnect(served, &request.body),
         other => bail!(
             "the container's monitor (minidock {}) doesn't know '{other}': it is older than this command; \
              restart the container",
