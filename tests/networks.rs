@@ -238,7 +238,10 @@ fn a_network_outlives_a_reboot_and_its_bridge_is_made_again() {
     let show = "ip link show eth0 | grep -o 'mtu [0-9]*'";
     assert_eq!(host.output_of(&["--network", "lan", "busybox", "sh", "-c", show]), "mtu 1400", "deleted by hand");
     // After a reboot the run folder is empty, and so is the host.
-    host.sh(&format!("ip link del {bridge}; nft flush ruleset; rm -r {}/run", host.root.display())).ok();
+    let leases = host.root.join("run/network/lan/leases");
+    let leased = || std::fs::read_dir(&leases).unwrap().flatten().any(|one| one.file_name() != ".last");
+    host::wait_until("the container has given back its address", || !leased());
+    host.sh(&format!("ip link del {bridge}; nft flush ruleset; rm -r {}/run/network", host.root.display())).ok();
     assert_eq!(host.minidock(&["network", "ls", "-q", "--filter", "name=lan"]).ok().out(), &id[..12]);
     assert_eq!(host.output_of(&["--network", &id[..8], "busybox", "sh", "-c", show]), "mtu 1400", "after a reboot");
     assert!(host.sh(&format!("ip -4 -o addr show {bridge}")).ok().out().contains("10.5.0.1/24"));
