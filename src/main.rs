@@ -18,6 +18,7 @@ mod explain;
 mod facts;
 mod files;
 mod format;
+mod glob;
 mod graph;
 mod host_netns;
 mod journal;

@@ -33,6 +33,7 @@ mod progress;
 mod reference;
 mod remove;
 mod store;
+mod usage;
 mod workspace;
 
 pub use archive::Input;

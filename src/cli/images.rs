@@ -38,6 +38,12 @@ pub struct ImagesArgs {
     /// Show all images (minidock keeps no intermediate ones)
     #[arg(short, long)]
     pub all: bool,
+    /// Show the digest of each image's manifest
+    #[arg(long)]
+    pub digests: bool,
+    /// Show only images that fit: reference=, label=, dangling=, before=, since=, until=
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub filter: Vec<String>,
     /// `table`, `table TEMPLATE`, `json`, or a Go template
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<String>,
@@ -50,6 +56,26 @@ pub struct ImagesArgs {
     /// Only images of this name
     #[arg(value_name = "REPOSITORY[:TAG]")]
     pub repository: Option<String>,
+}
+
+/// Show how an image was made.
+#[derive(Debug, Clone, Default, Args)]
+pub struct HistoryArgs {
+    /// `table`, `table TEMPLATE`, `json`, or a Go template
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<String>,
+    /// Sizes and times for people; the default
+    #[arg(short = 'H', long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = super::pflag::boolean, action = clap::ArgAction::Set)]
+    pub human: Option<bool>,
+    /// Show ids and instructions in full
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// Print ids only
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Name or id of the image
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
 }
 
 /// Give an image a further name.

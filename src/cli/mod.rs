@@ -15,6 +15,7 @@ mod pflag;
 mod router;
 mod run;
 mod stop;
+mod system;
 mod table;
 mod volumes;
 
@@ -32,7 +33,7 @@ pub use containers::{
     RenameArgs, RestartArgs, RmArgs, StartArgs, StopArgs, VersionArgs,
 };
 pub use copy::{CpArgs, DiffArgs, ExportArgs};
-pub use images::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
+pub use images::{HistoryArgs, ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
 pub use net::NetGraphArgs;
 pub use networks::{
     NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs, NetworkLsArgs, NetworkPruneArgs,
@@ -46,6 +47,7 @@ pub use router::{Floating, RouterCreateArgs, RouterFloatingArgs, RouterInspectAr
 pub use run::RunArgs;
 pub use stop::Stop;
 pub(crate) use stop::bounded;
+pub use system::{ImagePruneArgs, SystemDfArgs, SystemPruneArgs};
 pub use volumes::{VolumeCreateArgs, VolumeInspectArgs, VolumeLsArgs, VolumePruneArgs, VolumeRmArgs};
 
 /// What the user wants done, with its flags as typed (only their form has been checked).
@@ -139,6 +141,14 @@ pub enum Command {
     Diff(DiffArgs),
     /// `export`, `container export`
     Export(ExportArgs),
+    /// `history`, `image history`
+    History(HistoryArgs),
+    /// `image prune`
+    ImagePrune(ImagePruneArgs),
+    /// `system df`
+    SystemDf(SystemDfArgs),
+    /// `system prune`
+    SystemPrune(SystemPruneArgs),
     /// `volume create`
     VolumeCreate(VolumeCreateArgs),
     /// `volume ls`

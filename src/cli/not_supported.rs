@@ -43,10 +43,9 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("create", "ipam-opt", "the default IPAM driver has no options"),
     ("connect", "link", "links are replaced by names; use --alias, or the container's name"),
     ("inspect", "platform", "an image is kept for one platform; leave it out"),
-    ("images", "digests", "minidock pulls from no registry, so images have no repository digests"),
-    ("images", "filter", "filters are not available yet; give a REPOSITORY[:TAG] instead"),
     ("images", "tree", "an image is kept for one platform; leave it out"),
     ("rmi", "no-prune", "minidock keeps no intermediate images; leave it out"),
+    ("history", "platform", "an image is kept for one platform; leave it out"),
     ("rmi", "platform", "an image is kept for one platform; leave it out"),
     ("load", "platform", "the image of this machine's platform is taken; leave it out"),
     ("import", "platform", "images are made for this machine's platform; leave it out"),
@@ -54,7 +53,7 @@ const OTHER: &[(&str, &str, &str)] = &[
 ];
 
 /// docker's short forms of the refused flags.
-const SHORT: &[(&str, char, &str)] = &[("images", 'f', "filter"), ("rm", 'l', "link")];
+const SHORT: &[(&str, char, &str)] = &[("rm", 'l', "link")];
 
 /// The reason for refusing `--flag` of a command, if it is a flag that docker has. `command` is the table's first name.
 pub(super) fn reason(command: &str, flag: &str) -> Option<&'static str> {

@@ -10,7 +10,7 @@ use super::containers::{
     RenameArgs, RestartArgs, RmArgs, StartArgs, StopArgs, VersionArgs,
 };
 use super::copy::{CpArgs, DiffArgs, ExportArgs};
-use super::images::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
+use super::images::{HistoryArgs, ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
 use super::net::NetGraphArgs;
 use super::networks::{
     NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs, NetworkLsArgs, NetworkPruneArgs,
@@ -18,6 +18,7 @@ use super::networks::{
 };
 use super::observe::{EventsArgs, StatsArgs, TopArgs};
 use super::router::{RouterCreateArgs, RouterFloatingArgs, RouterInspectArgs, RouterLsArgs, RouterRmArgs};
+use super::system::{ImagePruneArgs, SystemDfArgs, SystemPruneArgs};
 use super::volumes::{VolumeCreateArgs, VolumeInspectArgs, VolumeLsArgs, VolumePruneArgs, VolumeRmArgs};
 use super::{Command, RunArgs, Stop};
 
@@ -186,6 +187,18 @@ pub(super) const COMMANDS: &[Entry] = &[
     entry!(&["export", "container export"], "Write a container's files as a tar archive",
         "[OPTIONS] CONTAINER", "requires 1 argument", ExportArgs, Command::Export,
         "minidock export -o web.tar web"),
+    entry!(&["history", "image history"], "Show how an image was made",
+        "[OPTIONS] IMAGE", "requires 1 argument", HistoryArgs, Command::History,
+        "minidock history --no-trunc busybox"),
+    entry!(&["image prune"], "Remove images that nobody needs",
+        "[OPTIONS]", "accepts no arguments", ImagePruneArgs, Command::ImagePrune,
+        "minidock image prune -a --filter until=24h"),
+    entry!(&["system df"], "Show what takes how much room",
+        "[OPTIONS]", "accepts no arguments", SystemDfArgs, Command::SystemDf,
+        "minidock system df -v"),
+    entry!(&["system prune"], "Remove stopped containers, unused networks and images",
+        "[OPTIONS]", "accepts no arguments", SystemPruneArgs, Command::SystemPrune,
+        "minidock system prune -a --volumes -f"),
     entry!(&["volume create"], "Make a volume",
         "[OPTIONS] [VOLUME]", "requires at most 1 argument", VolumeCreateArgs, Command::VolumeCreate,
         "minidock volume create --label owner=lab data"),
@@ -258,7 +271,6 @@ fn read_create(matches: &mut ArgMatches) -> Result<Command, clap::Error> {
 const MISSING: &[(&str, &str)] = &[
     ("build", "build with another tool, and load the result with 'minidock load'"),
     ("commit", "build with another tool, and load the result with 'minidock load'"),
-    ("history", "see 'minidock image inspect'"),
     ("info", "see 'minidock version'"),
     ("login", "load images from archives with 'minidock load'"),
     ("logout", "load images from archives with 'minidock load'"),
@@ -275,7 +287,7 @@ const GROUPS: &[(&str, &str)] = &[
     ("image", "Manage images"),
     ("network", "Manage networks"),
     ("router", "Manage routers"),
-    ("system", "Look at the engine"),
+    ("system", "Look at and clean up what minidock keeps"),
     ("volume", "Manage volumes"),
     ("net", "Look at the network"),
 ];

@@ -69,7 +69,6 @@ impl Filters {
         self.values("label").iter().all(has) && !self.values("label!").iter().any(has)
     }
 
-    #[allow(dead_code, reason = "image prune is next")]
     /// `until=TIME`: whether something that old is meant.
     ///
     /// # Errors

@@ -7,15 +7,15 @@ use anyhow::{Context, Result};
 use images::{Callback, ImageId, ImportOptions, Input, LoadOptions, Loaded, Phase, Reference, Removed, Store};
 
 use super::each;
-use crate::cli::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
+use crate::cli::{ImportArgs, LoadArgs, RmiArgs, TagArgs};
 use crate::containers;
-use crate::format::{self, images::ImageLine};
+use crate::events::{self, Event};
+use crate::format;
 use crate::journal;
 use crate::progress::Progress;
 use crate::recover;
 use crate::roots::Roots;
 use crate::state::State;
-use crate::view;
 
 /// Loads images from an archive, a layout or standard input.
 pub fn load(roots: &Roots, args: &LoadArgs) -> Result<u8> {
@@ -26,6 +26,7 @@ pub fn load(roots: &Roots, args: &LoadArgs) -> Result<u8> {
     let store = Store::open(&roots.root)?;
     let loaded = store.load(input, &LoadOptions { progress: progress(args.quiet), ..LoadOptions::default() })?;
     for loaded in loaded {
+        events::note(roots, Event::new("image", "load", &loaded.id.to_string()));
         if !args.quiet {
             for (name, old) in &loaded.moved {
                 println!("The image {name} already exists, renaming the old one with ID {old} to empty string");
@@ -72,6 +73,7 @@ pub fn import(roots: &Roots, args: &ImportArgs) -> Result<u8> {
     let load = LoadOptions { progress: progress(false), ..LoadOptions::default() };
     let options = ImportOptions { load, changes: args.change.clone(), message: args.message.clone() };
     let loaded = Store::open(&roots.root)?.import(input_of(&args.source), name.as_ref(), &options)?;
+    events::note(roots, Event::new("image", "import", &loaded.id.to_string()));
     println!("{}", loaded.id);
     Ok(0)
 }
@@ -88,40 +90,14 @@ pub fn load_or_import(store: &Store, path: &Path) -> Result<Vec<Loaded>> {
     }
 }
 
-/// Lists images: a line a name.
-pub fn images(roots: &Roots, args: &ImagesArgs) -> Result<u8> {
-    let wanted = args.repository.as_deref().map(Reference::parse).transpose()?;
-    let with_tag = args.repository.as_deref().is_some_and(|text| text.rsplit('/').next().unwrap_or(text).contains(':'));
-    let mut lines = Vec::new();
-    for image in Store::open(&roots.root)?.images()? {
-        let line = |repository: Option<String>, tag: Option<String>| ImageLine {
-            id: image.id.to_string(),
-            repository,
-            tag,
-            created: view::nanoseconds(&image.created),
-            size_bytes: image.size_bytes,
-        };
-        for name in &image.names {
-            let fits = wanted.as_ref().is_none_or(|wanted| {
-                wanted.repository() == name.repository() && (!with_tag || wanted.tag() == name.tag())
-            });
-            if fits {
-                lines.push(line(Some(name.repository()), name.tag().map(str::to_string)));
-            }
-        }
-        if image.names.is_empty() && wanted.is_none() {
-            lines.push(line(None, None));
-        }
-    }
-    lines.sort_by_key(|line| std::cmp::Reverse(line.created));
-    print!("{}", format::images::print(&lines, args.format.as_deref(), args.quiet, args.no_trunc, view::now())?);
-    Ok(0)
-}
-
 /// Gives an image a further name.
 pub fn tag(roots: &Roots, args: &TagArgs) -> Result<u8> {
     let target = Reference::parse(&args.target)?;
-    Store::open(&roots.root)?.tag(&args.source, &target)?;
+    let store = Store::open(&roots.root)?;
+    store.tag(&args.source, &target)?;
+    if let Ok(image) = store.find(&args.source) {
+        events::note(roots, Event::new("image", "tag", &image.id.to_string()).with("name", &target));
+    }
     Ok(0)
 }
 
@@ -131,8 +107,14 @@ pub fn rmi(roots: &Roots, args: &RmiArgs) -> Result<u8> {
     each(&args.images, |name| {
         for removed in store.remove(name, args.force, &|id| users(roots, id))? {
             match removed {
-                Removed::Untagged(name) => println!("Untagged: {name}"),
-                Removed::Deleted(id) => println!("Deleted: {id}"),
+                Removed::Untagged(name) => {
+                    events::note(roots, Event::new("image", "untag", &name.to_string()).with("name", &name));
+                    println!("Untagged: {name}");
+                }
+                Removed::Deleted(id) => {
+                    events::note(roots, Event::new("image", "delete", &id.to_string()));
+                    println!("Deleted: {id}");
+                }
                 Removed::DeletedLayer(id) => println!("Deleted: {id}"),
             }
         }
@@ -141,7 +123,7 @@ pub fn rmi(roots: &Roots, args: &RmiArgs) -> Result<u8> {
 }
 
 /// The containers that stand on an image: their journals name it from the first moment on.
-fn users(roots: &Roots, id: &ImageId) -> Vec<String> {
+pub fn users(roots: &Roots, id: &ImageId) -> Vec<String> {
     let wanted = id.to_string();
     let uses = |container: &String| {
         // One that is just ending is as good as gone.

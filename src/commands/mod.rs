@@ -6,6 +6,7 @@ pub mod diff;
 pub mod events;
 pub mod exec;
 pub mod filter;
+pub mod image_list;
 pub mod images;
 pub mod inspect;
 pub mod logs;
@@ -18,6 +19,7 @@ pub mod run;
 pub mod start;
 pub mod stats;
 pub mod stop;
+pub mod system;
 pub mod top;
 pub mod volume;
 
@@ -104,12 +106,16 @@ pub fn dispatch(global: Global, command: Command) -> Result<u8> {
         Command::NetworkRepair(_) => networks::repair(&engine),
         Command::Load(args) => images::load(roots, &args),
         Command::Import(args) => images::import(roots, &args),
-        Command::Images(args) => images::images(roots, &args),
+        Command::Images(args) => image_list::images(roots, &args),
         Command::Tag(args) => images::tag(roots, &args),
         Command::Rmi(args) => images::rmi(roots, &args),
         Command::Cp(args) => cp::cp(roots, &args),
         Command::Diff(args) => diff::diff(roots, &args),
         Command::Export(args) => cp::export(roots, &args),
+        Command::History(args) => image_list::history(roots, &args),
+        Command::ImagePrune(args) => image_list::prune(roots, &args),
+        Command::SystemDf(args) => system::df(roots, &args),
+        Command::SystemPrune(args) => system::prune_all(&engine, &args),
         Command::VolumeCreate(args) => volume::create(roots, &args),
         Command::VolumeLs(args) => volume::ls(roots, &args),
         Command::VolumeInspect(args) => volume::inspect(roots, &args),

@@ -182,7 +182,7 @@ pub fn prune_all(roots: &Roots, all: bool, filters: &Filters) -> Result<Pruned> 
         if !users::of(roots, &record.name, None).is_empty() {
             continue;
         }
-        let bytes = volume::size_of(&store.data(&record.name));
+        let bytes = crate::sizes::of_folder(&store.data(&record.name));
         match store.remove(&record.name, &|name| users::of(roots, name, None)) {
             Ok(()) => {
                 events::note(roots, Event::new("volume", "destroy", &record.name).with("driver", DRIVER));

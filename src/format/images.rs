@@ -25,6 +25,32 @@ const LIST: List = List {
     ],
     table: "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}",
 };
+const WITH_DIGESTS: &str = "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}";
+/// The columns of `system df -v`.
+pub const USAGE: &str = "table {{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}\t{{.SharedSize}}\t\
+    {{.UniqueSize}}\t{{.Containers}}";
+
+/// How `images` prints.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Style {
+    /// Ids alone.
+    pub quiet: bool,
+    /// Nothing is cut.
+    pub no_trunc: bool,
+    /// With a column of digests.
+    pub digests: bool,
+}
+
+/// What of an image is its own, and who uses it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Of layers that other images have too.
+    pub shared_bytes: u64,
+    /// Of the others.
+    pub unique_bytes: u64,
+    /// Number of containers.
+    pub containers: usize,
+}
 
 /// A line of `images`: one per name of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,10 +61,14 @@ pub struct ImageLine {
     pub repository: Option<String>,
     /// As above.
     pub tag: Option<String>,
+    /// `sha256:…` of its manifest, where it came with one.
+    pub digest: Option<String>,
     /// From the image's configuration.
     pub created: Option<Nanoseconds>,
     /// Of all its layers, unpacked.
     pub size_bytes: u64,
+    /// Where it was counted.
+    pub usage: Option<Usage>,
 }
 
 /// Prints images in the order given.
@@ -48,30 +78,31 @@ pub struct ImageLine {
 pub fn print(
     images: &[ImageLine],
     format: Option<&str>,
-    quiet: bool,
-    no_trunc: bool,
+    style: Style,
     now: Nanoseconds,
 ) -> Result<String, FormatError> {
-    let rows: Vec<Row> = images.iter().map(|image| row(image, no_trunc, now)).collect();
-    LIST.print(&rows, format, quiet)
+    let rows: Vec<Row> = images.iter().map(|image| row(image, style.no_trunc, now)).collect();
+    let list = List { table: if style.digests { WITH_DIGESTS } else { LIST.table }, ..LIST };
+    list.print(&rows, format, style.quiet)
 }
 
 fn row(image: &ImageLine, no_trunc: bool, now: Nanoseconds) -> Row {
     let none = || "<none>".to_owned();
+    let usage = |tell: fn(&Usage) -> String| image.usage.as_ref().map_or_else(|| "N/A".to_owned(), tell);
     // An image without a date counts from 1970, as docker has it: "56 years ago".
     let created = image.created.unwrap_or(0);
     let fields = vec![
         ("ID", if no_trunc { image.id.clone() } else { short_id(&image.id) }),
         ("Repository", image.repository.clone().unwrap_or_else(none)),
         ("Tag", image.tag.clone().unwrap_or_else(none)),
-        ("Digest", none()),
+        ("Digest", image.digest.clone().unwrap_or_else(none)),
         ("CreatedSince", format!("{} ago", human::duration(now.saturating_sub(created)))),
         ("CreatedAt", human::created_at(created / 1_000_000_000)),
         ("Size", human::size(image.size_bytes)),
-        ("Containers", "N/A".to_owned()),
+        ("Containers", usage(|usage| usage.containers.to_string())),
         ("VirtualSize", human::significant(image.size_bytes, 4)),
-        ("SharedSize", "N/A".to_owned()),
-        ("UniqueSize", "N/A".to_owned()),
+        ("SharedSize", usage(|usage| human::significant(usage.shared_bytes, 4))),
+        ("UniqueSize", usage(|usage| human::significant(usage.unique_bytes, 4))),
     ];
     Row { fields, labels: BTreeMap::new() }
 }
@@ -134,8 +165,10 @@ mod tests {
             id: format!("sha256:{}", id.repeat(32)),
             repository: name.map(|(repository, _)| repository.to_owned()),
             tag: name.map(|(_, tag)| tag.to_owned()),
+            digest: None,
             created,
             size_bytes,
+            usage: None,
         };
         let forty_days = now - 86400 * 40 * 1_000_000_000;
         let images = [
@@ -149,12 +182,18 @@ busybox             latest    abababababab   5 weeks ago    4.26MB
 localhost:5000/bb   1         abababababab   5 weeks ago    4.26MB
 <none>              <none>    cdcdcdcdcdcd   56 years ago   1.23GB
 ";
-        assert_eq!(print(&images, None, false, false, now).unwrap(), table);
-        assert_eq!(print(&images[..1], None, true, true, now).unwrap(), format!("sha256:{}\n", "ab".repeat(32)));
+        assert_eq!(print(&images, None, Style::default(), now).unwrap(), table);
         assert_eq!(
-            print(&images[..1], Some("{{.Repository}}:{{.Tag}} {{.VirtualSize}}"), false, false, now).unwrap(),
+            print(&images[..1], None, Style { quiet: true, no_trunc: true, digests: false }, now).unwrap(),
+            format!("sha256:{}\n", "ab".repeat(32))
+        );
+        assert_eq!(
+            print(&images[..1], Some("{{.Repository}}:{{.Tag}} {{.VirtualSize}}"), Style::default(), now).unwrap(),
             "busybox:latest 4.262MB\n"
         );
-        assert_eq!(print(&[], None, false, false, now).unwrap(), "REPOSITORY   TAG       IMAGE ID   CREATED   SIZE\n");
+        assert_eq!(
+            print(&[], None, Style::default(), now).unwrap(),
+            "REPOSITORY   TAG       IMAGE ID   CREATED   SIZE\n"
+        );
     }
 }

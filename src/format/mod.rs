@@ -2,9 +2,11 @@
 //!
 //! Input is plain data (views), output is a `String`: no file, no clock, no environment.
 
+pub mod disk;
 pub mod document;
 pub mod events;
 mod functions;
+pub mod history;
 pub mod human;
 pub mod images;
 pub mod inspect;

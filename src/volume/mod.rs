@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
@@ -360,34 +360,6 @@ pub fn check_name(name: &str) -> Result<(), String> {
              allowed. If you intended to pass a host directory, use absolute path"
         )),
     }
-}
-
-/// Bytes on disk of a folder's files, as `system df` counts them: each file once, whatever its names. What vanishes
-/// meanwhile counts nothing.
-pub fn size_of(folder: &Path) -> u64 {
-    let mut seen = std::collections::HashSet::new();
-    let mut total = 0;
-    let mut todo = vec![folder.to_path_buf()];
-    while let Some(folder) = todo.pop() {
-        // A folder that a container swaps for a link meanwhile is not followed: O_NOFOLLOW.
-        let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
-        let Ok(opened) = fs::OpenOptions::new().read(true).custom_flags(flags).open(&folder) else { continue };
-        let Ok(entries) = rustix::fs::Dir::read_from(&opened) else { continue };
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            if matches!(name.to_bytes(), b"." | b"..") {
-                continue;
-            }
-            let Ok(stat) = rustix::fs::statat(&opened, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) else { continue };
-            if rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory {
-                let name: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(name.to_bytes());
-                todo.push(folder.join(name));
-            } else if stat.st_nlink < 2 || seen.insert((stat.st_dev, stat.st_ino)) {
-                total += u64::try_from(stat.st_size).unwrap_or(0);
-            }
-        }
-    }
-    total
 }
 
 #[cfg(test)]
