@@ -99,15 +99,8 @@ fn output_goes_to_every_client_and_stderr_stays_apart() {
     let script = "while [ ! -e /go ]; do sleep 0.02; done; echo out; echo err >&2; exit 9";
     host.detached(&["--name", "box", "busybox", "sh", "-c", script]);
     let clients: Vec<_> = (0..3).map(|_| host.spawn(&["attach", "box"])).collect();
-    // They are attached once the monitor has answered; each then has the control socket's other end.
-    wait_until("all are attached", || {
-        host.sh(&format!("ls -l /proc/{}/fd | grep -c socket: || true", parent(host.pid("box"))))
-            .out()
-            .parse::<u32>()
-            .unwrap()
-            >= 4
-    });
-    host.minidock(&["exec", "box", "touch", "/go"]).ok();
+    clients.iter().for_each(host::command::Running::wait_attached);
+    host.minidock(&["exec", "box", "touch", "/go"]).exits_any(&[0, 137]); // its end may overtake touch
     for client in clients {
         let output = client.wait().exits(9);
         assert_eq!((output.out().as_str(), output.err().as_str()), ("out", "err"));
@@ -155,27 +148,19 @@ fn signals_are_passed_on_or_only_end_the_client() {
     let host = TestHost::new();
     let script = "trap 'echo got TERM; exit 5' TERM; echo ready; while :; do sleep 0.02; done";
     host.detached(&["--name", "box", "busybox", "sh", "-c", script]);
-    let attached = |client: &host::command::Running| {
-        let pid = client.pid();
-        // Blocked signals wait for the client's loop.
-        wait_until("the client has blocked its signals", || {
-            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-            status.lines().any(|line| line.starts_with("SigBlk:") && !line.ends_with("0000000000000000"))
-        });
-    };
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         let client = host.spawn(&["attach", "--sig-proxy=false", "box"]);
-        attached(&client);
+        client.wait_attached();
         client.signal(signal);
         client.wait().exits(128 + signal as i32);
     }
     let client = host.spawn(&["attach", "box"]);
-    attached(&client);
+    client.wait_attached();
     client.signal(Signal::SIGKILL);
     client.wait();
     assert_eq!(host.inspect("box", "{{.State.Status}}"), "running", "it outlives its clients");
     let client = host.spawn(&["attach", "box"]);
-    attached(&client);
+    client.wait_attached();
     client.signal(Signal::SIGTERM);
     assert_eq!(client.wait().exits(5).out(), "got TERM");
     host.remove(&["box"]);
@@ -198,14 +183,9 @@ fn a_stalled_client_stops_neither_the_program_nor_the_others_for_ever_and_is_tol
     let mut command = host.command(&["attach", "box"]).raw();
     let mut stalled = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let reader = host.spawn(&["attach", "box"]);
-    wait_until("both are attached", || {
-        host.sh(&format!("ls -l /proc/{}/fd | grep -c socket: || true", parent(host.pid("box"))))
-            .out()
-            .parse::<u32>()
-            .unwrap()
-            >= 3
-    });
-    host.minidock(&["exec", "box", "touch", "/go"]).ok();
+    host::command::wait_attached(stalled.id());
+    reader.wait_attached();
+    host.minidock(&["exec", "box", "touch", "/go"]).exits_any(&[0, 137]); // its end may overtake touch
     let output = reader.wait().ok();
     let lines: Vec<&str> = std::str::from_utf8(&output.stdout).unwrap().lines().collect();
     assert_eq!(lines.len(), 60000, "the other client has seen it all");
@@ -301,14 +281,37 @@ fn the_terminal_is_restored_when_client_and_monitor_are_killed() {
 }
 
 #[test]
+fn a_killed_client_takes_its_container_along_unless_that_has_a_restart_policy() {
+    let host = TestHost::new();
+    let client = host.spawn(&["run", "--name", "box", "busybox", "sh", "-c", "echo ready; sleep 1000"]);
+    client.wait_for("ready");
+    client.signal(Signal::SIGKILL);
+    client.wait();
+    host.wait_exited("box");
+    host.remove(&["box"]);
+    let words = ["run", "--restart", "always", "--name", "box", "busybox", "sh", "-c", "echo ready; sleep 1000"];
+    let client = host.spawn(&words);
+    client.wait_for("ready");
+    let pid = host.pid("box");
+    client.signal(Signal::SIGKILL);
+    client.wait();
+    // The monitor has noticed by the time that it answers another client.
+    let other = host.spawn(&["attach", "--sig-proxy=false", "box"]);
+    other.wait_attached();
+    other.signal(Signal::SIGTERM);
+    other.wait().exits(143);
+    assert_eq!(host.pid("box"), pid, "the same run goes on");
+    host.remove(&["box"]);
+    host.finish();
+}
+
+#[test]
 fn a_container_whose_monitor_is_killed_ends_its_clients_with_a_word() {
     let host = TestHost::new();
     host.detached(&["--name", "box", "busybox", "sh", "-c", "echo ready; sleep 1000"]);
     let client = host.spawn(&["attach", "box"]);
     let monitor = parent(host.pid("box"));
-    wait_until("it is attached", || {
-        host.sh(&format!("ls -l /proc/{monitor}/fd | grep -c socket: || true")).out().parse::<u32>().unwrap() >= 2
-    });
+    client.wait_attached();
     kill_9(monitor);
     client.wait().exits(137).says(&["monitor was killed"]);
     host.remove(&["box"]);

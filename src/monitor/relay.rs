@@ -13,6 +13,7 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use super::control::{self, Answer, Program, Served};
 use super::peers::{HIGH_WATER, Peers, Wish};
+use crate::request::restart::Restart;
 use crate::{log, process, terminal, wire};
 
 const CHUNK: usize = wire::MAX_FRAME;
@@ -282,7 +283,13 @@ impl Relay {
                     }
                 }
                 Wish::StdinEnd => drop(self.stdin.take_if(|stdin| stdin.once)),
-                Wish::OwnerDied => drop(process::signal(&self.pidfd, libc::SIGKILL)),
+                Wish::OwnerDied => {
+                    // One with a restart policy isn't meant to end with its first client.
+                    let stays = |served: &Served| served.order.request.restart != Restart::No;
+                    if !self.served.as_ref().is_some_and(stays) {
+                        process::signal(&self.pidfd, libc::SIGKILL);
+                    }
+                }
                 Wish::Call(request) if request.kind == control::ATTACH => self.attach(index, &request),
                 Wish::Call(request) if request.kind == "wait" => self.peers.wait(index),
                 Wish::Call(request) => {

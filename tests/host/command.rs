@@ -186,6 +186,12 @@ impl Running {
         self.stdin = None;
     }
 
+    /// Waits until it is attached to a container: it watches for signals from then on.
+    #[track_caller]
+    pub fn wait_attached(&self) {
+        wait_attached(self.pid());
+    }
+
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid() as i32), signal).unwrap();
     }
@@ -300,6 +306,16 @@ fn enter_before_exec(command: &mut Command, place: &Namespaces, folder: &Path) {
             Ok(nix::unistd::chdir(folder.as_c_str())?)
         })
     };
+}
+
+/// Waits until a client of `attach` (or `run`) has been answered by the monitor.
+#[track_caller]
+pub fn wait_attached(client: u32) {
+    wait_until("the client is attached", || {
+        let entries = std::fs::read_dir(format!("/proc/{client}/fd")).into_iter().flatten().flatten();
+        let mut targets = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        targets.any(|target| target.to_string_lossy().contains("[signalfd]"))
+    });
 }
 
 /// Waits until a port of the calling namespace is listened on. Reads /proc, so that no connection is made.
