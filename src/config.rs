@@ -4,10 +4,13 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use netsetup::{Backend, PublishMode};
 use serde::Deserialize;
+
+use crate::network::subnet::Subnet;
+use crate::request::log_options;
 
 /// The machine's file.
 pub const SYSTEM_FILE: &str = "/etc/minidock/config.toml";
@@ -31,7 +34,29 @@ pub struct Config {
     pub mtu: Option<u32>,
     /// `dns = ["9.9.9.9"]`
     pub dns: Option<Vec<IpAddr>>,
+    /// `publish_address = "127.0.0.1"`: of ports that are published without an address
+    pub publish_address: Option<IpAddr>,
+    /// `log_max_size = "10m"`: as run's --log-opt max-size
+    pub log_max_size: Option<String>,
+    /// `log_max_file = 3`: as run's --log-opt max-file
+    pub log_max_file: Option<i64>,
+    /// `subnet_pools = [{ base = "10.208.0.0/14", size = 24 }]`: where new networks take their subnets
+    pub subnet_pools: Option<Vec<(Subnet, u8)>>,
 }
+
+/// The keys, for near misses and for `info`.
+pub const KEYS: [&str; 10] = [
+    "firewall",
+    "publish_mode",
+    "publish_address",
+    "bridge",
+    "bip",
+    "mtu",
+    "subnet_pools",
+    "dns",
+    "log_max_size",
+    "log_max_file",
+];
 
 /// The file as written. Values are checked one by one afterwards, so that an error names its key.
 #[derive(Debug, Default, Deserialize)]
@@ -43,6 +68,17 @@ struct Written {
     bip: Option<toml::Spanned<String>>,
     mtu: Option<toml::Spanned<i64>>,
     dns: Option<Vec<toml::Spanned<String>>>,
+    publish_address: Option<toml::Spanned<String>>,
+    log_max_size: Option<toml::Spanned<String>>,
+    log_max_file: Option<toml::Spanned<i64>>,
+    subnet_pools: Option<Vec<toml::Spanned<WrittenPool>>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenPool {
+    base: String,
+    size: u8,
 }
 
 impl Config {
@@ -64,7 +100,46 @@ impl Config {
             bip: self.bip.or(other.bip),
             mtu: self.mtu.or(other.mtu),
             dns: self.dns.or(other.dns),
+            publish_address: self.publish_address.or(other.publish_address),
+            log_max_size: self.log_max_size.or(other.log_max_size),
+            log_max_file: self.log_max_file.or(other.log_max_file),
+            subnet_pools: self.subnet_pools.or(other.subnet_pools),
         }
+    }
+
+    /// What is set for a key of [`KEYS`], as one would write it.
+    pub fn value(&self, key: &str) -> Option<String> {
+        match key {
+            "firewall" => self.firewall.map(|backend| backend.to_string()),
+            "publish_mode" => self.publish_mode.map(|mode| match mode {
+                PublishMode::Dnat => "dnat".to_owned(),
+                PublishMode::Proxy => "proxy".to_owned(),
+            }),
+            "publish_address" => self.publish_address.map(|address| address.to_string()),
+            "bridge" => self.bridge.clone(),
+            "bip" => self.bip.map(|(address, length)| format!("{address}/{length}")),
+            "mtu" => self.mtu.map(|mtu| mtu.to_string()),
+            "subnet_pools" => self.subnet_pools.as_ref().map(|pools| {
+                pools.iter().map(|(base, size)| format!("{base} in /{size}")).collect::<Vec<_>>().join(", ")
+            }),
+            "dns" => self.dns.as_ref().map(|list| list.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ")),
+            "log_max_size" => self.log_max_size.clone(),
+            "log_max_file" => self.log_max_file.map(|files| files.to_string()),
+            _ => None,
+        }
+    }
+
+    /// Where a key's value comes from, for `info`: the root's file, the machine's, or neither.
+    ///
+    /// # Errors
+    /// As [`Config::read`].
+    pub fn source(root: &Path, key: &str) -> Result<Option<PathBuf>, String> {
+        for path in [root.join(ROOT_FILE), PathBuf::from(SYSTEM_FILE)] {
+            if read_file(&path)?.value(key).is_some() {
+                return Ok(Some(path));
+            }
+        }
+        Ok(None)
     }
 
     /// Reads the text of one file. `name` is for messages.
@@ -75,7 +150,10 @@ impl Config {
         let line = |offset: usize| text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1;
         let written: Written = toml::from_str(text).map_err(|error| {
             let place = error.span().map(|span| format!(" line {}", line(span.start))).unwrap_or_default();
-            format!("{name}{place}: {}", error.message())
+            // toml names the key between the first backticks, and then all that there are.
+            let unknown = error.message().strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
+            let near = unknown.map(|key| crate::near::hint(key, KEYS)).unwrap_or_default();
+            format!("{name}{place}: {}{near}", error.message())
         })?;
         let wrong = |key: &str, start: usize, why: &str| format!("{name} line {}: {key}: {why}", line(start));
         let checked = |key: &str, value: &toml::Spanned<String>, why: &str| wrong(key, value.span().start, why);
@@ -121,6 +199,36 @@ impl Config {
                 value.get_ref().parse().map_err(|_| checked("dns", value, "write IP addresses, such as [\"9.9.9.9\"]"))
             };
             config.dns = Some(list.iter().map(address).collect::<Result<_, _>>()?);
+        }
+        if let Some(value) = &written.publish_address {
+            let why = "write an IP address, such as \"127.0.0.1\"";
+            config.publish_address = Some(value.get_ref().parse().map_err(|_| checked("publish_address", value, why))?);
+        }
+        if let Some(value) = written.log_max_size {
+            let text = value.get_ref();
+            if !log_options::is_size(text) {
+                return Err(checked("log_max_size", &value, "write a size such as \"10m\""));
+            }
+            config.log_max_size = Some(value.into_inner());
+        }
+        if let Some(value) = &written.log_max_file {
+            let files = *value.get_ref();
+            if !(1..=1000).contains(&files) {
+                return Err(wrong("log_max_file", value.span().start, "write a number from 1 to 1000"));
+            }
+            config.log_max_file = Some(files);
+        }
+        if let Some(list) = &written.subnet_pools {
+            let pool = |value: &toml::Spanned<WrittenPool>| {
+                let why = "write an IPv4 subnet and the length of each network's, such as \
+                           [{ base = \"10.208.0.0/14\", size = 24 }]";
+                let WrittenPool { base, size } = value.get_ref();
+                let base: Option<Subnet> = base.parse().ok();
+                base.filter(|base| base.is_ipv4() && (base.prefix_len..=30).contains(size))
+                    .map(|base| (base, *size))
+                    .ok_or_else(|| wrong("subnet_pools", value.span().start, why))
+            };
+            config.subnet_pools = Some(list.iter().map(pool).collect::<Result<_, _>>()?);
         }
         Ok(config)
     }
@@ -175,8 +283,19 @@ mod tests {
             bip: Some(([10, 1, 0, 1].into(), 24)),
             mtu: Some(1450),
             dns: Some(vec!["9.9.9.9".parse().unwrap(), "::1".parse().unwrap()]),
+            publish_address: Some("127.0.0.1".parse().unwrap()),
+            log_max_size: Some("1m".into()),
+            log_max_file: Some(2),
+            subnet_pools: Some(vec![("10.9.0.0/16".parse().unwrap(), 26)]),
         };
-        assert_eq!(Config::parse(text, "f"), Ok(expected));
+        for key in KEYS {
+            assert!(expected.value(key).is_some() && Config::default().value(key).is_none(), "{key}");
+        }
+        let text = format!(
+            "{text}publish_address = \"127.0.0.1\"\nlog_max_size = \"1m\"\nlog_max_file = 2\n\
+             subnet_pools = [{{ base = \"10.9.0.0/16\", size = 26 }}]\n"
+        );
+        assert_eq!(Config::parse(&text, "f"), Ok(expected));
         assert_eq!(Config::parse("", "f"), Ok(Config::default()));
     }
 
@@ -197,6 +316,12 @@ mod tests {
             ("\n\ndns = [\"1.1.1.1\",\n \"x\"]", "line 4", "dns"),
             ("mtu = 1500\nmtu = 1500", "line 2", ""),
             ("= =", "line 1", ""),
+            ("\nfirewal = \"nftables\"", "line 2", "did you mean firewall?"),
+            ("\npublish_address = \"x\"", "line 2", "publish_address"),
+            ("log_max_size = \"x\"", "line 1", "log_max_size"),
+            ("log_max_file = 0", "line 1", "log_max_file"),
+            ("\nsubnet_pools = [{ base = \"10.0.0.0/16\", size = 8 }]", "line 2", "subnet_pools"),
+            ("subnet_pools = [{ base = \"10.0.0.0/16\", sise = 8 }]", "line 1", "sise"),
         ];
         for (text, line, key) in table {
             let error = Config::parse(text, "conf").unwrap_err();

@@ -12,6 +12,7 @@ mod copy;
 mod crash;
 mod demo;
 mod demo_image;
+mod doctor;
 mod error;
 mod events;
 mod explain;
@@ -57,6 +58,11 @@ fn main() -> ExitCode {
     // Programs inside the program: they aren't docker's commands and need no command line parser.
     match arguments.peek().and_then(|word| word.to_str()) {
         Some("demo-server") => return demo::main(&arguments.skip(1).collect::<Vec<OsString>>()),
+        Some("__complete") => {
+            let words: Vec<String> = arguments.skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+            commands::shell::complete(&words);
+            return ExitCode::SUCCESS;
+        }
         Some("proxy") => return proxy(arguments.skip(1).collect()),
         _ => {}
     }
@@ -64,6 +70,7 @@ fn main() -> ExitCode {
         Ok(invocation) => invocation,
         Err(stop) => return stop.report().into(),
     };
+    fit_tables();
     let is_run = matches!(invocation.command, cli::Command::Run(_) | cli::Command::Create(_));
     match commands::dispatch(invocation.global, invocation.command) {
         Ok(code) => code.into(),
@@ -71,6 +78,16 @@ fn main() -> ExitCode {
             eprintln!("minidock: {}", error::text(&error));
             commands::exit_code(&error, is_run).into()
         }
+    }
+}
+
+/// On a terminal, tables fit it; `--no-trunc` means what it says.
+fn fit_tables() {
+    let whole = || std::env::args_os().any(|word| word.to_str().is_some_and(|word| word.starts_with("--no-trunc")));
+    let stdout = std::io::stdout();
+    if rustix::termios::isatty(&stdout) && !whole() {
+        let (_, columns) = terminal::size(std::os::fd::AsFd::as_fd(&stdout));
+        format::table::set_width(columns.into());
     }
 }
 

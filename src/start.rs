@@ -458,7 +458,8 @@ fn published(request: &RunRequest, image: &ImageFacts, networks: &[Joining]) -> 
                 port.parse().with_context(|| format!("the image exposes {text:?}, which is no port; leave out -P"))?;
             let protocol = protocol.parse().map_err(|why: String| anyhow!(why))?;
             if !all.iter().any(|one| one.container_port == container_port && one.protocol == protocol) {
-                let host_address = std::net::Ipv4Addr::UNSPECIFIED.into();
+                let any = std::net::Ipv4Addr::UNSPECIFIED.into();
+                let host_address = request.network.publish_address.unwrap_or(any);
                 all.push(Publish { protocol, host_address, host: HostPort::Random, container_port });
             }
         }

@@ -51,3 +51,8 @@ pub fn set_size(terminal: BorrowedFd<'_>, rows: u16, columns: u16) {
     let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     let _ = tcsetwinsize(terminal, size);
 }
+
+/// Whether to print in colours: only on a terminal, and never with NO_COLOR (no-color.org: set and not empty).
+pub fn colours(out: impl AsFd) -> bool {
+    isatty(out) && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}

@@ -4,9 +4,12 @@
 //! that was typed. Flags follow docker's forms (pflag's rules): `-dit`, `--x=y`, `--x y`, `--rm=false`, and for `run`
 //! and `exec` the options end at the first argument that isn't one.
 
+pub mod complete;
 mod containers;
 mod copy;
+mod engine;
 mod images;
+pub mod man;
 mod net;
 mod networks;
 mod not_supported;
@@ -34,6 +37,7 @@ pub use containers::{
 };
 pub use copy::{CpArgs, DiffArgs, ExportArgs};
 pub use images::{HistoryArgs, ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
+pub use engine::{CompletionArgs, DoctorArgs, InfoArgs, ManArgs};
 pub use net::NetGraphArgs;
 pub use networks::{
     NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs, NetworkLsArgs, NetworkPruneArgs,
@@ -91,6 +95,14 @@ pub enum Command {
     Port(PortArgs),
     /// `events`, `system events`
     Events(EventsArgs),
+    /// `info`, `system info`
+    Info(InfoArgs),
+    /// `doctor`
+    Doctor(DoctorArgs),
+    /// `completion`
+    Completion(CompletionArgs),
+    /// `man`
+    Man(ManArgs),
     /// `stats`, `container stats`
     Stats(StatsArgs),
     /// `top`, `container top`

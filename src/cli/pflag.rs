@@ -84,7 +84,7 @@ pub(super) fn help(entry: &Entry) -> Stop {
 }
 
 /// The parser of one command as declared.
-fn bare(entry: &Entry) -> clap::Command {
+pub(super) fn bare(entry: &Entry) -> clap::Command {
     let command = clap::Command::new("minidock")
         .override_usage(format!("minidock {} {}", entry.name(), entry.usage))
         .args_override_self(true)

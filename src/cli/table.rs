@@ -11,6 +11,7 @@ use super::containers::{
 };
 use super::copy::{CpArgs, DiffArgs, ExportArgs};
 use super::images::{HistoryArgs, ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
+use super::engine::{CompletionArgs, DoctorArgs, InfoArgs, ManArgs};
 use super::net::NetGraphArgs;
 use super::networks::{
     NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs, NetworkLsArgs, NetworkPruneArgs,
@@ -241,6 +242,18 @@ pub(super) const COMMANDS: &[Entry] = &[
     entry!(&["net graph"], "Draw the network as the kernel has it now, and where that differs from minidock's records",
         "[OPTIONS]", "accepts no arguments", NetGraphArgs, Command::NetGraph,
         "minidock net graph --format svg >network.svg"),
+    entry!(&["info", "system info"], "Print what the engine is, and what is in force",
+        "[OPTIONS]", "accepts no arguments", InfoArgs, Command::Info,
+        "minidock info --format '{{.Driver}} {{.CgroupVersion}}'"),
+    entry!(&["doctor"], "Print what this host has and lacks, with remedies",
+        "[OPTIONS]", "accepts no arguments", DoctorArgs, Command::Doctor,
+        "minidock doctor"),
+    entry!(&["completion"], "Print a script that completes commands and names in a shell",
+        "bash|zsh|fish", "requires 1 argument", CompletionArgs, Command::Completion,
+        "minidock completion bash >/etc/bash_completion.d/minidock"),
+    entry!(&["man"], "Write the man pages into a folder",
+        "DIR", "requires 1 argument", ManArgs, Command::Man,
+        "minidock man /usr/local/share/man/man1"),
     entry!(&["version"], "Print minidock's version",
         "[OPTIONS]", "accepts no arguments", VersionArgs, Command::Version,
         "minidock version --format '{{.Client.Version}}'"),
@@ -271,7 +284,6 @@ fn read_create(matches: &mut ArgMatches) -> Result<Command, clap::Error> {
 const MISSING: &[(&str, &str)] = &[
     ("build", "build with another tool, and load the result with 'minidock load'"),
     ("commit", "build with another tool, and load the result with 'minidock load'"),
-    ("info", "see 'minidock version'"),
     ("login", "load images from archives with 'minidock load'"),
     ("logout", "load images from archives with 'minidock load'"),
     ("pull", "load images from archives with 'minidock load'"),
@@ -282,7 +294,7 @@ const MISSING: &[(&str, &str)] = &[
 ];
 
 /// Words that group commands (`container ls`).
-const GROUPS: &[(&str, &str)] = &[
+pub(super) const GROUPS: &[(&str, &str)] = &[
     ("container", "Manage containers"),
     ("image", "Manage images"),
     ("network", "Manage networks"),

@@ -90,7 +90,7 @@ pub fn version(engine: &Engine, args: &VersionArgs) -> Result<u8> {
 }
 
 /// systemd's words for the three arrangements.
-fn layout_name(layout: &runtime::cgroup::Layout) -> &'static str {
+pub fn layout_name(layout: &runtime::cgroup::Layout) -> &'static str {
     match (layout.v1.is_empty(), layout.v2.is_some()) {
         (true, true) => "v2",
         (false, true) => "hybrid",

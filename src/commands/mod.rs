@@ -3,11 +3,13 @@
 pub mod attach;
 pub mod cp;
 pub mod diff;
+pub mod doctor;
 pub mod events;
 pub mod exec;
 pub mod filter;
 pub mod image_list;
 pub mod images;
+pub mod info;
 pub mod inspect;
 pub mod logs;
 pub mod networks;
@@ -16,6 +18,7 @@ pub mod prune;
 pub mod ps;
 pub mod router;
 pub mod run;
+pub mod shell;
 pub mod start;
 pub mod stats;
 pub mod stop;
@@ -45,8 +48,13 @@ pub struct Engine {
 
 /// Carries a command out; the exit code.
 pub fn dispatch(global: Global, command: Command) -> Result<u8> {
-    if !matches!(command, Command::Version(_)) {
-        need_root()?;
+    match &command {
+        // These ask nothing of the host, or tell what is wrong with it.
+        Command::Doctor(args) => return doctor::doctor(&global, args),
+        Command::Completion(args) => return shell::completion(args),
+        Command::Man(args) => return shell::man(args),
+        Command::Version(_) => {}
+        _ => need_root()?,
     }
     let roots = Roots::new(global.root.as_deref());
     let mut config = Config::read(&roots.root).map_err(|why| anyhow!(why))?;
@@ -67,7 +75,12 @@ pub fn dispatch(global: Global, command: Command) -> Result<u8> {
     recover_left_overs(&engine);
     let roots = &engine.roots;
     match command {
-        Command::Run(_) | Command::Create(_) | Command::Version(_) => Ok(0), // above
+        Command::Run(_)
+        | Command::Create(_)
+        | Command::Version(_)
+        | Command::Doctor(_)
+        | Command::Completion(_)
+        | Command::Man(_) => Ok(0), // above
         Command::Ps(args) => ps::ps(roots, &args),
         Command::Inspect(args) => inspect::inspect(roots, &args),
         Command::Logs(args) => logs::logs(roots, &args),
@@ -88,6 +101,7 @@ pub fn dispatch(global: Global, command: Command) -> Result<u8> {
             print!("{}", crate::graph::print(&engine, args.format)?);
             Ok(0)
         }
+        Command::Info(args) => info::info(&engine, &args),
         Command::Events(args) => events::events(roots, &args),
         Command::Stats(args) => stats::stats(roots, &args),
         Command::Top(args) => top::top(roots, &args),

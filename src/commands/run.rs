@@ -12,6 +12,7 @@ use images::Store;
 use super::Engine;
 use crate::cli::RunArgs;
 use crate::client::{self, Ended};
+use crate::config::Config;
 use crate::demo_image;
 use crate::monitor;
 use crate::monitor::fork::{Mode, fork};
@@ -75,8 +76,10 @@ pub fn create(engine: Engine, args: &RunArgs) -> Result<u8> {
 
 /// From the words of the command line to what is to be made.
 fn order(engine: Engine, args: &RunArgs, check: impl FnOnce(&RunRequest) -> Result<(), Invalid>) -> Result<Order> {
+    let args = &with_defaults(&engine.config, args.clone());
     let mut request = RunRequest::gather(args, &Surroundings::real())?;
     check(&request)?;
+    request.network.publish_address = engine.config.publish_address;
     super::prepare(&engine.roots)?;
     crate::network::joining::settle_names(&engine, &mut request)?;
     for warning in &request.warnings {
@@ -90,6 +93,30 @@ fn order(engine: Engine, args: &RunArgs, check: impl FnOnce(&RunRequest) -> Resu
     let size = terminal::size(io::stdin().as_fd());
     let detach = request.detach;
     Ok(Order { engine, request, id: names::new_id(), size, origin: Origin::New, detach })
+}
+
+/// The configuration's defaults as flags, where the user gave none.
+fn with_defaults(config: &Config, mut args: RunArgs) -> RunArgs {
+    if let Some(address) = config.publish_address {
+        let address = if address.is_ipv6() { format!("[{address}]") } else { address.to_string() };
+        for text in &mut args.publish {
+            // [[IP:][HOST]:]CONTAINER: brackets or two colons, and there is an address.
+            *text = match text.matches(':').count() {
+                _ if text.contains(['[', '=']) => continue,
+                0 => format!("{address}::{text}"),
+                1 => format!("{address}:{text}"),
+                _ => continue,
+            };
+        }
+    }
+    let own_limits = args.log_driver.as_deref().is_none_or(|driver| driver.is_empty() || driver == "json-file");
+    let mut log_option = |name: &str, value: Option<String>| {
+        let given = args.log_opt.iter().any(|text| text.split('=').next() == Some(name));
+        args.log_opt.extend(value.filter(|_| own_limits && !given).map(|value| format!("{name}={value}")));
+    };
+    log_option("max-size", config.log_max_size.clone());
+    log_option("max-file", config.log_max_file.map(|files| files.to_string()));
+    args
 }
 
 /// Loads an archive that was named in the image's place, and makes the built-in demo image when it's wanted.

@@ -3,12 +3,14 @@
 //! Input is plain data (views), output is a `String`: no file, no clock, no environment.
 
 pub mod disk;
+pub mod doctor;
 pub mod document;
 pub mod events;
 mod functions;
 pub mod history;
 pub mod human;
 pub mod images;
+pub mod info;
 pub mod inspect;
 pub mod networks;
 pub mod port;

@@ -92,7 +92,7 @@ mod tests {
 CONTAINER ID   NAME      CPU %     MEM USAGE / LIMIT   MEM %     NET I/O           BLOCK I/O       PIDS
 aaaaaaaaaaaa   web       10.00%    9MiB / 64MiB        14.06%    1.23kB / 56.8MB   4.1kB / 123kB   3
 ";
-        assert_eq!(print(&[view.clone()], None, false).unwrap(), table);
+        assert_eq!(print(std::slice::from_ref(&view), None, false).unwrap(), table);
         assert_eq!(
             print(&[view], Some("json"), false).unwrap(),
             "{\"BlockIO\":\"4.1kB / 123kB\",\"CPUPerc\":\"10.00%\",\"Container\":\"aaaaaaaaaaaa\",\

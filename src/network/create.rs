@@ -51,7 +51,7 @@ pub fn create(engine: &Engine, wanted: NewNetwork) -> Result<Definition> {
     let others = catalog::all(engine);
     check_link(&definition, &others)?;
     let taken = taken(&definition, &others, &mut host)?;
-    choose_pools(&mut definition, &taken)?;
+    choose_pools(&mut definition, engine.config.subnet_pools.as_deref(), &taken)?;
     definition::write_new(roots, &definition)?;
     match super::ensure_defined(engine, &definition, &mut host) {
         Ok(()) => Ok(definition),
@@ -115,7 +115,7 @@ fn taken(definition: &Definition, others: &[Definition], host: &mut Host) -> Res
 }
 
 /// Fills in what the user left open: the subnets and gateways.
-fn choose_pools(definition: &mut Definition, taken: &[Taken]) -> Result<()> {
+fn choose_pools(definition: &mut Definition, configured: Option<&[(Subnet, u8)]>, taken: &[Taken]) -> Result<()> {
     for pool in &definition.pools {
         if let Some(other) = pools::clash(&pool.subnet, taken) {
             bail!(
@@ -127,7 +127,7 @@ fn choose_pools(definition: &mut Definition, taken: &[Taken]) -> Result<()> {
         }
     }
     if definition.ipv4 && definition.pool(true).is_none() {
-        let Some(subnet) = pools::free_ipv4(taken) else {
+        let Some(subnet) = pools::free_ipv4(configured, taken) else {
             bail!(
                 "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the \
                  network: this host has routes to all private networks (see 'ip route show table all'); give one with \

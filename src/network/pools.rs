@@ -28,9 +28,17 @@ pub fn is_default_route(subnet: &Subnet) -> bool {
     subnet.prefix_len <= 1
 }
 
-/// The first subnet of the pools that nobody has.
-pub fn free_ipv4(taken: &[Taken]) -> Option<Subnet> {
-    POOLS.iter().find_map(|(pool, length)| first_free(pool.parse().ok()?, *length, taken))
+/// Our own pools, as `info` prints them.
+pub fn defaults() -> String {
+    POOLS.map(|(pool, length)| format!("{pool} in /{length}")).join(", ")
+}
+
+/// The first subnet that nobody has of the pools: those of the configuration, else ours.
+pub fn free_ipv4(configured: Option<&[(Subnet, u8)]>, taken: &[Taken]) -> Option<Subnet> {
+    match configured {
+        Some(pools) => pools.iter().find_map(|(pool, length)| first_free(*pool, *length, taken)),
+        None => POOLS.iter().find_map(|(pool, length)| first_free(pool.parse().ok()?, *length, taken)),
+    }
 }
 
 /// The first subnet that nobody has of the site's unique-local prefix (RFC 4193). `site`: 40 bits that are this host's
@@ -64,7 +72,7 @@ mod tests {
     }
 
     fn free(list: &[&str]) -> Option<String> {
-        free_ipv4(&taken(list)).map(|subnet| subnet.to_string())
+        free_ipv4(None, &taken(list)).map(|subnet| subnet.to_string())
     }
 
     #[test]
@@ -79,13 +87,22 @@ mod tests {
     }
 
     #[test]
+    fn the_configuration_s_pools_take_the_place_of_ours() {
+        let pools: &[(Subnet, u8)] = &[("10.9.0.0/26".parse().unwrap(), 27)];
+        let free = |list: &[&str]| free_ipv4(Some(pools), &taken(list)).map(|subnet| subnet.to_string());
+        assert_eq!(free(&[]).as_deref(), Some("10.9.0.0/27"));
+        assert_eq!(free(&["10.9.0.0/27"]).as_deref(), Some("10.9.0.32/27"));
+        assert_eq!(free(&["10.9.0.0/16"]), None);
+    }
+
+    #[test]
     fn a_thousand_networks_find_room() {
         let pool: Subnet = POOLS[0].0.parse().unwrap();
         let network = |number: u128| Taken { subnet: Subnet::around(pool.nth(number << 8), 24), by: String::new() };
         let mut all: Vec<Taken> = (0..1023).map(network).collect();
-        assert_eq!(free_ipv4(&all).unwrap().to_string(), "10.211.255.0/24");
+        assert_eq!(free_ipv4(None, &all).unwrap().to_string(), "10.211.255.0/24");
         all.push(network(1023));
-        assert_eq!(free_ipv4(&all).unwrap().to_string(), "192.168.128.0/24");
+        assert_eq!(free_ipv4(None, &all).unwrap().to_string(), "192.168.128.0/24");
     }
 
     #[test]

@@ -172,7 +172,7 @@ fn age(process: &Process, around: &Around) -> u64 {
 /// CPU time per time of life, in thousandths.
 fn permille(process: &Process, around: &Around) -> u64 {
     let life = around.uptime_ticks.saturating_sub(process.start_ticks);
-    if life == 0 { 0 } else { process.ticks.saturating_mul(1000) / life }
+    process.ticks.saturating_mul(1000).checked_div(life).unwrap_or(0)
 }
 
 fn share(process: &Process, around: &Around) -> u64 {

@@ -91,6 +91,11 @@ pub fn options(driver: LogDriver, texts: &[String]) -> Result<LogOptions, Invali
 
 const SIZES: &str = "write a number of bytes, or one with k, m or g such as 10m; -1 means no limit";
 
+/// Whether a text is a size that `max-size` takes.
+pub fn is_size(text: &str) -> bool {
+    size(text).is_some_and(|bytes| bytes > 0)
+}
+
 /// Units are powers of 1000 here, as docker's.
 fn size(text: &str) -> Option<u64> {
     if text == "-1" {

@@ -32,6 +32,9 @@ pub struct Network {
     pub publish: Vec<Publish>,
     /// `-P`: all of `exposed` and of the image's EXPOSE, on random ports
     pub publish_all: bool,
+    /// The address for those, of the configuration; none: all addresses.
+    #[serde(default)]
+    pub publish_address: Option<IpAddr>,
     /// `--expose`
     pub exposed: BTreeSet<(u16, Protocol)>,
     /// `--publish-mode`; `None`: DNAT, or what the configuration file says
@@ -104,6 +107,7 @@ impl Network {
             alone: false,
             publish: ports::publish(&args.publish)?,
             publish_all: args.publish_all,
+            publish_address: None,
             exposed: ports::expose(&args.expose)?,
             publish_mode: publish_mode(args.publish_mode.as_deref())?,
             hostname: names::host(args.hostname.as_deref().unwrap_or_default())?,
