@@ -36,8 +36,8 @@ pub use containers::{
     RenameArgs, RestartArgs, RmArgs, StartArgs, StopArgs, VersionArgs,
 };
 pub use copy::{CpArgs, DiffArgs, ExportArgs};
-pub use images::{HistoryArgs, ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
 pub use engine::{CompletionArgs, DoctorArgs, InfoArgs, ManArgs};
+pub use images::{HistoryArgs, ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
 pub use net::NetGraphArgs;
 pub use networks::{
     NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs, NetworkLsArgs, NetworkPruneArgs,

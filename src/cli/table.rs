@@ -10,8 +10,8 @@ use super::containers::{
     RenameArgs, RestartArgs, RmArgs, StartArgs, StopArgs, VersionArgs,
 };
 use super::copy::{CpArgs, DiffArgs, ExportArgs};
-use super::images::{HistoryArgs, ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
 use super::engine::{CompletionArgs, DoctorArgs, InfoArgs, ManArgs};
+use super::images::{HistoryArgs, ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
 use super::net::NetGraphArgs;
 use super::networks::{
     NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs, NetworkLsArgs, NetworkPruneArgs,

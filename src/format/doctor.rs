@@ -96,7 +96,10 @@ mod tests {
         let plain = print(std::slice::from_ref(&fail), None, false).unwrap();
         assert_eq!(plain, "FAIL  disk            full\n                      -> make room\n");
         assert!(print(std::slice::from_ref(&fail), None, true).unwrap().starts_with("\x1b[1;31mFAIL\x1b[0m  disk"));
-        assert_eq!(print(std::slice::from_ref(&fail), Some("{{.Level}} {{.Remedy}}"), true).unwrap(), "fail make room\n");
+        assert_eq!(
+            print(std::slice::from_ref(&fail), Some("{{.Level}} {{.Remedy}}"), true).unwrap(),
+            "fail make room\n"
+        );
         assert!(print(&[fail], Some("json"), true).unwrap().starts_with("[{\"Level\":\"fail\",\"What\":\"disk\""));
     }
 }
