@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::files;
-use crate::journal::Journal;
+use crate::journal::{self, Journal};
 use crate::recover;
+use crate::residue::Residue;
 use crate::roots::Roots;
 use crate::state::{State, Status};
 
@@ -24,6 +25,23 @@ pub fn all(roots: &Roots) -> Vec<State> {
     states
 }
 
+/// The containers that are being made now, as far as they're known: docker lists them as created.
+pub fn being_made(roots: &Roots) -> Vec<State> {
+    let made = |id: &String| {
+        let path = roots.container(id).join("journal");
+        if State::read(&roots.container(id)).ok()?.is_some() || !Journal::is_owned(&path) {
+            return None;
+        }
+        let contents = journal::read(&path).ok()?;
+        let name = contents.entries.iter().rev().find_map(|entry| match entry {
+            Residue::Name { name, .. } => Some(name.clone()),
+            _ => None,
+        });
+        State::being_made(id, name?, contents.header?)
+    };
+    ids(roots).iter().filter_map(made).collect()
+}
+
 /// A container's state, for people and scripts to see. Between the end of a program and its monitor's note of it, for
 /// which this waits, nobody can say how it ended.
 pub fn read(roots: &Roots, id: &str) -> Result<Option<State>> {
@@ -31,7 +49,7 @@ pub fn read(roots: &Roots, id: &str) -> Result<Option<State>> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let state = State::read(&folder)?;
-        let open = state.as_ref().is_some_and(|state| state.is_open() && !state.is_alive());
+        let open = state.as_ref().is_some_and(|state| state.is_open() && !state.auto_remove && !state.is_alive());
         if !open || !Journal::is_owned(&folder.join("journal")) || Instant::now() >= deadline {
             return Ok(state);
         }

@@ -1,8 +1,8 @@
-//! Where the crash test kills this program: right before and right after each journal write.
+//! Where the crash test kills this program: right before and right after each journal write, and each family's undo.
 //!
 //! Debug builds only; a release build has nothing of this. `MINIDOCK_CRASH=before:N|after:N` kills the process at its
-//! N-th journal write (counted over the monitor and its cleaner together), `all-before:N|all-after:N` the whole process
-//! group, and `MINIDOCK_CRASH_COUNT=FILE` appends a line per journal write.
+//! N-th such point (counted over the monitor and its cleaner together), `all-before:N|all-after:N` the whole process
+//! group, and `MINIDOCK_CRASH_COUNT=FILE` appends a line for each.
 
 /// Which side of the write.
 #[derive(Clone, Copy, PartialEq)]

@@ -217,7 +217,8 @@ pub fn empty_folder(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes a container's folder. The journal goes last, so that a crash half-way is found and finished.
+/// Removes a container's folder. The journal goes when nothing else is left but the state, so that a crash half-way is
+/// found and finished.
 pub fn remove_folder(roots: &Roots, path: &Path) -> Result<()> {
     if path.parent() != Some(&roots.containers()) {
         bail!("{} is not a container's folder of this root; left alone", path.display());
@@ -230,7 +231,7 @@ pub fn remove_folder(roots: &Roots, path: &Path) -> Result<()> {
     let context = || format!("cannot remove {}", path.display());
     for entry in entries {
         let entry = entry.with_context(context)?;
-        if entry.file_name() == "journal" {
+        if entry.file_name() == "journal" || entry.file_name() == "state.json" {
             continue;
         }
         if entry.file_type().with_context(context)?.is_dir() {
@@ -240,6 +241,8 @@ pub fn remove_folder(roots: &Roots, path: &Path) -> Result<()> {
         }
     }
     ignore_missing(fs::remove_file(path.join("journal"))).with_context(context)?;
+    // After the journal: a container with a journal and no state is one that is being made.
+    ignore_missing(fs::remove_file(path.join("state.json"))).with_context(context)?;
     ignore_missing(fs::remove_dir(path)).with_context(context)
 }
 

@@ -8,6 +8,7 @@
 //! The owner holds an flock on the journal: the kernel drops it with the last process that shares it (the monitor and
 //! its cleaner), so a journal that can be locked has lost its owner.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -41,12 +42,29 @@ pub struct Header {
     /// Inode of the network namespace that the entries' links and rules are in.
     #[serde(default)]
     pub netns: Option<u64>,
+    /// The container, until it has a state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub birth: Option<Birth>,
     /// The image that the container uses, so that it isn't removed meanwhile.
     #[serde(default)]
     pub image: Option<String>,
     /// The volumes that the container uses, named and anonymous, for the same reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<String>,
+}
+
+/// What is known of a container while it is being made, for `ps`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Birth {
+    /// RFC 3339.
+    pub created: String,
+    /// The image as the user named it.
+    pub image: String,
+    /// Program and arguments.
+    pub args: Vec<String>,
+    /// The image's and the user's.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// What the entries of a journal hang on, beside their container.
@@ -289,6 +307,7 @@ mod tests {
             auto_remove: false,
             netns: None,
             image: None,
+            birth: None,
             volumes: vec![],
         }
     }

@@ -141,6 +141,7 @@ fn record(roots: &Roots, name: &str, residues: &[Residue]) -> Result<()> {
         auto_remove: false,
         netns: host_netns::current(),
         image: None,
+        birth: None,
     };
     Journal::create(&path, &header, &new).map(|_| ())
 }

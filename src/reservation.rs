@@ -16,12 +16,16 @@ use rustix::fs::{FlockOperation, flock};
 use crate::containers;
 use crate::files;
 use crate::host_netns;
-use crate::journal::{self, FORMAT, Header, Journal};
+use crate::journal::{self, Birth, FORMAT, Header, Journal};
+use crate::log;
 use crate::names;
 use crate::network;
 use crate::network::joining::Joining;
 use crate::plan::endpoints::Leased;
+use crate::plan;
+use crate::plan::image::ImageFacts;
 use crate::recover;
+use crate::request::RunRequest;
 use crate::request::ports::{HostPort, Publish};
 use crate::residue::Residue;
 use crate::roots::Roots;
@@ -48,18 +52,24 @@ pub struct Reservation {
 pub fn begin(
     roots: &Roots,
     id: &str,
-    name: Option<&str>,
-    image: Option<String>,
+    request: &RunRequest,
+    image: &ImageFacts,
     chosen: &Chosen,
-    rm: bool,
 ) -> Result<(Journal, String)> {
+    let birth = Birth {
+        created: log::now(),
+        image: image.name.clone(),
+        args: plan::arguments(request, image)?,
+        labels: plan::labels(request, image),
+    };
     let header = Header {
         minidock_journal: FORMAT,
         owner: id.to_string(),
         boot_id: journal::boot_id(),
-        auto_remove: rm,
+        auto_remove: request.remove,
         netns: host_netns::current(),
-        image,
+        image: (!image.id.is_empty()).then(|| image.id.clone()),
+        birth: Some(birth),
         volumes: chosen.volumes.iter().map(|volume| volume.name.clone()).collect(),
     };
     let journal = {
@@ -73,7 +83,7 @@ pub fn begin(
         let first: Vec<_> = [Residue::Folder { path: folder.clone() }].into_iter().chain(volumes).collect();
         Journal::create(&folder.join("journal"), &header, &first)?
     };
-    let taken = match name {
+    let taken = match request.name.as_deref() {
         Some(name) => take_wanted_name(roots, &journal, name, id),
         None => take_any_name(roots, &journal, id),
     };

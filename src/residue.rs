@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use anyhow::{Result, anyhow};
 use serde::{Deserialize, Serialize};
 
+use crate::crash;
 use crate::roots::Roots;
 use crate::{files, host_netns, volume};
 
@@ -85,9 +86,11 @@ pub fn undo(roots: &Roots, netns: Option<u64>, entries: &[Residue]) -> Vec<anyho
         let start = rest.iter().rposition(|other| !same_family(other, last)).map_or(0, |index| index + 1);
         let (before, run) = rest.split_at(start);
         rest = before;
+        crash::point(crash::When::Before);
         if let Err(error) = undo_family(roots, netns, run) {
             errors.extend(error);
         }
+        crash::point(crash::When::After);
     }
     errors
 }

@@ -7,7 +7,6 @@
 pub mod create;
 pub mod kept;
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
@@ -125,10 +124,8 @@ fn start_new(order: &Order, stdin: Option<OwnedFd>, say: Say<'_>) -> Result<Cont
     let guard = store.lock_shared()?;
     let image = image_facts(&store, &order.request)?;
     let facts = facts::read(&order.engine, &order.request, &mut host)?;
-    let image_id = (!image.id.is_empty()).then(|| image.id.clone());
     let (chosen, volumes_guard) = choose_volumes(roots, &order.request, &image)?;
-    let (journal, name) =
-        reservation::begin(roots, &order.id, order.request.name.as_deref(), image_id, &chosen, order.request.remove)?;
+    let (journal, name) = reservation::begin(roots, &order.id, &order.request, &image, &chosen)?;
     drop((guard, volumes_guard));
     let cleaner = match Cleaner::fork(roots, &order.id, &journal) {
         Ok(cleaner) => cleaner,
@@ -414,7 +411,7 @@ impl Making<'_> {
             cmd,
             entrypoint,
             working_dir: process.map(|process| process.cwd().display().to_string()).unwrap_or_default(),
-            labels: labels(request, image),
+            labels: plan::labels(request, image),
             exposed: exposed(request, image),
             stop_signal: plan.stop_signal,
             stop_timeout_seconds: request.stop_timeout_s.unwrap_or(10),
@@ -427,13 +424,6 @@ fn environment(request: &RunRequest, image: &ImageFacts) -> Vec<String> {
     let base = image.env.iter().map(std::ffi::OsString::from).collect();
     let merged = crate::request::environment::merge(base, &request.environment);
     merged.iter().map(|line| line.to_string_lossy().into_owned()).collect()
-}
-
-/// The image's labels with the user's on top.
-fn labels(request: &RunRequest, image: &ImageFacts) -> BTreeMap<String, String> {
-    let mut labels: BTreeMap<String, String> = image.labels.iter().cloned().collect();
-    labels.extend(request.labels.clone());
-    labels
 }
 
 /// Every port that the image or the user says the container listens on: `80/tcp`.

@@ -13,8 +13,10 @@ use netsetup::{Place, PortMapping};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::files;
+use crate::journal::Header;
 use crate::plan::volumes::Volume;
 use crate::process::Process;
+use crate::request::RunRequest;
 use crate::request::mounts::Mount;
 use crate::roots::Roots;
 
@@ -255,6 +257,39 @@ impl State {
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
         serde_json::from_slice(&bytes).map(Some).with_context(|| format!("{} is damaged", path.display()))
+    }
+
+    /// What is known of a container that is being made; `None` for one of an older version.
+    pub fn being_made(id: &str, name: String, header: Header) -> Option<State> {
+        let birth = header.birth?;
+        Some(State {
+            version: FORMAT,
+            id: id.to_string(),
+            name,
+            created: birth.created,
+            request: serde_json::to_value(RunRequest::plain(&birth.image)?).ok()?,
+            image: birth.image,
+            image_id: header.image.unwrap_or_default(),
+            args: birth.args,
+            status: Status::Created,
+            process: None,
+            started: String::new(),
+            finished: String::new(),
+            exit_code: 0,
+            oom_killed: false,
+            error: String::new(),
+            attachments: vec![],
+            layers: vec![],
+            etc_folder: PathBuf::new(),
+            auto_remove: header.auto_remove,
+            config: Config { labels: birth.labels, ..Config::default() },
+            stopped_by_hand: false,
+            restart_count: 0,
+            monitor: None,
+            volumes: vec![],
+            inherited: vec![],
+            other: serde_json::Map::new(),
+        })
     }
 
     /// Writes it, replacing the former one at once. On a full disk it's written over the former one, which needs no new

@@ -221,3 +221,22 @@ fn prune_removes_what_does_not_run() {
     host.remove(&["lives"]);
     host.finish();
 }
+
+/// The start waits for the network's lock, which the test holds.
+#[test]
+fn a_container_that_is_being_made_is_listed_as_created() {
+    let host = TestHost::new();
+    host.minidock(&["run", "--rm", "busybox", "true"]).ok(); // makes the network's folder
+    let lock = host.root.join("run/network/bridge/lock");
+    let file = std::fs::File::open(&lock).unwrap();
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let run = host.spawn(&["run", "--rm", "--name", "slow", "--label", "a=b", "busybox", "echo", "hi"]);
+    let list =
+        || host.minidock(&["ps", "-a", "--format", "{{.Names}} {{.Image}} {{.Status}} {{.Command}} {{.Labels}}"]);
+    host::wait_until("it is listed", || list().out() == "slow busybox Created \"echo hi\" a=b");
+    assert_eq!(host.minidock(&["ps", "-q"]).ok().out(), "");
+    drop(file);
+    run.wait().ok();
+    host::wait_until("it is gone", || list().out().is_empty());
+    host.finish();
+}

@@ -285,6 +285,50 @@ pub struct RenameArgs {
     pub new_name: String,
 }
 
+/// Change limits and restart policies of containers.
+#[derive(Debug, Clone, Default, PartialEq, Args)]
+pub struct UpdateArgs {
+    /// Disk weight, 10 to 1000
+    #[arg(long, value_name = "WEIGHT", value_parser = integer)]
+    pub blkio_weight: Option<i64>,
+    /// CPU period in microseconds
+    #[arg(long, value_name = "US", value_parser = integer)]
+    pub cpu_period: Option<i64>,
+    /// CPU time per period in microseconds
+    #[arg(long, value_name = "US", value_parser = integer)]
+    pub cpu_quota: Option<i64>,
+    /// CPU weight (1024 is normal)
+    #[arg(short, long, value_name = "SHARES", value_parser = integer)]
+    pub cpu_shares: Option<i64>,
+    /// Number of CPUs: 1.5
+    #[arg(long, value_name = "NUMBER")]
+    pub cpus: Option<String>,
+    /// CPUs to run on: 0-3,5
+    #[arg(long, value_name = "LIST")]
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes to use: 0-1
+    #[arg(long, value_name = "LIST")]
+    pub cpuset_mems: Option<String>,
+    /// Memory limit: 512m, 1g
+    #[arg(short, long, value_name = "BYTES")]
+    pub memory: Option<String>,
+    /// Soft memory limit
+    #[arg(long, value_name = "BYTES")]
+    pub memory_reservation: Option<String>,
+    /// Limit of memory and swap together; -1: no limit for swap
+    #[arg(long, value_name = "BYTES")]
+    pub memory_swap: Option<String>,
+    /// Number of processes; -1: no limit
+    #[arg(long, value_name = "NUMBER", value_parser = integer)]
+    pub pids_limit: Option<i64>,
+    /// What happens when the program ends: no, on-failure[:N], always, unless-stopped
+    #[arg(long, value_name = "POLICY")]
+    pub restart: Option<String>,
+    /// Names or ids
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub containers: Vec<String>,
+}
+
 /// Remove all that isn't in use.
 #[derive(Debug, Clone, Default, Args)]
 pub struct PruneArgs {

@@ -33,7 +33,7 @@ use netsetup::Backend;
 
 pub use containers::{
     AttachArgs, ContainersArgs, ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, PortArgs, PruneArgs, PsArgs,
-    RenameArgs, RestartArgs, RmArgs, StartArgs, StopArgs, VersionArgs,
+    RenameArgs, RestartArgs, RmArgs, StartArgs, StopArgs, UpdateArgs, VersionArgs,
 };
 pub use copy::{CpArgs, DiffArgs, ExportArgs};
 pub use engine::{CompletionArgs, DoctorArgs, InfoArgs, ManArgs};
@@ -69,6 +69,8 @@ pub enum Command {
     Pause(ContainersArgs),
     /// `unpause`, `container unpause`
     Unpause(ContainersArgs),
+    /// `update`, `container update`
+    Update(UpdateArgs),
     /// `rename`, `container rename`
     Rename(RenameArgs),
     /// `container prune`

@@ -49,6 +49,8 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("rmi", "platform", "an image is kept for one platform; leave it out"),
     ("load", "platform", "the image of this machine's platform is taken; leave it out"),
     ("import", "platform", "images are made for this machine's platform; leave it out"),
+    ("update", "cpu-rt-period", "real-time scheduling of cgroups is off in common kernels; use --cpus or --cpu-quota"),
+    ("update", "cpu-rt-runtime", "real-time scheduling of cgroups is off in common kernels; use --cpus or --cpu-quota"),
     ("rm", "link", "links are not available; leave it out"),
 ];
 

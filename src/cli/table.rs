@@ -7,7 +7,7 @@ use clap::{ArgMatches, Args, FromArgMatches};
 
 use super::containers::{
     AttachArgs, ContainersArgs, ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, PortArgs, PruneArgs, PsArgs,
-    RenameArgs, RestartArgs, RmArgs, StartArgs, StopArgs, VersionArgs,
+    RenameArgs, RestartArgs, RmArgs, StartArgs, StopArgs, UpdateArgs, VersionArgs,
 };
 use super::copy::{CpArgs, DiffArgs, ExportArgs};
 use super::engine::{CompletionArgs, DoctorArgs, InfoArgs, ManArgs};
@@ -132,6 +132,9 @@ pub(super) const COMMANDS: &[Entry] = &[
     entry!(&["rename", "container rename"], "Give a container another name",
         "CONTAINER NEW_NAME", "requires 2 arguments", RenameArgs, Command::Rename,
         "minidock rename web site"),
+    entry!(&["update", "container update"], "Change limits and restart policies of containers, running ones too",
+        "[OPTIONS] CONTAINER [CONTAINER...]", AT_LEAST_1, UpdateArgs, Command::Update,
+        "minidock update --memory 256m --cpus 1.5 web"),
     entry!(&["container prune"], "Remove all stopped containers",
         "[OPTIONS]", "accepts no arguments", PruneArgs, Command::ContainerPrune,
         "minidock container prune -f --filter until=24h"),
@@ -290,7 +293,6 @@ const MISSING: &[(&str, &str)] = &[
     ("push", "minidock only loads images so far"),
     ("save", "keep the archive that was loaded"),
     ("search", "load images from archives with 'minidock load'"),
-    ("update", "give the limits with 'minidock run'"),
 ];
 
 /// Words that group commands (`container ls`).

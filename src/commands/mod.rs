@@ -24,6 +24,7 @@ pub mod stats;
 pub mod stop;
 pub mod system;
 pub mod top;
+pub mod update;
 pub mod volume;
 
 use anyhow::{Result, anyhow, bail};
@@ -95,6 +96,7 @@ pub fn dispatch(global: Global, command: Command) -> Result<u8> {
         Command::Unpause(args) => pause::unpause(roots, &args),
         Command::Rename(args) => pause::rename(roots, &args),
         Command::ContainerPrune(args) => prune::containers(roots, &args),
+        Command::Update(args) => update::update(roots, &args),
         Command::Wait(args) => stop::wait(roots, &args),
         Command::Port(args) => ps::port(roots, &args),
         Command::NetGraph(args) => {

@@ -29,6 +29,9 @@ pub fn ps(roots: &Roots, args: &PsArgs) -> Result<u8> {
     let mut states = containers::all(roots);
     if !args.all && last.is_none() && !filter.wants_stopped() {
         states.retain(|state| state.is_alive() || state.status == Status::Restarting);
+    } else {
+        states.extend(containers::being_made(roots));
+        states.sort_by(|a, b| b.created.cmp(&a.created));
     }
     let mut listed = Vec::with_capacity(states.len());
     for state in states {

@@ -14,6 +14,7 @@ mod spec;
 mod tests;
 pub mod volumes;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
@@ -159,6 +160,13 @@ impl Plan {
         }
         commands
     }
+}
+
+/// The image's labels with the user's on top.
+pub fn labels(request: &RunRequest, image: &ImageFacts) -> BTreeMap<String, String> {
+    let mut labels: BTreeMap<String, String> = image.labels.iter().cloned().collect();
+    labels.extend(request.labels.clone());
+    labels
 }
 
 /// The proxy is in the container's monitor; by hand it's a command.

@@ -61,7 +61,7 @@ pub enum MemorySwap {
 
 impl Limits {
     /// Checks the limit flags of `run`.
-    pub(super) fn from_args(args: &RunArgs) -> Result<Limits, Invalid> {
+    pub(crate) fn from_args(args: &RunArgs) -> Result<Limits, Invalid> {
         let mut limits = Limits {
             memory_bytes: memory("-m, --memory", &args.memory)?,
             memory_reservation_bytes: memory("--memory-reservation", &args.memory_reservation)?,

@@ -32,6 +32,7 @@ mod text;
 mod throttle;
 mod tmpfs;
 pub mod ulimits;
+pub mod update;
 mod volume_flag;
 
 #[cfg(test)]
@@ -270,6 +271,14 @@ impl RunRequest {
             limits: Limits::from_args(args)?,
             warnings,
         })
+    }
+
+    /// A run of an image without any flag.
+    pub fn plain(image: &str) -> Option<RunRequest> {
+        let args = RunArgs { words: vec![image.into()], sig_proxy: true, ..RunArgs::default() };
+        let nothing = |_: &str, path: &Path| Err(Invalid::value("", path, "not read"));
+        let around = Surroundings { cwd: PathBuf::from("/"), environment: &|_| None, read: &nothing };
+        RunRequest::gather(&args, &around).ok()
     }
 
     /// docker's check before a terminal is promised: `-t` in the foreground with `-i` needs one on stdin.

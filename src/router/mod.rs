@@ -220,6 +220,7 @@ fn new_journal(folder: &Path, owner: &str, first: &[Residue]) -> Result<Journal>
         auto_remove: false,
         netns: host_netns::current(),
         image: None,
+        birth: None,
     };
     Journal::create(&folder.join("journal"), &header, first)
 }

@@ -21,10 +21,8 @@ pub fn create(order: &Order, say: Say<'_>) -> Result<()> {
     let guard = store.lock_shared()?;
     let image = image_facts(&store, &order.request)?;
     let facts = facts::read_for(facts::Purpose::Create, &order.engine, &order.request, &mut host)?;
-    let image_id = (!image.id.is_empty()).then(|| image.id.clone());
     let (chosen, volumes_guard) = choose_volumes(roots, &order.request, &image)?;
-    let (journal, name) =
-        reservation::begin(roots, &order.id, order.request.name.as_deref(), image_id, &chosen, order.request.remove)?;
+    let (journal, name) = reservation::begin(roots, &order.id, &order.request, &image, &chosen)?;
     drop((guard, volumes_guard));
     let mut making = Making { order, host: &mut host, journal: &journal, image: &image, facts: &facts, say };
     make(&mut making, name, chosen).map_err(|error| undo_failed(order, &journal, error))

@@ -8,6 +8,7 @@
 pub mod call;
 mod life;
 mod networks;
+mod update;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -100,6 +101,7 @@ pub fn handle(served: &mut Served, program: Program<'_>, request: &Request) -> R
         "restart" => life::restart(served),
         "pause" => life::pause(served),
         "unpause" => life::unpause(served),
+        "update" => update::update(served, &request.body),
         "rename" => life::rename(served, &request.body),
         "network-connect" => networks::connect(served, &request.body),
         "network-disconnect" => networks::disconnect(served, &request.body),
