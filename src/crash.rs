@@ -2,7 +2,7 @@
 //!
 //! Debug builds only; a release build has nothing of this. `MINIDOCK_CRASH=before:N|after:N` kills the process at its
 //! N-th such point (counted over the monitor and its cleaner together), `all-before:N|all-after:N` the whole process
-//! group, and `MINIDOCK_CRASH_COUNT=FILE` appends a line for each.
+//! group, `stop-before:N|stop-after:N` stops the process until SIGCONT, and `MINIDOCK_CRASH_COUNT=FILE` appends a line for each.
 
 /// Which side of the write.
 #[derive(Clone, Copy, PartialEq)]
@@ -34,6 +34,9 @@ pub fn point(when: When) {
     let side = if when == When::Before { "before" } else { "after" };
     if wish == format!("{side}:{number}") {
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    }
+    if wish == format!("stop-{side}:{number}") {
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
     }
     if wish == format!("all-{side}:{number}") {
         let _ = rustix::process::kill_current_process_group(rustix::process::Signal::KILL);

@@ -21,6 +21,7 @@ mod files;
 mod format;
 mod glob;
 mod graph;
+mod health;
 mod host_netns;
 mod journal;
 mod log;

@@ -22,6 +22,7 @@ use runtime::namespaces::Namespace;
 use crate::commands::Engine;
 use crate::explain::{self, Command};
 use crate::facts::{self, Facts};
+use crate::health::{Health, Healthcheck};
 use crate::journal::Journal;
 use crate::log;
 use crate::monitor::cleaner::Cleaner;
@@ -329,7 +330,11 @@ impl Making<'_> {
     fn open_log(&self, plan: &Plan, reservation: &Reservation) -> Result<Option<log::Writer>> {
         let request = &self.order.request;
         let options = &request.log_options;
-        let labels = if options.labels.is_empty() { BTreeMap::new() } else { labels(request, self.image) };
+        let labels = if options.labels.is_empty() {
+            std::collections::BTreeMap::new()
+        } else {
+            plan::labels(request, self.image)
+        };
         let env = plan.spec.process().as_ref().and_then(|process| process.env().as_deref()).unwrap_or_default();
         let source =
             log::Source { id: &reservation.id, name: &reservation.name, image: &self.image.name, labels: &labels, env };
@@ -364,6 +369,7 @@ impl Making<'_> {
             auto_remove: request.remove,
             stopped_by_hand: false,
             restart_count: 0,
+            health: None,
             monitor: None,
             other: serde_json::Map::new(),
         })
@@ -373,6 +379,7 @@ impl Making<'_> {
         State {
             status: Status::Running,
             process: Process::now(pid),
+            health: state.config.health.as_ref().and_then(|check| check.command(&[])).map(|_| Health::new()),
             monitor: None,
             started: log::now(),
             finished: String::new(),
@@ -414,6 +421,8 @@ impl Making<'_> {
             labels: plan::labels(request, image),
             exposed: exposed(request, image),
             stop_signal: plan.stop_signal,
+            health: health(request, image),
+            shell: image.shell.clone(),
             stop_timeout_seconds: request.stop_timeout_s.unwrap_or(10),
         })
     }
@@ -424,6 +433,14 @@ fn environment(request: &RunRequest, image: &ImageFacts) -> Vec<String> {
     let base = image.env.iter().map(std::ffi::OsString::from).collect();
     let merged = crate::request::environment::merge(base, &request.environment);
     merged.iter().map(|line| line.to_string_lossy().into_owned()).collect()
+}
+
+/// The user's health check over the image's.
+fn health(request: &RunRequest, image: &ImageFacts) -> Option<Healthcheck> {
+    match &request.health {
+        Some(check) => Some(check.clone().over(image.health.as_ref())),
+        None => image.health.clone(),
+    }
 }
 
 /// Every port that the image or the user says the container listens on: `80/tcp`.

@@ -13,6 +13,7 @@ use netsetup::{Place, PortMapping};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::files;
+use crate::health::{self, Health, Healthcheck};
 use crate::journal::Header;
 use crate::plan::volumes::Volume;
 use crate::process::Process;
@@ -180,6 +181,12 @@ pub struct Config {
     pub exposed: Vec<String>,
     /// The signal that asks it to stop (number).
     pub stop_signal: i32,
+    /// Its health check.
+    #[serde(default)]
+    pub health: Option<Healthcheck>,
+    /// The image's SHELL, for the check.
+    #[serde(default)]
+    pub shell: Vec<String>,
     /// Seconds before `stop` kills it; negative: it waits for ever.
     pub stop_timeout_seconds: i64,
 }
@@ -234,6 +241,9 @@ pub struct State {
     /// How often its restart policy has started it since a user did.
     #[serde(default)]
     pub restart_count: u32,
+    /// What its health check says of this run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
     /// Its monitor, while it waits for a restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub monitor: Option<Process>,
@@ -285,6 +295,7 @@ impl State {
             config: Config { labels: birth.labels, ..Config::default() },
             stopped_by_hand: false,
             restart_count: 0,
+            health: None,
             monitor: None,
             volumes: vec![],
             inherited: vec![],
@@ -315,6 +326,9 @@ impl State {
         self.status = Status::Exited;
         self.process = None;
         self.monitor = None;
+        if let Some(health) = &mut self.health {
+            health.status = health::Status::Unhealthy; // docker: nobody checks it any more
+        }
         self.finished = crate::log::now();
         self.exit_code = exit_code;
         self.oom_killed = oom_killed;

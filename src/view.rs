@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use crate::format::human::Nanoseconds;
+use crate::format::view::{HealthView, ProbeView};
 use crate::format::{
     ConfigView, ContainerView, MountView, NetworkView, OverlayView, PlaceView, SizeView, StateView, Status,
 };
+use crate::health;
 use crate::network::definition;
 use crate::plan::paths::ContainerFolder;
 use crate::request::RunRequest;
@@ -87,7 +89,11 @@ fn state_view(state: &State) -> StateView {
         oom_killed: state.oom_killed,
         started: nanoseconds(&state.started),
         finished: nanoseconds(&state.finished),
-        health: None,
+        health: state.health.as_ref().map(|health| HealthView {
+            status: health.status.name().to_string(),
+            failing_streak: health.failing_streak,
+            log: health.log.iter().map(probe).collect(),
+        }),
     }
 }
 
@@ -103,6 +109,11 @@ pub fn size(roots: &Roots, state: &State) -> SizeView {
     SizeView { own, image }
 }
 
+fn probe(probe: &health::Probe) -> ProbeView {
+    let health::Probe { start, end, exit_code, output } = probe.clone();
+    ProbeView { start, end, exit_code, output }
+}
+
 fn config(state: &State) -> ConfigView {
     let config = &state.config;
     ConfigView {
@@ -115,7 +126,7 @@ fn config(state: &State) -> ConfigView {
         volumes: state.volumes.iter().map(|volume| volume.target.display().to_string()).collect(),
         labels: config.labels.clone(),
         stop_signal: Signal(config.stop_signal).to_string(),
-        healthcheck: None,
+        healthcheck: config.health.as_ref().and_then(|check| serde_json::to_value(check).ok()),
         exposed: config
             .exposed
             .iter()

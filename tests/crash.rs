@@ -233,7 +233,8 @@ fn a_killed_monitor_is_cleaned_up_after_without_any_command() {
 #[test]
 fn a_recovery_that_is_killed_is_finished_by_the_next() {
     let last = count(Firewall::Nftables);
-    for number in 1..=last {
+    // Each stage has several moments; what the first crash leaves differs by stage.
+    for number in (1..=last).rev().step_by(3) {
         for side in ["before", "after"] {
             for write in 1.. {
                 let wish = format!("all-after:{number}");

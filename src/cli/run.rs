@@ -89,9 +89,33 @@ pub struct RunArgs {
     /// Pass signals on to the program
     #[arg(long, default_value = "true", default_missing_value = "true", num_args = 0..=1, require_equals = true, value_parser = super::pflag::boolean, action = clap::ArgAction::Set)]
     pub sig_proxy: bool,
-    /// Run no health check: never done, so far
-    #[arg(long, hide = true)]
+    /// Don't run the image's health check
+    #[arg(long)]
     pub no_healthcheck: bool,
+    /// Shell line that tells whether the container is healthy
+    #[arg(long, value_name = "LINE")]
+    pub health_cmd: Option<String>,
+    /// Time between two checks (30s)
+    #[arg(long, value_name = "TIME")]
+    pub health_interval: Option<String>,
+    /// A check that takes longer has failed (30s)
+    #[arg(long, value_name = "TIME")]
+    pub health_timeout: Option<String>,
+    /// Time after the start in which failures don't count
+    #[arg(long, value_name = "TIME")]
+    pub health_start_period: Option<String>,
+    /// Time between two checks in the start period (5s)
+    #[arg(long, value_name = "TIME")]
+    pub health_start_interval: Option<String>,
+    /// Failures in a row that make it unhealthy (3)
+    #[arg(long, value_name = "N", value_parser = integer)]
+    pub health_retries: Option<i64>,
+    /// With -d: return when it is ready: port, port:N, log:PATTERN, healthy, http:/path, http:N/path
+    #[arg(long, value_name = "WHAT")]
+    pub wait: Vec<String>,
+    /// How long to wait for that (60s)
+    #[arg(long, value_name = "TIME")]
+    pub wait_timeout: Option<String>,
 
     // --- what it sees
     /// Mount a folder or file of the host, a volume by its name, or (a path alone) an anonymous volume

@@ -263,7 +263,13 @@ pub(super) const COMMANDS: &[Entry] = &[
 ];
 
 /// Flags of `run` that mean nothing to `create`.
-const RUN_ONLY: &[(&str, &str)] = &[("detach", "-d"), ("sig_proxy", "--sig-proxy"), ("dry_run", "--dry-run")];
+const RUN_ONLY: &[(&str, &str)] = &[
+    ("detach", "-d"),
+    ("sig_proxy", "--sig-proxy"),
+    ("dry_run", "--dry-run"),
+    ("wait", "--wait"),
+    ("wait_timeout", "--wait-timeout"),
+];
 
 fn run_only(arg: clap::Arg) -> clap::Arg {
     let hide = RUN_ONLY.iter().any(|(id, _)| arg.get_id() == id);

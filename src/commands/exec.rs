@@ -38,10 +38,7 @@ pub fn exec(roots: &Roots, args: &ExecArgs) -> Result<u8> {
         bail!("Container {} is paused, unpause the container before exec", state.id);
     }
     let run_request = view::request(&state)?;
-    let path = ContainerFolder::new(&roots.container(&state.id)).config();
-    let spec: Spec =
-        serde_json::from_slice(&std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?)
-            .with_context(|| format!("{} is damaged", path.display()))?;
+    let spec = spec(roots, &state)?;
     let program = Program { process: process(&request, &run_request, &spec)?, spec, state, request, run_request };
     let ExecRequest { detach, interactive, terminal, .. } = program.request;
     // docker: the input of a detached program is empty.
@@ -61,6 +58,33 @@ pub fn exec(roots: &Roots, args: &ExecArgs) -> Result<u8> {
         }
         Ended::BrokenPipe => Ok(128 + libc::SIGPIPE as u8),
     }
+}
+
+/// Starts the program of a health check, in the surroundings of the container's own.
+pub fn probe(roots: &Roots, state: &State, command: &[String]) -> Result<(Running, [Option<std::os::fd::OwnedFd>; 2])> {
+    let request = ExecRequest {
+        container: state.id.clone(),
+        command: command.iter().map(std::ffi::OsString::from).collect(),
+        detach: false,
+        interactive: false,
+        terminal: false,
+        privileged: false,
+        environment: vec![],
+        detach_keys: Default::default(),
+        user: None,
+        working_dir: None,
+    };
+    let run_request = view::request(state)?;
+    let spec = spec(roots, state)?;
+    let process = process(&request, &run_request, &spec)?;
+    start(&Program { process, spec, state: state.clone(), request, run_request }, None, (0, 0))
+}
+
+/// The OCI configuration that it was started with.
+fn spec(roots: &Roots, state: &State) -> Result<Spec> {
+    let path = ContainerFolder::new(&roots.container(&state.id)).config();
+    let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))
 }
 
 struct Program {

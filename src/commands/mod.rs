@@ -16,6 +16,7 @@ pub mod networks;
 pub mod pause;
 pub mod prune;
 pub mod ps;
+pub mod ready;
 pub mod router;
 pub mod run;
 pub mod shell;

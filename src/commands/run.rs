@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail};
 use images::Store;
 
-use super::Engine;
+use super::{Engine, ready};
 use crate::cli::RunArgs;
 use crate::client::{self, Ended};
 use crate::config::Config;
@@ -18,6 +18,7 @@ use crate::monitor;
 use crate::monitor::fork::{Mode, fork};
 use crate::names;
 use crate::request::network::NetworkMode;
+use crate::request::ready::Wait;
 use crate::request::{ImageSource, Invalid, RunRequest, Surroundings};
 use crate::start::{self, Order, Origin};
 use crate::terminal;
@@ -25,12 +26,13 @@ use crate::terminal;
 /// Runs a container; the exit code is its program's.
 pub fn run(engine: Engine, args: RunArgs) -> Result<u8> {
     let order = order(engine, &args, |request| request.check_terminal(rustix::termios::isatty(io::stdin())))?;
+    let wait = Wait::from_args(&args)?;
     if order.request.dry_run {
         print!("{}", start::dry_run(&order)?);
         return Ok(0);
     }
     let mut cid_file = order.request.cid_file.as_deref().map(CidFile::create).transpose()?;
-    let (detach, id) = (order.request.detach, order.id.clone());
+    let (detach, id, roots) = (order.request.detach, order.id.clone(), order.engine.roots.clone());
     let request = &order.request;
     let (interactive, terminal) = (request.interactive, request.terminal);
     let mode = Mode { detach, interactive, attach_stdin: interactive && !detach, terminal };
@@ -40,6 +42,11 @@ pub fn run(engine: Engine, args: RunArgs) -> Result<u8> {
     let mut keep_cid = || cid_file.take().map_or(Ok(()), |cid_file| cid_file.keep(&id));
     match client::run(client, &mut keep_cid)? {
         Ended::Detached => {
+            if let Some(wait) = wait {
+                // From here on ^C ends the waiting.
+                client::forwarded_signals().thread_unblock().context("cannot unblock signals")?;
+                ready::wait(&roots, &id, &wait)?;
+            }
             if detach {
                 println!("{id}");
             }

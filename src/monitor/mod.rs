@@ -22,6 +22,7 @@ use rustix::process::Rlimit;
 use crate::error::Failure;
 use crate::events::{self, Event};
 use crate::explain::{self, Command};
+use crate::health::probe::Checker;
 use crate::journal::Journal;
 use crate::name_register;
 use crate::network;
@@ -74,6 +75,7 @@ fn serve(order: Order, container: Container, client: UnixStream, keep_stdin: Opt
     peers.listener = control;
     let mut aside = Aside { mounts, backoff: Backoff::default(), host: None };
     let cleaner = Some(cleaner);
+    let health = Checker::new(&state);
     let mut relay = Relay {
         pidfd: running.pidfd,
         outputs,
@@ -88,6 +90,7 @@ fn serve(order: Order, container: Container, client: UnixStream, keep_stdin: Opt
             proxies,
             resolver,
             cleaner,
+            health,
             restart_now: false,
             watch: None,
         }),
@@ -95,8 +98,8 @@ fn serve(order: Order, container: Container, client: UnixStream, keep_stdin: Opt
         running: true,
         stdin: keep_stdin.map(|pipe| Stdin { pipe, once: stdin_once }),
     };
-    open_watch(&mut relay);
     loop {
+        open_watch(&mut relay);
         let began = Instant::now();
         let limit = raise_limit(&relay);
         let (ended, oom_killed) = wait_for_end(&mut relay);
@@ -107,6 +110,7 @@ fn serve(order: Order, container: Container, client: UnixStream, keep_stdin: Opt
         }
         events::note(&served.order.engine.roots, Event::died(&served.state, ended.code));
         served.resolver = None; // its sockets hold the container's network namespace
+        (served.health, served.watch) = (None, None);
         served.proxies.clear();
         served.ports.clear(); // the host's ports are free before the exit is known
         match note_end(served, ended, oom_killed, again) {
@@ -202,6 +206,7 @@ fn restart(relay: &mut Relay, aside: &mut Aside, ran: Duration) -> bool {
             let Run { running, outputs, proxies, resolver, ports, log, mounts, control: _ } = run;
             aside.mounts = mounts;
             (served.proxies, served.ports, served.resolver) = (proxies, ports, resolver);
+            served.health = Checker::new(&served.state);
             events::note(&served.order.engine.roots, Event::container("start", &served.state));
             relay.pidfd = running.pidfd;
             (relay.outputs, relay.terminal, relay.log) = (outputs, running.terminal, log);

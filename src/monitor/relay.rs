@@ -14,6 +14,8 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 use super::control::{self, Answer, Program, Served};
 use super::peers::{HIGH_WATER, Peers, Wish};
 use crate::request::restart::Restart;
+use crate::events::{self, Event};
+use crate::health::probe::Checker;
 use crate::{log, process, terminal, wire};
 
 const CHUNK: usize = wire::MAX_FRAME;
@@ -107,6 +109,7 @@ impl Relay {
                 Role::Output(stream) => self.read_output(stream),
                 Role::Terminal => self.serve_terminal(events),
                 Role::Listener => self.peers.accept(),
+                Role::Health => {}
                 Role::Peer(index) => self.serve_peer(index, events),
                 Role::Resolver => {
                     if let Some(resolver) = self.resolver() {
@@ -137,6 +140,9 @@ impl Relay {
         }
         if let Some(resolver) = self.resolver().filter(|resolver| resolver.timeout(now) == Some(Duration::ZERO)) {
             resolver.ready(now);
+        }
+        if let Some(served) = self.served.as_mut().filter(|served| running && served.health.is_some()) {
+            check_health(served, now);
         }
         self.peers.tidy();
         Ok(pid1_ended)
@@ -200,8 +206,12 @@ impl Relay {
         if let Some(rules) = rules {
             watch(rules.fd(), PollFlags::IN, Role::Rules);
         }
+        let health = self.served.as_ref().filter(|_| running).and_then(|served| served.health.as_ref());
+        if let Some(pipe) = health.and_then(Checker::fd) {
+            watch(pipe, PollFlags::IN, Role::Health);
+        }
         let now = Instant::now();
-        let until = [deadline, self.peers.deadline()].into_iter().flatten();
+        let until = [deadline, self.peers.deadline(), health.map(Checker::deadline)].into_iter().flatten();
         let timeouts = until.map(|deadline| deadline.saturating_duration_since(now));
         let timeouts = timeouts.chain(resolver.and_then(|resolver| resolver.timeout(now)));
         let timeouts = timeouts.chain(rules.and_then(|rules| rules.timeout(now)));
@@ -330,6 +340,25 @@ enum Role {
     Proxy(usize),
     Resolver,
     Rules,
+    /// Looked at in each turn.
+    Health,
+}
+
+fn check_health(served: &mut Served, now: Instant) {
+    let Some(health) = &mut served.health else { return };
+    if health.fd().is_none() && now < health.deadline() {
+        return;
+    }
+    let before = served.state.health.clone();
+    let changed = health.turn(&served.order.engine.roots, &mut served.state);
+    if served.state.health != before {
+        // A full disk: the next result is another try.
+        let _ = served.state.write(&served.order.engine.roots);
+    }
+    if changed && let Some(health) = &served.state.health {
+        let action = format!("health_status: {}", health.status.name());
+        events::note(&served.order.engine.roots, Event::container(&action, &served.state));
+    }
 }
 
 /// For poll(2).

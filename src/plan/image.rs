@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 
 use images::{Config, Image};
+use serde::Deserialize;
+
+use crate::health::Healthcheck;
 
 /// The root file system and the image's defaults.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +34,10 @@ pub struct ImageFacts {
     pub exposed: Vec<String>,
     /// STOPSIGNAL.
     pub stop_signal: Option<String>,
+    /// HEALTHCHECK.
+    pub health: Option<Healthcheck>,
+    /// SHELL.
+    pub shell: Vec<String>,
     /// LABEL.
     pub labels: Vec<(String, String)>,
 }
@@ -57,6 +64,9 @@ impl ImageFacts {
             volumes: config.volumes().map(PathBuf::from).collect(),
             exposed: config.exposed_ports().map(str::to_string).collect(),
             stop_signal: config.stop_signal().map(str::to_string),
+            // One that isn't docker's is none: an image may hold anything.
+            health: config.healthcheck().and_then(|check| Healthcheck::deserialize(check).ok()),
+            shell: config.shell().to_vec(),
             labels: config.labels().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
         }
     }

@@ -45,7 +45,7 @@ fn seconds(text: &str) -> Option<i128> {
 }
 
 /// Go's durations: `1h30m`, `1.5s`, `300ms`.
-fn duration(text: &str) -> Option<i128> {
+pub(super) fn duration(text: &str) -> Option<i128> {
     let (sign, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (-1, rest),
         None => (1, text.strip_prefix('+').unwrap_or(text)),

@@ -9,6 +9,7 @@ pub mod cpus;
 pub mod devices;
 pub mod environment;
 mod exec;
+mod health;
 mod hosts;
 mod invalid;
 mod labels;
@@ -23,6 +24,7 @@ mod net_cls;
 pub mod network;
 pub mod network_create;
 pub mod ports;
+pub mod ready;
 pub mod restart;
 pub mod security;
 pub mod signal;
@@ -46,6 +48,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::RunArgs;
+use crate::health::Healthcheck;
 use devices::Device;
 use environment::EnvChange;
 use limits::Limits;
@@ -150,6 +153,9 @@ pub struct RunRequest {
     pub stop_signal: Option<Signal>,
     /// `--stop-timeout`; negative: for ever
     pub stop_timeout_s: Option<i64>,
+    /// `--health-*`, `--no-healthcheck`
+    #[serde(default)]
+    pub health: Option<Healthcheck>,
     /// `--restart`
     #[serde(default)]
     pub restart: Restart,
@@ -250,6 +256,7 @@ impl RunRequest {
             working_dir: working_dir(args.workdir.as_deref())?,
             stop_signal: stop_signal(args.stop_signal.as_deref())?,
             stop_timeout_s: args.stop_timeout,
+            health: health::from_args(args)?,
             restart: restart(args)?,
             labels: labels::gather(&args.label_file, &args.label, around)?,
             cid_file: args

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::cleaner::Cleaner;
+use crate::health::probe::Checker;
 use crate::journal::Journal;
 use crate::start::Order;
 use crate::state::State;
@@ -72,6 +73,8 @@ pub struct Served {
     pub resolver: Option<Resolver>,
     /// Takes over when this process is killed.
     pub cleaner: Option<Cleaner>,
+    /// Its health checks.
+    pub health: Option<Checker>,
     /// After its end the program is started again at once: `restart`.
     pub restart_now: bool,
     /// Over the firewall's rules; none without a network of its own.

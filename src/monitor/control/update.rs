@@ -71,6 +71,7 @@ fn change(served: &Served, limits: &Limits) -> Result<()> {
         parent: cgroup::PARENT,
         resources: Some(&resources),
         net_cls: None,
+        class_way: cgroup::ClassWay::default(),
         net_cls_mount: &served.order.engine.roots.run.join("net_cls"),
     };
     let planned = cgroup::plan(&request, &layout)?;
