@@ -49,6 +49,7 @@ mod sys;
 mod terminal;
 mod view;
 mod volume;
+mod walk;
 mod wire;
 
 use std::ffi::OsString;

@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, ipproto, sockopt};
 
 use crate::Protocol;
-pub use holder::Holder;
+pub use holder::{Holder, Listener, listeners};
 
 /// Why a port can't be had.
 #[derive(Debug, thiserror::Error)]

@@ -39,6 +39,8 @@ pub use copy::{CpArgs, DiffArgs, ExportArgs};
 pub use engine::{CompletionArgs, DoctorArgs, InfoArgs, ManArgs};
 pub use images::{HistoryArgs, ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
 pub use net::NetGraphArgs;
+pub use images::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
+pub use net::{NetGraphArgs, WalkArgs};
 pub use networks::{
     NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs, NetworkLsArgs, NetworkPruneArgs,
     NetworkRepairArgs, NetworkRmArgs,
@@ -135,6 +137,8 @@ pub enum Command {
     NetworkPrune(NetworkPruneArgs),
     /// `network repair`
     NetworkRepair(NetworkRepairArgs),
+    /// `walk`
+    Walk(WalkArgs),
     /// `net graph`
     NetGraph(NetGraphArgs),
     /// `version`

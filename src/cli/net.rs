@@ -3,6 +3,7 @@
 use clap::Args;
 
 use crate::graph::Format;
+use crate::walk::From;
 
 /// Draw the network as the kernel has it now.
 #[derive(Debug, Clone, Default, Args)]
@@ -19,5 +20,27 @@ fn format(text: &str) -> Result<Format, String> {
         "dot" => Ok(Format::Dot),
         "json" => Ok(Format::Json),
         _ => Err(format!("{text:?} is no format: use text, svg, dot or json")),
+    }
+}
+
+/// Send a probe and tell its way hop by hop.
+#[derive(Debug, Clone, Default, Args)]
+pub struct WalkArgs {
+    /// Where it begins: a container's name, `outside`, or `host`
+    #[arg(long, value_name = "CONTAINER|outside|host", default_value = "host")]
+    pub from: From,
+    /// `text` or `json`
+    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = walk_format)]
+    pub format: Format,
+    /// An address, `localhost` or a container's name, and a port
+    #[arg(value_name = "HOST:PORT[/udp]")]
+    pub target: String,
+}
+
+fn walk_format(text: &str) -> Result<Format, String> {
+    match text {
+        "text" => Ok(Format::Text),
+        "json" => Ok(Format::Json),
+        _ => Err(format!("{text:?} is no format: use text or json")),
     }
 }

@@ -13,6 +13,8 @@ use super::copy::{CpArgs, DiffArgs, ExportArgs};
 use super::engine::{CompletionArgs, DoctorArgs, InfoArgs, ManArgs};
 use super::images::{HistoryArgs, ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
 use super::net::NetGraphArgs;
+use super::images::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
+use super::net::{NetGraphArgs, WalkArgs};
 use super::networks::{
     NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs, NetworkLsArgs, NetworkPruneArgs,
     NetworkRepairArgs, NetworkRmArgs,
@@ -257,6 +259,9 @@ pub(super) const COMMANDS: &[Entry] = &[
     entry!(&["man"], "Write the man pages into a folder",
         "DIR", "requires 1 argument", ManArgs, Command::Man,
         "minidock man /usr/local/share/man/man1"),
+    entry!(&["walk", "net walk"], "Send a probe and tell its way hop by hop, from the kernel's own trace",
+        "[OPTIONS] HOST:PORT[/udp]", "requires 1 argument", WalkArgs, Command::Walk,
+        "minidock walk --from outside 10.0.0.1:10080"),
     entry!(&["version"], "Print minidock's version",
         "[OPTIONS]", "accepts no arguments", VersionArgs, Command::Version,
         "minidock version --format '{{.Client.Version}}'"),

@@ -100,6 +100,14 @@ pub fn dispatch(global: Global, command: Command) -> Result<u8> {
         Command::Update(args) => update::update(roots, &args),
         Command::Wait(args) => stop::wait(roots, &args),
         Command::Port(args) => ps::port(roots, &args),
+        Command::Walk(args) => {
+            let report = crate::walk::walk(&engine, &args.from, &args.target)?;
+            match args.format {
+                crate::graph::Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+                _ => print!("{}", report.text()),
+            }
+            Ok(u8::from(!report.outcome.reached))
+        }
         Command::NetGraph(args) => {
             print!("{}", crate::graph::print(&engine, args.format)?);
             Ok(0)

@@ -10,7 +10,7 @@ mod text;
 
 use anyhow::Result;
 
-pub use model::Picture;
+pub use model::{Owner, Picture};
 
 use crate::commands::Engine;
 

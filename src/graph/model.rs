@@ -50,12 +50,17 @@ pub struct Difference {
 impl Picture {
     /// Looks at the kernel and at the state files.
     pub fn take(engine: &Engine) -> Result<Picture> {
+        Picture::take_with(engine, Vec::new())
+    }
+
+    /// The same, with further namespaces that nobody else holds.
+    pub fn take_with(engine: &Engine, more: Vec<File>) -> Result<Picture> {
         let roots = &engine.roots;
         let running: Vec<State> = containers::all(roots).into_iter().filter(State::is_alive).collect();
         let mut owners: BTreeMap<u64, Owner> = BTreeMap::new();
         let own = std::fs::metadata("/proc/thread-self/ns/net").map_or(0, |data| data.ino());
         owners.insert(own, Owner::Host(Vec::new()));
-        let mut files = Vec::new();
+        let mut files = more;
         for state in running {
             let Some(process) = state.process else { continue };
             let Ok(file) = File::open(format!("/proc/{}/ns/net", process.pid)) else { continue };

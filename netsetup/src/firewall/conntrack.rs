@@ -96,6 +96,28 @@ pub(crate) fn forget(
     }
 }
 
+/// One direction of a flow, as a person reads it: `172.17.0.2:80 -> 10.0.0.9:40000`.
+fn arrow(tuple: &Tuple) -> String {
+    let end = |address, port| std::net::SocketAddr::new(address, port).to_string();
+    format!("{} -> {}", end(tuple.source, tuple.source_port), end(tuple.destination, tuple.destination_port))
+}
+
+/// The flows of the caller's namespace that began at this source port: how they began, and what an answer looks like.
+pub(crate) fn flows_from(netlink: &mut Netlink, protocol: Protocol, port: u16) -> Vec<(String, String)> {
+    let mut batch = Batch::default();
+    batch.push(SUBSYSTEM | GET, libc::NLM_F_DUMP as u16, |out| header(out, 0, 0));
+    let Ok((answers, _)) = netlink.exchange(&batch) else {
+        return Vec::new();
+    };
+    let read = |payload: &[u8]| {
+        let body = payload.get(4..)?;
+        let (orig, number) = tuple(attribute(body, CTA_TUPLE_ORIG)?)?;
+        let (reply, _) = tuple(attribute(body, CTA_TUPLE_REPLY)?)?;
+        (number == protocol.number() && orig.source_port == port).then(|| (arrow(&orig), arrow(&reply)))
+    };
+    answers.iter().filter_map(|answer| read(&answer.payload)).collect()
+}
+
 /// Deletes all flows that begin at, or were first sent to, one of these addresses, best effort.
 pub(crate) fn forget_addresses(netlink: &mut Netlink, addresses: &[std::net::Ipv4Addr]) {
     let mut batch = Batch::default();

@@ -17,7 +17,9 @@ pub(crate) const NEWSETELEM: u16 = 12;
 pub(crate) const DELSETELEM: u16 = 14;
 
 /// NFPROTO_*
+pub(crate) const INET: u8 = 1;
 pub(crate) const IPV4: u8 = 2;
+pub(crate) const BRIDGE: u8 = 7;
 
 pub(crate) const NEW: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
 /// What exists already stays as it is.
@@ -55,6 +57,12 @@ impl<'a> Messages<'a> {
 
     pub fn table(&mut self, kind: u16, flags: u16) {
         self.push(kind, flags, |_| {});
+    }
+
+    /// A table that the kernel removes with the socket that made it, whatever becomes of its process (Linux 5.12).
+    pub fn own_table(&mut self) {
+        const OWNER: u32 = 2;
+        self.push(NEWTABLE, NEW, |out| number(out, 2, OWNER));
     }
 
     /// A chain that the kernel calls: `kind` is `filter` or `nat`.
@@ -120,11 +128,14 @@ pub(crate) struct Expressions(Vec<u8>);
 /// NFT_META_*
 pub(crate) mod meta {
     pub const OIFNAME: u32 = 7;
+    pub const NFTRACE: u32 = 12;
+    pub const L4PROTO: u32 = 16;
 }
 
 /// NFT_PAYLOAD_*
 pub(crate) mod payload {
     pub const NETWORK: u32 = 1;
+    pub const TRANSPORT: u32 = 2;
 }
 
 impl Expressions {
@@ -176,6 +187,11 @@ impl Expressions {
             number(out, 1, 1);
             nested(out, 2, |out| bytes(out, 1, value));
         })
+    }
+
+    /// Writes register 1 into a property of the packet.
+    pub fn set_meta(self, key: u32) -> Expressions {
+        self.numbers("meta", &[(2, key), (3, 1)])
     }
 
     /// Replaces register 1 by what the map has for it; ends the rule where it has nothing.

@@ -63,6 +63,47 @@ pub fn find(protocol: Protocol, address: IpAddr, port: u16) -> Option<Holder> {
     Some(Holder { pid, program: program(pid) })
 }
 
+/// Who listens on a port of the current network namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// The address that it listens on; unspecified: every.
+    pub address: IpAddr,
+    /// Whether packets to the address that was asked for are its.
+    pub takes: bool,
+    /// The process, as far as it can be known.
+    pub holder: Option<Holder>,
+}
+
+/// The sockets that wait for packets on this port, those first that take packets to the address.
+pub fn listeners(protocol: Protocol, address: IpAddr, port: u16) -> Vec<Listener> {
+    let states = match protocol {
+        Protocol::Tcp | Protocol::Sctp => 1 << state::LISTEN,
+        Protocol::Udp => 1 << state::CLOSE,
+    };
+    let Ok(query) = sock_diag::open() else { return Vec::new() };
+    let mut sockets = sock_diag::sockets_at(&query, protocol, port, states).unwrap_or_default();
+    sockets.sort_by_key(|socket| !socket.takes(address));
+    sockets
+        .iter()
+        .take(8)
+        .map(|socket| Listener {
+            address: socket.address.to_canonical(),
+            takes: socket.takes(address),
+            holder: holder_of(socket.inode),
+        })
+        .collect()
+}
+
+/// The process that has a socket open.
+fn holder_of(inode: u32) -> Option<Holder> {
+    let links = [format!("socket:[{inode}]").into_bytes()];
+    let deadline = Instant::now() + LONGEST_SEARCH;
+    let pids = fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.take_while(|_| Instant::now() < deadline)
+        .find(|pid| rank_of_open_link(*pid, &links, deadline).is_some())
+        .map(|pid| Holder { pid, program: program(pid) })
+}
+
 /// The place in `links` of the first one that this process has open.
 fn rank_of_open_link(pid: u32, links: &[Vec<u8>], deadline: Instant) -> Option<usize> {
     let mut best = None;

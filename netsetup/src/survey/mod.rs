@@ -14,6 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use serde::Serialize;
 
 pub use links::{Link, Neighbour};
+pub(crate) use nft::family_name;
 pub use nft::{Chain, Element, Map, Rule, Rules};
 pub use places::Place;
 pub use qdisc::{Class, Qdisc};

@@ -112,7 +112,7 @@ fn body(answer: &Answer) -> &[u8] {
     answer.payload.get(4..).unwrap_or_default()
 }
 
-pub(super) fn family_name(family: u8) -> &'static str {
+pub(crate) fn family_name(family: u8) -> &'static str {
     match family {
         1 => "inet",
         2 => "ip",

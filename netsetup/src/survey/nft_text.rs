@@ -23,6 +23,7 @@ pub(super) enum Type {
     Status,
     Mark,
     KindOfRoute,
+    Family,
     Verdict,
     Other,
 }
@@ -178,6 +179,11 @@ fn value(bytes: &[u8], one: Type) -> String {
             17 => "udp".to_owned(),
             58 => "ipv6-icmp".to_owned(),
             132 => "sctp".to_owned(),
+            other => other.to_string(),
+        },
+        (Type::Family, [family]) => match family {
+            2 => "ipv4".to_owned(),
+            10 => "ipv6".to_owned(),
             other => other.to_string(),
         },
         (Type::Name, _) => {
@@ -353,6 +359,10 @@ impl Reader<'_> {
     }
 
     fn payload(&mut self, register: u32, base: u32, offset: u32, length: u32) {
+        // In table inet `ip saddr` is compiled with a look at the family before it, which nft doesn't print.
+        if base == 1 && self.words.last().is_some_and(|last| last.starts_with("meta nfproto ")) {
+            self.words.pop();
+        }
         let (words, one) = match (base, offset, length) {
             (1, 12, 1..=4) => ("ip saddr".to_owned(), Type::Address),
             (1, 16, 1..=4) => ("ip daddr".to_owned(), Type::Address),
@@ -476,7 +486,7 @@ fn meta(key: u32) -> (&'static str, Type) {
         10 => ("skuid", Type::Other),
         12 => ("nftrace", Type::Other),
         2 => ("priority", Type::Other),
-        15 => ("nfproto", Type::Other),
+        15 => ("nfproto", Type::Family),
         16 => ("l4proto", Type::Protocol),
         17 => ("ibrname", Type::Name),
         18 => ("obrname", Type::Name),
