@@ -18,6 +18,7 @@ pub(crate) use nft::family_name;
 pub use nft::{Chain, Element, Map, Rule, Rules};
 pub use places::Place;
 pub use qdisc::{Class, Qdisc};
+pub(crate) use routes::read as routes;
 pub use routes::{Lookup, Route, lookup};
 
 use crate::firewall::iptables;

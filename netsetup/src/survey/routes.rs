@@ -39,7 +39,7 @@ pub struct Lookup {
 const HEADER: usize = 12; // struct rtmsg
 
 /// All routes but those of table `local` and the kernel's own of IPv6 (link-local, multicast).
-pub(super) fn read(route: &mut Netlink) -> Result<Vec<Route>> {
+pub(crate) fn read(route: &mut Netlink) -> Result<Vec<Route>> {
     const TABLE_LOCAL: u32 = 255;
     let mut routes = Vec::new();
     for answer in dump(route, libc::RTM_GETROUTE, HEADER, "list the routes")? {

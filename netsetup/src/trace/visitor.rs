@@ -42,10 +42,11 @@ impl Visitor {
         let (fd, inode) = netns::make_holder()?;
         let cable = format!("mdwalk{:x}", std::process::id());
         let (own_mac, far_mac) = ([0x02, 0x6d, 0x64, 0, 0, 1], [0x02, 0x6d, 0x64, 0, 0, 2]);
+        let number = free_number(host)?;
         let (address, gateway): (IpAddr, IpAddr) = match v6 {
-            false => (Ipv4Addr::new(198, 51, 100, 2).into(), Ipv4Addr::new(198, 51, 100, 1).into()),
+            false => (Ipv4Addr::new(198, 51, 100, number).into(), Ipv4Addr::new(198, 51, 100, 1).into()),
             true => (
-                Ipv6Addr::new(0x2001, 0xdb8, 0x6d64, 0, 0, 0, 0, 2).into(),
+                Ipv6Addr::new(0x2001, 0xdb8, 0x6d64, 0, 0, 0, 0, u16::from(number)).into(),
                 Ipv6Addr::new(0x2001, 0xdb8, 0x6d64, 0, 0, 0, 0, 1).into(),
             ),
         };
@@ -95,6 +96,36 @@ impl Visitor {
     pub fn file(&self) -> Option<File> {
         self.netns.try_clone().ok()
     }
+}
+
+impl Drop for Visitor {
+    /// Takes the cable away at once; the kernel would do it a moment after this process has ended.
+    fn drop(&mut self) {
+        if let Ok(mut route) = Netlink::route()
+            && let Ok(Some(found)) = query::get(&mut route, &self.cable)
+        {
+            let _ = crate::link::delete(&mut route, found.index);
+        }
+    }
+}
+
+/// The last byte of an address that no other client has at the moment. One that has just gone may still have its route.
+fn free_number(host: &mut Host) -> Result<u8> {
+    let used: Vec<u8> = crate::survey::routes(host.route()?)?
+        .iter()
+        .filter_map(|route| match route.destination {
+            (IpAddr::V4(address), 32) if address.octets()[..3] == [198, 51, 100] => Some(address.octets()[3]),
+            (IpAddr::V6(address), 128) if address.segments()[..3] == [0x2001, 0xdb8, 0x6d64] => {
+                Some(address.segments()[7] as u8)
+            }
+            _ => None,
+        })
+        .collect();
+    let first = (std::process::id() % 250) as u8;
+    let mut numbers = (0..250_u8).map(|step| 2 + ((u16::from(first) + u16::from(step)) % 250) as u8);
+    numbers
+        .find(|number| !used.contains(number))
+        .ok_or_else(|| Error::Refused("250 clients from outside are walking at the moment; try again".to_owned()))
 }
 
 fn pair(cable: &str, mac: [u8; 6], far_mac: [u8; 6], netns: &File) -> RouteNetlinkMessage {
