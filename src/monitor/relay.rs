@@ -159,6 +159,9 @@ impl Relay {
         if !served.watch.as_mut().is_some_and(|watch| watch.is_due(Instant::now())) {
             return;
         }
+        if crate::walk::is_under_way(&served.order.engine.roots) {
+            return; // its end is a change, too, and leads here again
+        }
         let entries = served.journal.contents().map(|contents| contents.entries).unwrap_or_default();
         if let Ok(mut host) = netsetup::Host::open() {
             let _ = crate::network::repair::container(&served.order.engine, &served.state, &entries, &mut host);

@@ -14,17 +14,21 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use netsetup::survey::Namespace;
 use netsetup::trace::{Event, Tracer, Visitor};
 use netsetup::{Host, within};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde::Serialize;
 
 use crate::commands::Engine;
 use crate::containers;
 use crate::graph::{Owner, Picture};
+use crate::roots::Roots;
 
 pub use probe::Answer;
 pub use target::{From, Target};
@@ -113,9 +117,34 @@ impl Report {
     }
 }
 
+/// While somebody holds this file's lock, a walk is under way. The kernel drops it with the process.
+fn lock_path(roots: &Roots) -> PathBuf {
+    roots.run.join("walk.lock")
+}
+
+/// Whether a walk is under way: the monitors' watch over the firewall, which a walk's own tables wake, must not mend what
+/// it is about to find.
+pub fn is_under_way(roots: &Roots) -> bool {
+    File::open(lock_path(roots))
+        .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK))
+}
+
+fn begin(roots: &Roots) -> Result<File> {
+    let path = lock_path(roots);
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    flock(&file, FlockOperation::LockShared).with_context(|| format!("cannot lock {}", path.display()))?;
+    Ok(file)
+}
+
 /// Sends the probe and tells its way.
 pub fn walk(engine: &Engine, from: &From, target: &str) -> Result<Report> {
     let target = Target::parse(&engine.roots, target)?;
+    let _under_way = begin(&engine.roots)?;
     let mut host = Host::open()?;
     let visitor = match from {
         From::Outside => {
