@@ -38,8 +38,6 @@ pub use containers::{
 pub use copy::{CpArgs, DiffArgs, ExportArgs};
 pub use engine::{CompletionArgs, DoctorArgs, InfoArgs, ManArgs};
 pub use images::{HistoryArgs, ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
-pub use net::NetGraphArgs;
-pub use images::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
 pub use net::{NetGraphArgs, WalkArgs};
 pub use networks::{
     NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs, NetworkLsArgs, NetworkPruneArgs,

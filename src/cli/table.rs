@@ -12,8 +12,6 @@ use super::containers::{
 use super::copy::{CpArgs, DiffArgs, ExportArgs};
 use super::engine::{CompletionArgs, DoctorArgs, InfoArgs, ManArgs};
 use super::images::{HistoryArgs, ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
-use super::net::NetGraphArgs;
-use super::images::{ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
 use super::net::{NetGraphArgs, WalkArgs};
 use super::networks::{
     NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs, NetworkLsArgs, NetworkPruneArgs,
