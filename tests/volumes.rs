@@ -28,7 +28,7 @@ fn the_commands_make_show_and_remove_volumes_as_docker_s_do() {
     let anonymous = host.minidock(&["volume", "create"]).ok().out();
     assert!(anonymous.len() == 64 && anonymous.bytes().all(|byte| byte.is_ascii_hexdigit()), "{anonymous}");
     let table = host.minidock(&["volume", "ls"]).ok().out();
-    assert!(table.starts_with("DRIVER    VOLUME NAME\n") && table.ends_with("local     data"), "{table}");
+    assert!(table.starts_with("DRIVER    VOLUME NAME\n") && table.contains("\nlocal     data"), "{table}");
     assert_eq!(host.minidock(&["volume", "ls", "-q", "-f", "label=a=1"]).ok().out(), "data");
     assert_eq!(
         host.minidock(&["volume", "ls", "--format", "{{.Name}} {{.Scope}}", "-f", "name=ata"]).ok().out(),
@@ -335,5 +335,37 @@ fn a_container_of_an_older_minidock_is_still_removed() {
     host.minidock(&["rm", "old"]).ok();
     assert!(!folder.exists());
     host.minidock(&["volume", "rm", &name]).ok();
+    host.finish();
+}
+
+#[test]
+fn a_read_only_bind_is_read_only_all_the_way_down_unless_told_otherwise() {
+    let host = TestHost::new();
+    let folder = host.work.join("bound");
+    host.sh("mkdir -p bound/below && mount -t tmpfs tmpfs bound/below").ok();
+    let source = folder.display();
+    let touch = |mount: &str| {
+        host.minidock(&["run", "--rm", "--network", "none", "--mount", mount, "busybox", "touch", "/b/below/x"]).code()
+    };
+    assert_eq!(touch(&format!("type=bind,src={source},dst=/b")), 0);
+    assert_eq!(touch(&format!("type=bind,src={source},dst=/b,readonly")), 1);
+    assert_eq!(touch(&format!("type=bind,src={source},dst=/b,readonly,bind-recursive=writable")), 0);
+    let strict = "readonly,bind-recursive=readonly,bind-propagation=rprivate";
+    assert_eq!(touch(&format!("type=bind,src={source},dst=/b,{strict}")), 1);
+    host.sh("umount bound/below").ok();
+    host.finish();
+}
+
+#[test]
+fn inspect_finds_volumes_too() {
+    let host = TestHost::bare();
+    host.minidock(&["volume", "create", "data"]).ok();
+    for args in
+        [&["inspect", "-f", "{{.Name}}", "data"][..], &["inspect", "--type", "volume", "-f", "{{.Name}}", "data"]]
+    {
+        assert_eq!(host.minidock(args).ok().out(), "data");
+    }
+    host.minidock(&["inspect", "--type", "volume", "nope"]).exits(1).says(&["no such volume"]);
+    host.minidock(&["volume", "rm", "data"]).ok();
     host.finish();
 }

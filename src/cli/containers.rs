@@ -47,6 +47,8 @@ pub enum InspectKind {
     Container,
     /// `image inspect`, `--type image`
     Image,
+    /// `--type volume`
+    Volume,
 }
 
 /// Print everything known of containers or images.
@@ -83,6 +85,7 @@ fn inspect_kind(text: &str) -> Result<InspectKind, String> {
     match text {
         "container" => Ok(InspectKind::Container),
         "image" => Ok(InspectKind::Image),
+        "volume" => Ok(InspectKind::Volume),
         "" => Ok(InspectKind::Any),
         _ => Err("minidock inspects a \"container\" or an \"image\"".to_owned()),
     }

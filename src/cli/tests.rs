@@ -69,7 +69,7 @@ fn refused_flags_say_why_in_every_form() {
     }
     assert!(refused("image inspect --platform x y").0.contains("--platform is not supported"));
     assert!(refused("images --tree").0.contains("--tree is not supported"));
-    assert!(refused("images -f x").0.contains("--filter is not supported"));
+    assert!(refused("rm -l x").0.contains("--link is not supported"));
     // After the image it is the container's business.
     assert_eq!(run("busybox --gpus all").words, words("busybox --gpus all"));
 }

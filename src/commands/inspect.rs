@@ -42,6 +42,9 @@ fn find(roots: &Roots, name: &str, kind: InspectKind, size: bool) -> Result<Docu
             near.map(|near| format!("; did you mean {near}?")).unwrap_or_default()
         )
     };
+    if kind == InspectKind::Volume {
+        return super::volume::document(roots, name).map_err(|error| format!("Error: {}", crate::error::text(&error)));
+    }
     if kind != InspectKind::Image {
         match containers::find(roots, name) {
             Ok(state) => {
@@ -58,6 +61,12 @@ fn find(roots: &Roots, name: &str, kind: InspectKind, size: bool) -> Result<Docu
         }
     }
     let image = Store::open(&roots.root).map_err(Into::into).and_then(|store| images::document(&store, name));
+    if image.is_err()
+        && kind == InspectKind::Any
+        && let Ok(volume) = super::volume::document(roots, name)
+    {
+        return Ok(volume);
+    }
     image.map_err(|_| missing(if kind == InspectKind::Image { "image" } else { "object" }))
 }
 

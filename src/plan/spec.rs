@@ -286,9 +286,11 @@ fn mounts(request: &RunRequest, chosen: &Chosen, facts: &Facts, folder: &Contain
     }
     for mount in request.mounts.iter().chain(&chosen.inherited) {
         match mount {
-            UserMount::Bind { source, target, read_only, propagation, recursive, .. } => {
+            UserMount::Bind { source, target, read_only, propagation, recursive, writable_below, .. } => {
                 let mut options = vec![if *recursive { "rbind" } else { "bind" }, propagation.name()];
-                options.extend(read_only.then_some("ro"));
+                // docker since 25: what is mounted below is read-only too.
+                let below = *recursive && !writable_below;
+                options.extend(read_only.then_some(if below { "rro" } else { "ro" }));
                 replace(&mut mounts, bind(source, target, &options));
             }
             UserMount::Tmpfs { target, options } => replace(&mut mounts, tmpfs(target, options)),

@@ -23,6 +23,8 @@ struct Fields {
     read_only: bool,
     propagation: Option<Propagation>,
     non_recursive: bool,
+    writable_below: bool,
+    read_only_below: bool,
     no_copy: bool,
     subpath: Option<String>,
     labels: BTreeMap<String, String>,
@@ -89,8 +91,14 @@ impl Fields {
                 self.non_recursive = match &text[..] {
                     "enabled" => false,
                     "disabled" => true,
-                    "writable" | "readonly" => {
-                        return Err(format!("bind-recursive={text} is not supported; use enabled or disabled"));
+                    "writable" => {
+                        self.writable_below = true;
+                        false
+                    }
+                    // What read-only means anyway, but an error where it can't be had.
+                    "readonly" => {
+                        self.read_only_below = true;
+                        false
                     }
                     _ => return Err(bad()),
                 }
@@ -129,6 +137,16 @@ impl Fields {
         }
         match &kind[..] {
             "bind" if self.source.is_empty() => Err("source is required for a bind mount; add src=PATH".to_owned()),
+            "bind" if self.writable_below && !self.read_only => {
+                Err("option 'bind-recursive=writable' requires 'readonly' to be specified in conjunction".to_owned())
+            }
+            "bind" if self.read_only_below && !self.read_only => {
+                Err("option 'bind-recursive=readonly' requires 'readonly' to be specified in conjunction".to_owned())
+            }
+            "bind" if self.read_only_below && self.propagation != Some(Propagation::Rprivate) => Err(
+                "option 'bind-recursive=readonly' requires 'bind-propagation=rprivate' to be specified in conjunction"
+                    .to_owned(),
+            ),
             "bind" => Ok(Mount::Bind {
                 source: mounts::source(OsStr::from_bytes(&self.source), cwd)
                     .map_err(|why| format!("{why}; begin it with / or ./"))?,
@@ -136,6 +154,7 @@ impl Fields {
                 read_only: self.read_only,
                 propagation: self.propagation.unwrap_or_default(),
                 recursive: !self.non_recursive,
+                writable_below: self.writable_below,
                 create_source: false,
             }),
             "tmpfs" if !self.source.is_empty() => Err("a tmpfs has no source; leave src out".to_owned()),
@@ -245,6 +264,7 @@ mod tests {
             read_only: true,
             propagation: Propagation::Rslave,
             recursive: false,
+            writable_below: false,
             create_source: false,
         };
         assert_eq!(
@@ -295,6 +315,9 @@ mod tests {
             "type=bind",
             "type=bind,dst=/b",
             "type=bind,src=a,dst=/b",
+            "type=bind,src=/a,dst=/b,bind-recursive=readonly",
+            "type=bind,src=/a,dst=/b,readonly,bind-recursive=readonly",
+            "type=bind,src=/a,dst=/b,bind-recursive=writable",
             "type=bind,src=/a,dst=b",
             "type=foo,dst=/x",
             "type=volume,src=na/med,dst=/x",

@@ -26,6 +26,9 @@ pub enum Mount {
         propagation: Propagation,
         /// With the mounts below the source.
         recursive: bool,
+        /// Read-only is the mount itself alone, not those below it.
+        #[serde(default)]
+        writable_below: bool,
         /// A missing source is made as a folder (`-v`), or is an error (`--mount`).
         create_source: bool,
     },

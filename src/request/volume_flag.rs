@@ -47,6 +47,7 @@ pub(super) fn parse(text: &OsStr, cwd: &Path, warnings: &mut Vec<String>) -> Res
                 read_only: options.read_only,
                 propagation: options.propagation.unwrap_or_default(),
                 recursive: true,
+                writable_below: false,
                 create_source: true,
             })
         }
@@ -145,6 +146,7 @@ mod tests {
             read_only,
             propagation,
             recursive: true,
+            writable_below: false,
             create_source: true,
         }
     }

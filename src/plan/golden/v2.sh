@@ -65,7 +65,7 @@ nsenter -t $pid -a -- sh -ec 'if [ -d "$1" ]; then mkdir -p "$2"; elif [ ! -e "$
 # a folder or file of the host
 nsenter -t $pid -a -- sh -ec 'if [ -d "$1" ]; then mkdir -p "$2"; elif [ ! -e "$2" ]; then mkdir -p "${2%/*}" && : > "$2"; fi; mount --rbind "$1" "$2"; mount --make-rprivate "$2"' sh /var/lib/minidock/containers/c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00/resolv.conf "$root/etc/resolv.conf"
 # a folder or file of the host
-nsenter -t $pid -a -- sh -ec 'if [ -d "$1" ]; then mkdir -p "$2"; elif [ ! -e "$2" ]; then mkdir -p "${2%/*}" && : > "$2"; fi; mount --rbind "$1" "$2"; mount --make-rprivate "$2"; mount -o remount,bind,ro "$2"' sh /data "$root/srv/data"
+nsenter -t $pid -a -- sh -ec 'if [ -d "$1" ]; then mkdir -p "$2"; elif [ ! -e "$2" ]; then mkdir -p "${2%/*}" && : > "$2"; fi; mount --rbind "$1" "$2"; mount --make-rprivate "$2"; findmnt -Rno TARGET "$2" | while read -r path; do mount -o remount,bind,ro "$path"; done' sh /data "$root/srv/data"
 nsenter -t $pid -a -- mknod -m 666 "$root/dev/null" c 1 3
 nsenter -t $pid -a -- mknod -m 666 "$root/dev/random" c 1 8
 nsenter -t $pid -a -- mknod -m 666 "$root/dev/full" c 1 7
