@@ -142,6 +142,19 @@ fn a_killed_monitors_socket_answers_nobody_and_the_next_command_cleans_up() {
 }
 
 #[test]
+fn a_monitor_that_was_stopped_is_told_apart_from_one_that_has_ended() {
+    let host = TestHost::new();
+    host.detached(&["--name", "box", "busybox", "sleep", "1000"]);
+    let monitor = nix::unistd::Pid::from_raw(parent(host.pid("box")) as i32);
+    nix::sys::signal::kill(monitor, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    let attach = host.minidock(&["attach", "--no-stdin", "box"]);
+    nix::sys::signal::kill(monitor, nix::sys::signal::Signal::SIGCONT).unwrap();
+    attach.exits(1).says(&["doesn't answer", "SIGSTOP"]);
+    host.remove(&["box"]);
+    host.finish();
+}
+
+#[test]
 fn a_container_has_no_way_to_the_socket() {
     let host = TestHost::new();
     let id = host.detached(&["--name", "box", "busybox", "sleep", "1000"]);

@@ -248,6 +248,8 @@ fn a_full_disk_neither_blocks_a_container_nor_costs_its_exit_status() {
     assert_eq!(host.inspect("box", "{{.State.ExitCode}}"), "7");
     let output = host.minidock(&["logs", "box"]).ok();
     assert!(output.out().ends_with("last"));
+    assert!(output.err().contains("bytes of log are missing here: the disk was full"), "{}", output.err());
+    assert!(!output.err().contains("damaged"), "half a line stayed: {}", output.err());
     host.remove(&["box"]);
     // Full from before its end on: the status is kept even so.
     host.detached(&[
@@ -265,6 +267,7 @@ fn a_full_disk_neither_blocks_a_container_nor_costs_its_exit_status() {
     let output = host.minidock(&["logs", "box"]).ok();
     let lines: Vec<String> = output.out().lines().map(String::from).collect();
     assert!(lines.len() < 100_000, "the disk was not full");
+    assert!(!output.err().contains("damaged"), "half a line stayed: {}", output.err());
     assert!(lines.iter().enumerate().all(|(at, line)| *line == (at + 1).to_string()), "no half line");
     host.sh(&format!("rm {}/fill", disk.display())).ok();
     host.remove(&["box"]);

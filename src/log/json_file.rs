@@ -105,7 +105,9 @@ impl JsonFile {
             }
             Err(_) => {
                 // Half a record would damage the file for its readers.
-                let _ = self.file.set_len(self.size);
+                if self.file.metadata().is_ok_and(|data| data.len() > self.size) {
+                    let _ = self.file.set_len(self.size);
+                }
                 self.dropped += out.len() as u64;
             }
         }
