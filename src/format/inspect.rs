@@ -50,7 +50,6 @@ pub fn print_some(documents: &[Document], format: Option<&str>) -> Result<(Strin
 ///
 /// # Errors
 /// The template is wrong.
-#[allow(dead_code)] // for the documents of volumes and networks
 pub fn print(documents: &[Document], format: Option<&str>) -> Result<String, FormatError> {
     match print_some(documents, format)? {
         (text, None) => Ok(text),

@@ -312,3 +312,59 @@ fn filters() {
         assert!(Filter::parse(&[flag.to_owned()]).is_err(), "{flag}");
     }
 }
+
+/// The keys of every part of the document in docker's order, as docker's client 28.2.2 writes its own struct. Fields that
+/// Go leaves out when they are empty are missing there; ours may have more of those, and minidock's own at the end.
+#[test]
+fn every_part_has_all_of_dockers_keys_in_dockers_order() {
+    let request = request(&["busybox"]);
+    let text = print(&[container(&view(&request))], Some("json")).unwrap();
+    for (part, keys) in DOCKERS_KEYS {
+        let text = ask(&format!("{{{{json .{part}}}}}"), &view(&request));
+        let mut rest = text.as_str();
+        for key in keys.split(' ') {
+            let key = format!("\"{key}\":");
+            let at = rest.find(&key);
+            assert!(at.is_some(), "{part}: {key} is missing, or comes too early: {text}");
+            rest = &rest[at.unwrap_or(0) + key.len()..];
+        }
+    }
+    assert!(text.starts_with("[{\"Id\":"));
+}
+
+const DOCKERS_KEYS: &[(&str, &str)] = &[
+    (
+        "",
+        "Id Created Path Args State Image ResolvConfPath HostnamePath HostsPath LogPath Name RestartCount \
+     Driver Platform MountLabel ProcessLabel AppArmorProfile ExecIDs HostConfig GraphDriver Mounts Config \
+     NetworkSettings",
+    ),
+    ("State", "Status Running Paused Restarting OOMKilled Dead Pid ExitCode Error StartedAt FinishedAt"),
+    (
+        "HostConfig",
+        "Binds ContainerIDFile LogConfig NetworkMode PortBindings RestartPolicy AutoRemove VolumeDriver \
+     VolumesFrom ConsoleSize CapAdd CapDrop CgroupnsMode Dns DnsOptions DnsSearch ExtraHosts GroupAdd \
+     IpcMode Cgroup Links OomScoreAdj PidMode Privileged PublishAllPorts ReadonlyRootfs SecurityOpt \
+     UTSMode UsernsMode ShmSize Runtime Isolation CpuShares Memory NanoCpus CgroupParent BlkioWeight \
+     BlkioWeightDevice BlkioDeviceReadBps BlkioDeviceWriteBps BlkioDeviceReadIOps BlkioDeviceWriteIOps \
+     CpuPeriod CpuQuota CpuRealtimePeriod CpuRealtimeRuntime CpusetCpus CpusetMems Devices \
+     DeviceCgroupRules DeviceRequests MemoryReservation MemorySwap MemorySwappiness OomKillDisable \
+     PidsLimit Ulimits CpuCount CpuPercent IOMaximumIOps IOMaximumBandwidth MaskedPaths ReadonlyPaths",
+    ),
+    (
+        "Config",
+        "Hostname Domainname User AttachStdin AttachStdout AttachStderr ExposedPorts Tty OpenStdin StdinOnce \
+     Env Cmd Image Volumes WorkingDir Entrypoint OnBuild Labels",
+    ),
+    (
+        "NetworkSettings",
+        "Bridge SandboxID SandboxKey Ports HairpinMode LinkLocalIPv6Address LinkLocalIPv6PrefixLen \
+     SecondaryIPAddresses SecondaryIPv6Addresses EndpointID Gateway GlobalIPv6Address GlobalIPv6PrefixLen \
+     IPAddress IPPrefixLen IPv6Gateway MacAddress Networks",
+    ),
+    (
+        "NetworkSettings.Networks.bridge",
+        "IPAMConfig Links Aliases MacAddress DriverOpts GwPriority NetworkID EndpointID Gateway IPAddress \
+     IPPrefixLen IPv6Gateway GlobalIPv6Address GlobalIPv6PrefixLen DNSNames",
+    ),
+];

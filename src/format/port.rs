@@ -73,7 +73,7 @@ pub fn list(mappings: &[PortMapping]) -> String {
 /// docker's sentence when that port isn't published.
 pub fn one(mappings: &[PortMapping], wanted: &str, container: &str) -> Result<String, String> {
     let (number, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
-    let port: u16 = number.parse().map_err(|_| format!("invalid port: {wanted:?}; write one such as 80 or 53/udp"))?;
+    let port: u16 = number.parse().map_err(|_| format!("invalid port ({number}): write one such as 80 or 53/udp"))?;
     let lines: String = mappings
         .iter()
         .filter(|mapping| {
@@ -82,7 +82,7 @@ pub fn one(mappings: &[PortMapping], wanted: &str, container: &str) -> Result<St
         .map(|mapping| format!("{}\n", SocketAddr::new(mapping.host_address, mapping.host_port)))
         .collect();
     match lines.is_empty() {
-        true => Err(format!("No public port '{port}/{protocol}' published for {container}")),
+        true => Err(format!("No public port '{wanted}' published for {container}")),
         false => Ok(lines),
     }
 }
@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(list(&mappings), "53/udp -> 127.0.0.1:5353\n80/tcp -> 0.0.0.0:10080\n");
         assert_eq!(one(&mappings, "80", "web"), Ok("0.0.0.0:10080\n".to_owned()));
         assert_eq!(one(&mappings, "53/udp", "web"), Ok("127.0.0.1:5353\n".to_owned()));
-        assert_eq!(one(&mappings, "53", "web"), Err("No public port '53/tcp' published for web".to_owned()));
+        assert_eq!(one(&mappings, "53", "web"), Err("No public port '53' published for web".to_owned()));
         assert!(one(&mappings, "x", "web").is_err());
     }
 }
