@@ -71,9 +71,7 @@ fn system_df_counts_each_layer_once() {
     load(&host, "big:2", 1_000_000, json!({}));
     let of = |kind: &str, field: &str| {
         let all = host.minidock(&["system", "df", "--format", &format!("{{{{.Type}}}}={{{{.{field}}}}}")]).ok().out();
-        let line =
-            all.lines().find_map(|line| line.strip_prefix(&format!("{kind}="))).expect("such a line").to_string();
-        line
+        all.lines().find_map(|line| line.strip_prefix(&format!("{kind}="))).expect("such a line").to_string()
     };
     let table = host.minidock(&["system", "df"]).ok().out();
     assert!(
