@@ -20,6 +20,7 @@ use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use serde::{Deserialize, Serialize};
 
 use crate::crash;
+use crate::process::Process;
 use crate::residue::Residue;
 
 /// The format that this program writes; it reads this one and older ones.
@@ -42,6 +43,9 @@ pub struct Header {
     /// Inode of the network namespace that the entries' links and rules are in.
     #[serde(default)]
     pub netns: Option<u64>,
+    /// The command whose end is the container's: `minidock session`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Process>,
     /// The container, until it has a state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub birth: Option<Birth>,
@@ -308,6 +312,7 @@ mod tests {
             netns: None,
             image: None,
             birth: None,
+            session: None,
             volumes: vec![],
         }
     }

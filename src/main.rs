@@ -41,6 +41,7 @@ mod reservation;
 mod residue;
 mod roots;
 mod router;
+mod session;
 mod sizes;
 mod start;
 mod state;

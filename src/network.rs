@@ -142,6 +142,7 @@ fn record(roots: &Roots, name: &str, residues: &[Residue]) -> Result<()> {
         netns: host_netns::current(),
         image: None,
         birth: None,
+        session: None,
     };
     Journal::create(&path, &header, &new).map(|_| ())
 }

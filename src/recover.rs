@@ -138,7 +138,9 @@ pub fn settle_ended(roots: &Roots, id: &str, journal: &Journal, code: Option<i32
     };
     let state = State::read(&roots.container(id))?;
     // `--rm` means at the end of a run: one that was only created waits for its first.
+    let ended_session = header.session.is_some_and(|session| !session.is_alive());
     let stays = |state: &State| match state.status {
+        _ if ended_session => false,
         Status::Created | Status::Dead => true,
         Status::Removing => false,
         _ => !header.auto_remove,

@@ -24,6 +24,7 @@ use crate::network::joining::Joining;
 use crate::plan;
 use crate::plan::endpoints::Leased;
 use crate::plan::image::ImageFacts;
+use crate::process::Process;
 use crate::recover;
 use crate::request::RunRequest;
 use crate::request::ports::{HostPort, Publish};
@@ -55,6 +56,7 @@ pub fn begin(
     request: &RunRequest,
     image: &ImageFacts,
     chosen: &Chosen,
+    session: Option<Process>,
 ) -> Result<(Journal, String)> {
     let birth = Birth {
         created: log::now(),
@@ -70,6 +72,7 @@ pub fn begin(
         netns: host_netns::current(),
         image: (!image.id.is_empty()).then(|| image.id.clone()),
         birth: Some(birth),
+        session,
         volumes: chosen.volumes.iter().map(|volume| volume.name.clone()).collect(),
     };
     let journal = {

@@ -59,6 +59,8 @@ pub struct Order {
     pub size: (u16, u16),
     /// Whether the container is there already.
     pub origin: Origin,
+    /// The command whose end is a new container's.
+    pub session: Option<Process>,
     /// Nobody stays to see the output of this run.
     pub detach: bool,
 }
@@ -126,7 +128,7 @@ fn start_new(order: &Order, stdin: Option<OwnedFd>, say: Say<'_>) -> Result<Cont
     let image = image_facts(&store, &order.request)?;
     let facts = facts::read(&order.engine, &order.request, &mut host)?;
     let (chosen, volumes_guard) = choose_volumes(roots, &order.request, &image)?;
-    let (journal, name) = reservation::begin(roots, &order.id, &order.request, &image, &chosen)?;
+    let (journal, name) = reservation::begin(roots, &order.id, &order.request, &image, &chosen, order.session)?;
     drop((guard, volumes_guard));
     let cleaner = match Cleaner::fork(roots, &order.id, &journal) {
         Ok(cleaner) => cleaner,

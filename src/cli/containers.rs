@@ -332,6 +332,18 @@ pub struct UpdateArgs {
     pub containers: Vec<String>,
 }
 
+/// Start the containers whose restart policy wants it.
+#[derive(Debug, Clone, Default, Args)]
+pub struct BootArgs {}
+
+/// Run a command whose end is that of the containers made under it.
+#[derive(Debug, Clone, Default, Args)]
+pub struct SessionArgs {
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND [ARG...]")]
+    pub words: Vec<OsString>,
+}
+
 /// Remove all that isn't in use.
 #[derive(Debug, Clone, Default, Args)]
 pub struct PruneArgs {

@@ -32,8 +32,8 @@ use clap::{ArgMatches, Args, FromArgMatches};
 use netsetup::Backend;
 
 pub use containers::{
-    AttachArgs, ContainersArgs, ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, PortArgs, PruneArgs, PsArgs,
-    RenameArgs, RestartArgs, RmArgs, StartArgs, StopArgs, UpdateArgs, VersionArgs,
+    AttachArgs, BootArgs, ContainersArgs, ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, PortArgs, PruneArgs,
+    PsArgs, RenameArgs, RestartArgs, RmArgs, SessionArgs, StartArgs, StopArgs, UpdateArgs, VersionArgs,
 };
 pub use copy::{CpArgs, DiffArgs, ExportArgs};
 pub use engine::{CompletionArgs, DoctorArgs, InfoArgs, ManArgs};
@@ -69,6 +69,10 @@ pub enum Command {
     Pause(ContainersArgs),
     /// `unpause`, `container unpause`
     Unpause(ContainersArgs),
+    /// `boot`
+    Boot(BootArgs),
+    /// `session`
+    Session(SessionArgs),
     /// `update`, `container update`
     Update(UpdateArgs),
     /// `rename`, `container rename`

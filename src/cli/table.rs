@@ -6,8 +6,8 @@ use std::ffi::OsString;
 use clap::{ArgMatches, Args, FromArgMatches};
 
 use super::containers::{
-    AttachArgs, ContainersArgs, ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, PortArgs, PruneArgs, PsArgs,
-    RenameArgs, RestartArgs, RmArgs, StartArgs, StopArgs, UpdateArgs, VersionArgs,
+    AttachArgs, BootArgs, ContainersArgs, ExecArgs, InspectArgs, InspectKind, KillArgs, LogsArgs, PortArgs, PruneArgs,
+    PsArgs, RenameArgs, RestartArgs, RmArgs, SessionArgs, StartArgs, StopArgs, UpdateArgs, VersionArgs,
 };
 use super::copy::{CpArgs, DiffArgs, ExportArgs};
 use super::engine::{CompletionArgs, DoctorArgs, InfoArgs, ManArgs};
@@ -135,6 +135,12 @@ pub(super) const COMMANDS: &[Entry] = &[
     entry!(&["update", "container update"], "Change limits and restart policies of containers, running ones too",
         "[OPTIONS] CONTAINER [CONTAINER...]", AT_LEAST_1, UpdateArgs, Command::Update,
         "minidock update --memory 256m --cpus 1.5 web"),
+    entry!(&["session"], "Run a command; the containers made under it are removed when it ends",
+        "[--] COMMAND [ARG...]", AT_LEAST_1, SessionArgs, Command::Session,
+        "minidock session -- make test"),
+    entry!(&["boot"], "Start the containers whose restart policy wants it after a reboot",
+        "", "accepts no arguments", BootArgs, Command::Boot,
+        "minidock boot"),
     entry!(&["container prune"], "Remove all stopped containers",
         "[OPTIONS]", "accepts no arguments", PruneArgs, Command::ContainerPrune,
         "minidock container prune -f --filter until=24h"),

@@ -1,6 +1,7 @@
 //! What each command does.
 
 pub mod attach;
+pub mod boot;
 pub mod cp;
 pub mod diff;
 pub mod doctor;
@@ -39,6 +40,7 @@ use crate::network;
 use crate::recover;
 use crate::request::Invalid;
 use crate::roots::Roots;
+use crate::session;
 
 /// What every command has at hand.
 pub struct Engine {
@@ -98,6 +100,8 @@ pub fn dispatch(global: Global, command: Command) -> Result<u8> {
         Command::Rename(args) => pause::rename(roots, &args),
         Command::ContainerPrune(args) => prune::containers(roots, &args),
         Command::Update(args) => update::update(roots, &args),
+        Command::Boot(_) => boot::boot(&engine),
+        Command::Session(args) => session::session(roots, &args),
         Command::Wait(args) => stop::wait(roots, &args),
         Command::Port(args) => ps::port(roots, &args),
         Command::Walk(args) => {

@@ -20,6 +20,7 @@ use crate::names;
 use crate::request::network::NetworkMode;
 use crate::request::ready::Wait;
 use crate::request::{ImageSource, Invalid, RunRequest, Surroundings};
+use crate::session;
 use crate::start::{self, Order, Origin};
 use crate::terminal;
 
@@ -99,7 +100,7 @@ fn order(engine: Engine, args: &RunArgs, check: impl FnOnce(&RunRequest) -> Resu
     find_image(&engine, &mut request)?;
     let size = terminal::size(io::stdin().as_fd());
     let detach = request.detach;
-    Ok(Order { engine, request, id: names::new_id(), size, origin: Origin::New, detach })
+    Ok(Order { engine, request, id: names::new_id(), size, origin: Origin::New, session: session::current()?, detach })
 }
 
 /// The configuration's defaults as flags, where the user gave none.

@@ -78,7 +78,8 @@ fn launch(engine: &Engine, state: &State, options: Option<Options>, stdin: bool)
     let mode = Mode { detach: !attach, interactive, attach_stdin: interactive && stdin, terminal };
     let engine = Engine { roots: engine.roots.clone(), config: engine.config.clone() };
     let size = terminal::size(io::stdin().as_fd());
-    let order = Order { engine, request, id: state.id.clone(), size, origin: Origin::Kept, detach: !attach };
+    let order =
+        Order { engine, request, id: state.id.clone(), size, origin: Origin::Kept, session: None, detach: !attach };
     let mut client = fork(mode, |connection| monitor::main(order, connection))?;
     client.options = options.unwrap_or_default();
     client::run(client, &mut || Ok(()))

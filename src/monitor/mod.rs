@@ -91,6 +91,7 @@ fn serve(order: Order, container: Container, client: UnixStream, keep_stdin: Opt
             resolver,
             cleaner,
             health,
+            session: None,
             restart_now: false,
             watch: None,
         }),
@@ -98,6 +99,7 @@ fn serve(order: Order, container: Container, client: UnixStream, keep_stdin: Opt
         running: true,
         stdin: keep_stdin.map(|pipe| Stdin { pipe, once: stdin_once }),
     };
+    join_session(&mut relay);
     loop {
         open_watch(&mut relay);
         let began = Instant::now();
@@ -136,6 +138,21 @@ fn serve(order: Order, container: Container, client: UnixStream, keep_stdin: Opt
         drop((aside, relay.stdin.take()));
         relay.peers.flush();
         return;
+    }
+}
+
+/// The container ends with the command of its session, which may have ended just now.
+fn join_session(relay: &mut Relay) {
+    let Some(served) = &mut relay.served else { return };
+    let header = if served.order.origin == Origin::New {
+        served.order.session
+    } else {
+        served.journal.contents().ok().and_then(|contents| contents.header?.session)
+    };
+    let Some(session) = header else { return };
+    served.session = session.open();
+    if served.session.is_none() {
+        relay.end_session();
     }
 }
 

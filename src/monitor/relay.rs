@@ -13,9 +13,10 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use super::control::{self, Answer, Program, Served};
 use super::peers::{HIGH_WATER, Peers, Wish};
-use crate::request::restart::Restart;
 use crate::events::{self, Event};
 use crate::health::probe::Checker;
+use crate::request::restart::Restart;
+use crate::state::Status;
 use crate::{log, process, terminal, wire};
 
 const CHUNK: usize = wire::MAX_FRAME;
@@ -110,6 +111,7 @@ impl Relay {
                 Role::Terminal => self.serve_terminal(events),
                 Role::Listener => self.peers.accept(),
                 Role::Health => {}
+                Role::Session => self.end_session(),
                 Role::Peer(index) => self.serve_peer(index, events),
                 Role::Resolver => {
                     if let Some(resolver) = self.resolver() {
@@ -209,6 +211,9 @@ impl Relay {
         if let Some(rules) = rules {
             watch(rules.fd(), PollFlags::IN, Role::Rules);
         }
+        if let Some(session) = self.served.as_ref().and_then(|served| served.session.as_ref()) {
+            watch(session.as_fd(), PollFlags::IN, Role::Session);
+        }
         let health = self.served.as_ref().filter(|_| running).and_then(|served| served.health.as_ref());
         if let Some(pipe) = health.and_then(Checker::fd) {
             watch(pipe, PollFlags::IN, Role::Health);
@@ -225,6 +230,18 @@ impl Relay {
         }
         let ready = fds.iter().zip(roles).filter(|(fd, _)| !fd.revents().is_empty());
         Ok(ready.map(|(fd, role)| (role, fd.revents())).collect())
+    }
+
+    /// The command of its session has ended: so does the program, and no policy starts it again.
+    pub fn end_session(&mut self) {
+        let Some(served) = &mut self.served else { return };
+        served.session = None;
+        (served.state.stopped_by_hand, served.restart_now) = (true, false);
+        process::signal(&self.pidfd, libc::SIGKILL);
+        if served.state.status == Status::Paused {
+            // v1's freezer holds even SIGKILL back.
+            let _ = control::thaw(served);
+        }
     }
 
     fn read_output(&mut self, stream: usize) {
@@ -345,6 +362,7 @@ enum Role {
     Rules,
     /// Looked at in each turn.
     Health,
+    Session,
 }
 
 fn check_health(served: &mut Served, now: Instant) {

@@ -221,6 +221,7 @@ fn new_journal(folder: &Path, owner: &str, first: &[Residue]) -> Result<Journal>
         netns: host_netns::current(),
         image: None,
         birth: None,
+        session: None,
     };
     Journal::create(&folder.join("journal"), &header, first)
 }

@@ -22,7 +22,7 @@ pub fn create(order: &Order, say: Say<'_>) -> Result<()> {
     let image = image_facts(&store, &order.request)?;
     let facts = facts::read_for(facts::Purpose::Create, &order.engine, &order.request, &mut host)?;
     let (chosen, volumes_guard) = choose_volumes(roots, &order.request, &image)?;
-    let (journal, name) = reservation::begin(roots, &order.id, &order.request, &image, &chosen)?;
+    let (journal, name) = reservation::begin(roots, &order.id, &order.request, &image, &chosen, order.session)?;
     drop((guard, volumes_guard));
     let mut making = Making { order, host: &mut host, journal: &journal, image: &image, facts: &facts, say };
     make(&mut making, name, chosen).map_err(|error| undo_failed(order, &journal, error))

@@ -75,6 +75,8 @@ pub struct Served {
     pub cleaner: Option<Cleaner>,
     /// Its health checks.
     pub health: Option<Checker>,
+    /// The command whose end is the container's.
+    pub session: Option<OwnedFd>,
     /// After its end the program is started again at once: `restart`.
     pub restart_now: bool,
     /// Over the firewall's rules; none without a network of its own.
@@ -114,6 +116,11 @@ pub fn handle(served: &mut Served, program: Program<'_>, request: &Request) -> R
             env!("CARGO_PKG_VERSION")
         ),
     }
+}
+
+/// Lets a frozen program go on.
+pub fn thaw(served: &mut Served) -> Result<Value> {
+    life::unpause(served)
 }
 
 /// `{"rows": 24, "columns": 80}`

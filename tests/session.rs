@@ -1,0 +1,112 @@
+//! `minidock session` and `minidock boot`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod host;
+
+use host::{TestHost, minidock, wait_until};
+
+fn listed(host: &TestHost) -> String {
+    host.minidock(&["ps", "-a", "--format", "{{.Names}}"]).ok().out()
+}
+
+fn script(lines: &str) -> String {
+    format!("m={}; {lines}", minidock().display())
+}
+
+#[test]
+fn containers_of_a_session_are_gone_when_its_command_has_ended() {
+    let host = TestHost::new();
+    host.detached(&["--name", "other", "busybox", "sleep", "1000"]);
+    let lines = script(
+        "$m run -d --name one --restart always -p 10080:80 busybox sleep 1000 >&2; $m run --name two busybox true; \
+         $m create --name three busybox true >&2; $m run -d --name four busybox sleep 1000 >&2; $m pause four >&2; \
+         $m ps -a --format '{{.Names}}'; exit 7",
+    );
+    let session = host.minidock(&["session", "--", "sh", "-c", &lines]).exits(7);
+    let mut seen: Vec<String> = session.out().lines().map(str::to_string).collect();
+    seen.sort();
+    assert_eq!(seen, ["four", "one", "other", "three", "two"], "they stay while it runs");
+    assert_eq!(listed(&host), "other", "and are gone when the command returns");
+    host.minidock(&["session", "/no/such"]).exits(127);
+    host.minidock(&["session", "sh", "-c", "kill -9 $$"]).exits(137);
+    host.command(&["run", "--rm", "busybox", "true"])
+        .env("MINIDOCK_SESSION", "1:1")
+        .run()
+        .exits(125)
+        .says(&["has ended"]);
+    host.remove(&["other"]);
+    host.finish();
+}
+
+#[test]
+fn they_are_gone_whoever_is_killed() {
+    let host = TestHost::new();
+    let lines =
+        script("$m run -d --name one busybox sleep 1000; $m run --name two busybox true; echo made; exec sleep 1000");
+    for victims in ["command", "minidock", "keeper too", "monitors too"] {
+        let session = host.spawn(&["session", "--", "sh", "-c", &lines]);
+        wait_until("the containers are made", || session.stdout().contains("made"));
+        let children = host::read(format!("/proc/{0}/task/{0}/children", session.pid()));
+        let mut children = children.split_whitespace().map(|pid| pid.parse::<u32>().unwrap());
+        let (command, keeper) = (children.next().unwrap(), children.next().unwrap());
+        let status = host::read(format!("/proc/{}/status", host.pid("one")));
+        let monitor = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().to_string();
+        let own = session.pid();
+        let pids = match victims {
+            "command" => format!("{command}"),
+            "minidock" => format!("{own} {command}"),
+            "keeper too" => format!("{own} {keeper} {command}"),
+            _ => format!("{own} {keeper} {monitor} {command}"),
+        };
+        host.sh(&format!("kill -9 {pids}")).ok();
+        if victims == "command" {
+            session.wait().exits(137);
+        }
+        if victims == "keeper too" || victims == "monitors too" {
+            // The one that had ended is nobody's any more: the next command removes it.
+            let folders = || std::fs::read_dir(host.root.join("containers")).unwrap().count();
+            wait_until("the running one is gone by itself", || folders() <= 1);
+        } else {
+            wait_until("both are gone by themselves", || {
+                std::fs::read_dir(host.root.join("containers")).unwrap().count() == 0
+            });
+        }
+        assert_eq!(listed(&host), "", "{victims}");
+    }
+    host.finish();
+}
+
+#[test]
+fn boot_starts_what_its_policy_wants() {
+    let host = TestHost::new();
+    for (name, policy) in [("always", "always"), ("unless", "unless-stopped"), ("failed", "on-failure"), ("none", "no")]
+    {
+        host.detached(&["--name", name, "--restart", policy, "busybox", "sleep", "1000"]);
+    }
+    host.detached(&["--name", "stopped1", "--restart", "always", "busybox", "sleep", "1000"]);
+    host.detached(&["--name", "stopped2", "--restart", "unless-stopped", "busybox", "sleep", "1000"]);
+    host.detached(&[
+        "--name",
+        "joined",
+        "--restart",
+        "always",
+        "--network",
+        "container:always",
+        "busybox",
+        "sleep",
+        "1000",
+    ]);
+    host.minidock(&["create", "--name", "created", "--restart", "always", "busybox", "sleep", "1000"]).ok();
+    host.minidock(&["stop", "-t", "0", "stopped1", "stopped2"]).ok();
+    host.kill_everything();
+    let mut started: Vec<String> = host.minidock(&["boot"]).ok().out().lines().map(str::to_string).collect();
+    started.sort();
+    assert_eq!(started, ["always", "failed", "joined", "stopped1", "unless"]);
+    let mut running: Vec<String> =
+        host.minidock(&["ps", "--format", "{{.Names}}"]).ok().out().lines().map(str::to_string).collect();
+    running.sort();
+    assert_eq!(running, started);
+    assert_eq!(host.minidock(&["boot"]).ok().out(), "", "nothing is left to be started");
+    host.remove(&["always", "unless", "failed", "none", "stopped1", "stopped2", "joined", "created"]);
+    host.finish();
+}
