@@ -253,8 +253,11 @@ fn a_container_that_swaps_folders_for_links_reaches_nothing_of_the_host() {
         host.command(&["cp", "-", "evil:/t"]).input(tar).run();
         host.minidock(&["diff", "evil"]).ok();
         assert_eq!(tree(&canary), ["secret"], "something was made on the host in round {round}");
+        assert!(!Path::new("/t").exists(), "the container's path was looked for on the host");
     }
     assert!(copied > 0, "nothing was ever copied");
+    host.sh("grep -rq inside out-*").ok();
+    host.minidock(&["exec", "evil", "sh", "-c", "find /t -name planted | grep -q ."]).ok();
     let after = fs::metadata(&canary).unwrap();
     assert_eq!((before.mode(), before.uid(), before.mtime()), (after.mode(), after.uid(), after.mtime()));
     host.remove(&["evil"]);
