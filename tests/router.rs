@@ -121,6 +121,51 @@ fn the_lecture_s_router_with_both_firewalls() {
     }
 }
 
+/// The lecture's own addresses: a network that leaves its gateway's address to the router.
+#[test]
+fn the_router_is_the_gateway_of_a_network() {
+    for firewall in Firewall::BOTH {
+        let host = TestHost::with_firewall(firewall);
+        outside_network(&host);
+        let option = "com.docker.network.bridge.inhibit_ipv4=true";
+        let subnet = ["--subnet", "192.168.1.0/24", "--gateway", "192.168.1.1", "-o", option, "vms"];
+        host.minidock(&[&["network", "create"], &subnet[..]].concat()).ok();
+        host.detached(&[
+            "--name",
+            "vm",
+            "--network",
+            "vms",
+            "--ip",
+            "192.168.1.3",
+            "busybox",
+            "httpd",
+            "-f",
+            "-h",
+            "/www",
+        ]);
+        host.detached(&["--name", "other", "--network", "vms", "busybox", "sleep", "1000"]);
+        wait_listening(&host.inside("vm"), 80);
+        assert!(!host.sh("ip -4 addr").ok().out().contains("192.168.1.1/"), "the host has no address there");
+        let create =
+            ["router", "create", "routerns", "--inside", "vms", "--outside", "br-ex,16.158.1.100/24,16.158.1.1"];
+        host.minidock(&create).ok();
+        let address = host.sh("ip netns exec routerns ip -4 addr show dev taprouter").ok().out();
+        assert!(address.contains("inet 192.168.1.1/24 brd 192.168.1.255 scope global taprouter"), "{address}");
+        host.minidock(&["router", "floating", "add", "routerns", "16.158.1.103", "vm"]).ok();
+        assert!(host.sh("ip netns exec vm ip route show default").ok().out().contains("via 192.168.1.1 "), "as it was");
+        assert_eq!(fetch(&host.outside, "16.158.1.103:80", "/index.html"), images::PAGE);
+        let seen = Server::http(&host.outside, &format!("{FAR}:8000"));
+        assert_eq!(fetch(&host.inside("vm"), &format!("{FAR}:8000"), "/"), "16.158.1.103");
+        assert_eq!(fetch(&host.inside("other"), &format!("{FAR}:8000"), "/"), "16.158.1.100", "SNAT for the rest");
+        drop(seen);
+        host.minidock(&["router", "rm", "routerns"]).ok();
+        host.remove(&["vm", "other"]);
+        host.minidock(&["network", "rm", "vms"]).ok();
+        remove_outside_network(&host);
+        host.finish();
+    }
+}
+
 /// The router's maker has told what a person would type; typed on a second host, it makes the same.
 #[test]
 fn what_it_explains_makes_the_same() {
@@ -362,7 +407,7 @@ fn open_vswitch_carries_the_outside_leg() {
     host.minidock(&["router", "floating", "add", "routerns", "16.158.1.103", "vm"]).ok();
     assert_eq!(fetch(&host.host, "16.158.1.103:80", "/index.html"), images::PAGE);
     let notes = host.sh("ovs-vsctl get Interface taprouterex external-ids").ok().out();
-    assert!(notes.contains("iface-status=active") && notes.contains("attached-mac=\"02:42:10:9e:01:64\""), "{notes}");
+    assert!(notes.contains("iface-status=active") && notes.contains("attached-mac=\"02:52:10:9e:01:64\""), "{notes}");
     // A second router finds the lecture's name taken.
     let second = ["router", "create", "r2", "--inside", "bridge", "--outside", "br-ex,16.158.1.101/24,16.158.1.1"];
     host.minidock(&second).ok();

@@ -138,7 +138,10 @@ pub fn for_the_kernel(engine: &Engine, definition: &Definition) -> Result<Networ
             let options = options::bridge(&definition.options).map_err(wrong)?;
             network.icc = options.icc;
             network.masquerade = options.masquerade;
-            network.gateway_mode_ipv4 = gateway_mode(options.gateway_ipv4);
+            network.gateway_mode_ipv4 = match options.inhibit_ipv4 {
+                true => GatewayMode::Isolated, // the host has no address there; containers have their gateway
+                false => gateway_mode(options.gateway_ipv4),
+            };
             network.gateway_mode_ipv6 = gateway_mode(options.gateway_ipv6);
             network.mtu = options.mtu.unwrap_or(0);
         }

@@ -34,13 +34,15 @@ impl Joining {
     /// Where the default route of one IP version can lead.
     pub fn gateway(&self, ipv4: bool) -> Option<IpAddr> {
         let subnet = if ipv4 { self.network.ipv4.as_ref() } else { self.network.ipv6.as_ref() };
-        let isolated = self.network.gateway_mode(!ipv4) == GatewayMode::Isolated;
-        subnet.filter(|_| !self.network.internal && !isolated).map(|subnet| subnet.gateway)
+        // An isolated network is internal, unless the gateway's address was left to a router (inhibit_ipv4).
+        subnet.filter(|_| !self.network.internal).map(|subnet| subnet.gateway)
     }
 
     /// Whether host ports can lead into it.
     pub fn publishes(&self) -> bool {
-        !self.network.internal && self.network.driver == netsetup::Driver::Bridge
+        !self.network.internal
+            && self.network.driver == netsetup::Driver::Bridge
+            && self.network.gateway_mode_ipv4 != GatewayMode::Isolated
     }
 }
 

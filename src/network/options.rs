@@ -49,6 +49,8 @@ pub enum Gateway {
 /// The settings of a network of the bridge driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BridgeOptions {
+    /// The gateway's IPv4 address is left to somebody else on the bridge, such as a router.
+    pub inhibit_ipv4: bool,
     /// `com.docker.network.bridge.name`: the link's name; `None`: made from the network's id.
     pub name: Option<String>,
     /// `…enable_icc`: containers reach each other.
@@ -179,9 +181,6 @@ pub fn bridge(options: &BTreeMap<String, String>) -> Result<BridgeOptions, Strin
             _ => Err(format!("invalid value for {BRIDGE}{key}={text}: write an address of the host")),
         },
     };
-    if switch("inhibit_ipv4", false)? {
-        return Err(format!("{BRIDGE}inhibit_ipv4 is not available; use gateway_mode_ipv4=isolated with --internal"));
-    }
     let name = get("name").filter(|name| !name.is_empty()).map(link_name).transpose()?;
     let prefix = options.get("com.docker.network.container_iface_prefix").filter(|prefix| !prefix.is_empty());
     Ok(BridgeOptions {
@@ -191,6 +190,7 @@ pub fn bridge(options: &BTreeMap<String, String>) -> Result<BridgeOptions, Strin
         host_binding: binding("host_binding_ipv4", true)?.or(binding("host_binding_ipv6", false)?),
         mtu: mtu(options)?,
         gateway_ipv4: gateway("gateway_mode_ipv4")?,
+        inhibit_ipv4: switch("inhibit_ipv4", false)?,
         gateway_ipv6: gateway("gateway_mode_ipv6")?,
         // Two digits must fit behind it.
         link_prefix: prefix.map(|prefix| link_name(&format!("{prefix}00")).map(|_| prefix.clone())).transpose()?,
@@ -292,6 +292,7 @@ mod tests {
         assert_eq!(
             read,
             BridgeOptions {
+                inhibit_ipv4: false,
                 name: Some("lab0".into()),
                 icc: false,
                 masquerade: false,

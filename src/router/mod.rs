@@ -168,7 +168,7 @@ fn decide(
         bridge: bridge.to_owned(),
         link: link.to_owned(),
         host_link: format!("rt{mark:08x}{letter}"),
-        mac: netsetup::mac_of(address.into()),
+        mac: plan::mac(address),
         address,
         prefix_len,
         mtu,

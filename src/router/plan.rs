@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Result, bail};
 use netsetup::router::{Op as RouterOp, Switch};
-use netsetup::{Facts, Host, Network, Op, Subnet};
+use netsetup::{Facts, GatewayMode, Host, Network, Op, Subnet};
 
 use super::{Definition, Inside, Outside, Side, lease_owner};
 use crate::commands::Engine;
@@ -83,8 +83,9 @@ pub fn inside_address(
             }
         }
         Some(address) if address == subnet.gateway && taken_by_bridge => bail!(
-            "{address} is the address of the host's own bridge {0} in network {1}; choose another for the router: \
-             --inside {1},ADDRESS",
+            "{address} is the address of the host's own bridge {0} in network {1}; choose another for the router \
+             (--inside {1},ADDRESS), or make a network whose gateway is left to it: minidock network create -o \
+             com.docker.network.bridge.inhibit_ipv4=true …",
             network.bridge,
             network.name
         ),
@@ -123,8 +124,9 @@ pub fn gateway(network: &Network) -> Result<Ipv4Addr> {
     }
 }
 
-fn bridge_has_gateway(_network: &Network) -> bool {
-    true
+/// Whether the host's bridge has the gateway's address itself.
+fn bridge_has_gateway(network: &Network) -> bool {
+    network.gateway_mode_ipv4 != GatewayMode::Isolated
 }
 
 /// What can't work outside.
@@ -146,6 +148,12 @@ pub fn check_outside(outside: &Outside, network: &Network) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Made from the address, and never that of a bridge or container with the same address.
+pub fn mac(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    [0x02, 0x52, a, b, c, d]
 }
 
 fn mask(prefix_len: u8) -> u32 {
