@@ -67,6 +67,8 @@ pub struct Facts {
     pub runtime: runtime::Facts,
     /// The networks that it joins and what's there of them, in the order of its cards; none in other modes.
     pub networks: Vec<Joining>,
+    /// The uplink, with `--net-rate`.
+    pub uplink: Option<netsetup::tc::Uplink>,
     /// `/etc/resolv.conf`, or systemd-resolved's real list of servers.
     pub resolv_conf: String,
     /// `/etc/hosts`, for `--network host`.
@@ -122,6 +124,7 @@ pub fn read_for(purpose: Purpose, engine: &Engine, request: &RunRequest, host: &
     Ok(Facts {
         runtime: runtime::Facts::read()?,
         networks,
+        uplink: request.network.shaping.rate.map(|_| netsetup::tc::Uplink::read(host)).transpose()?,
         resolv_conf: resolv_conf(),
         hosts: small_file("/etc/hosts"),
         hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),

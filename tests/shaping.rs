@@ -4,7 +4,7 @@
 
 mod host;
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -141,5 +141,137 @@ fn containers_of_the_hosts_network_are_in_their_classes() {
     let host = TestHost::new();
     make_tree(&host);
     assert_rates(&measure(&host, &["--network", "host"]), &[8, 20, 40]);
+    without_tree(host);
+}
+
+fn disciplines(host: &TestHost) -> String {
+    host.sh("tc qdisc show dev uplink; tc class show dev uplink").ok().out()
+}
+
+#[test]
+fn a_rate_needs_no_tree_made_by_hand_and_takes_its_own_away() {
+    let host = TestHost::new();
+    let before = disciplines(&host);
+    let sinks = [5040, 5041, 5042].map(|port| Sink::new(&host, port));
+    for (name, network, rate, port) in
+        [("aa", "bridge", "8mbit", 5040), ("bb", "bridge", "20mbit", 5041), ("cc", "host", "12mbit", 5042)]
+    {
+        let flags = ["--name", name, "--network", network, "--net-rate", rate];
+        host.detached(&[&flags[..], &["busybox", "sh", "-c", &sender(port)]].concat());
+    }
+    assert_rates(&rates(&sinks), &[8, 20, 12]);
+    host.remove(&["bb", "cc"]);
+    assert_eq!(host.sh("tc class show dev uplink").ok().out().lines().count(), 1, "the others' classes are gone");
+    // All processes at once; the next command finds what they left.
+    host.kill_everything();
+    host.minidock(&["rm", "-f", "aa"]).ok();
+    assert_eq!(disciplines(&host), before);
+    host.finish();
+}
+
+#[test]
+fn a_rate_uses_a_tree_that_is_there_and_leaves_it() {
+    let host = TestHost::new();
+    make_tree(&host);
+    let before = disciplines(&host);
+    let sinks = [5050, 5051].map(|port| Sink::new(&host, port));
+    host.detached(&["--name", "aa", "--net-rate", "12mbit,ceil=14mbit", "busybox", "sh", "-c", &sender(5050)]);
+    host.detached(&["--name", "bb", "--net-cls", "1:10", "busybox", "sh", "-c", &sender(5051)]);
+    let classes = host.sh("tc class show dev uplink").ok().out();
+    assert!(classes.contains("rate 12Mbit ceil 14Mbit"), "{classes}");
+    assert_rates(&rates(&sinks)[1..], &[8]);
+    host.remove(&["aa", "bb"]);
+    assert_eq!(disciplines(&host), before);
+    // A discipline without classes is somebody's choice.
+    host.sh("tc qdisc replace dev uplink root tbf rate 100mbit burst 64k latency 50ms").ok();
+    let refused = host.minidock(&["run", "--rm", "--net-rate", "8mbit", "busybox", "true"]);
+    assert_eq!(refused.code(), 125);
+    assert!(refused.err().contains("uplink has the queueing discipline tbf"), "{}", refused.err());
+    assert!(disciplines(&host).contains("tbf"));
+    without_tree(host);
+}
+
+#[test]
+fn what_comes_to_a_container_has_a_rate_too() {
+    let host = TestHost::new();
+    let listener = host.outside.run(|| TcpListener::bind((OUTSIDE, 5060)).unwrap());
+    host.detached(&[
+        "--name",
+        "aa",
+        "--net-rate-in",
+        "16mbit",
+        "busybox",
+        "sh",
+        "-c",
+        &format!("nc {OUTSIDE} 5060 >/dev/null"),
+    ]);
+    let (mut stream, _) = listener.accept().unwrap();
+    let stop = AtomicBool::new(false);
+    let received = || {
+        let text = host.minidock(&["exec", "aa", "cat", "/sys/class/net/eth0/statistics/rx_bytes"]).ok().out();
+        (Instant::now(), text.parse::<u64>().unwrap())
+    };
+    let rate = std::thread::scope(|scope| {
+        scope.spawn(|| while !stop.load(Ordering::Relaxed) && stream.write_all(&[0; 65536]).is_ok() {});
+        std::thread::sleep(WARM_UP);
+        let (start, before) = received();
+        std::thread::sleep(WINDOW);
+        let (end, after) = received();
+        stop.store(true, Ordering::Relaxed);
+        (after - before) as f64 * 8e-6 / (end - start).as_secs_f64()
+    });
+    assert_rates(&[rate], &[16]);
+    host.remove(&["aa"]);
+    host.finish();
+}
+
+#[test]
+fn a_bad_line_where_the_kernel_has_netem_and_a_reason_where_not() {
+    let host = TestHost::new();
+    let has_netem = host.sh("tc qdisc add dev lo root netem delay 1ms && tc qdisc del dev lo root").code() == 0;
+    let flags = ["run", "--rm", "--net-delay", "100ms", "--net-loss", "0.1%", "busybox"];
+    if has_netem {
+        let shown = host.output_of(&["--net-delay", "200ms", "busybox", "ping", "-c", "1", "-W", "5", host::HOST]);
+        let time: f64 = shown.split("time=").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        assert!(time >= 200.0, "{shown}");
+    } else {
+        let refused = host.minidock(&[&flags[..], &["true"]].concat());
+        assert_eq!(refused.code(), 125);
+        assert!(refused.err().contains("this kernel has no sch_netem"), "{}", refused.err());
+    }
+    host.finish();
+}
+
+/// Rows 6 to 8 of the lecture, each command typed by hand beside minidock: the same classes, the same rates.
+#[test]
+fn the_lectures_own_commands_give_the_same() {
+    let host = TestHost::new();
+    make_tree(&host);
+    let mounted =
+        host.sh("mkdir -p /sys/fs/cgroup/net_cls && mount -t cgroup -onet_cls net_cls /sys/fs/cgroup/net_cls");
+    if mounted.code() != 0 {
+        return without_tree(host); // held with other controllers by this machine
+    }
+    // Row 8. This kernel may lack tc's cgroup classifier: then nft says the same in its words.
+    host.sh(
+        "tc filter add dev uplink protocol ip parent 1:0 prio 1 handle 1: cgroup 2>/dev/null ||
+         nft 'table ip byhand { chain out { type filter hook output priority mangle; meta cgroup != 0 meta priority set meta cgroup; }; }'",
+    )
+    .ok();
+    // Row 7, for a port.
+    host.sh("tc filter add dev uplink protocol ip parent 1:0 prio 2 u32 match ip dport 5071 0xffff flowid 1:11").ok();
+    let group = format!("/sys/fs/cgroup/net_cls/byhand{}", std::process::id());
+    host.sh(&format!("mkdir {group}; echo 0x00010010 > {group}/net_cls.classid")).ok();
+    let sinks = [5070, 5071, 5072].map(|port| Sink::new(&host, port));
+    let script = format!("echo $$ > {group}/tasks; exec sh -c 'busybox nc {OUTSIDE} 5070 </dev/zero'");
+    let by_hand = host.shell(&host.host, &script).spawn();
+    host.detached(&["--name", "bb", "busybox", "sh", "-c", &sender(5071)]);
+    host.detached(&["--name", "cc", "busybox", "sh", "-c", &sender(5072)]);
+    assert_rates(&rates(&sinks), &[8, 20, 40]);
+    drop(sinks);
+    host.remove(&["bb", "cc"]);
+    by_hand.wait();
+    wait_until("the group is empty", || host.sh(&format!("rmdir {group}")).code() == 0);
+    host.sh("umount /sys/fs/cgroup/net_cls; rmdir /sys/fs/cgroup/net_cls 2>/dev/null; nft delete table ip byhand 2>/dev/null; true").ok();
     without_tree(host);
 }

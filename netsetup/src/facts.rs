@@ -183,6 +183,16 @@ pub(crate) fn route_localnet_key(bridge: &str) -> String {
 
 /// MTU of the default route's device in bytes, 1500 when there is none.
 pub fn egress_mtu(host: &mut Host) -> u32 {
+    let mtu = |host: &mut Host| -> Option<u32> {
+        let index = egress_link(host)?;
+        Some(query::get_index(host.route().ok()?, index).ok()??.mtu)
+    };
+    // lo's 65536 would be the answer of a host that routes everything to itself.
+    mtu(host).filter(|mtu| (68..=65535).contains(mtu)).unwrap_or(DEFAULT_MTU)
+}
+
+/// The index of the link by which the host reaches the outside.
+pub(crate) fn egress_link(host: &mut Host) -> Option<u32> {
     let device = |netlink: &mut Netlink| -> Option<u32> {
         // One lookup, as `ip route get`: the routes may be many. A public address stands for the outside.
         let mut message = RouteMessage::default();
@@ -195,13 +205,7 @@ pub fn egress_mtu(host: &mut Host) -> u32 {
         let answer = answers.iter().find(|answer| answer.kind == libc::RTM_NEWROUTE)?;
         attribute(answer.payload.get(12..)?, libc::RTA_OIF).map(|value| u32_at(value, 0))
     };
-    let mtu = |host: &mut Host| -> Option<u32> {
-        let netlink = host.route().ok()?;
-        let index = device(netlink)?;
-        Some(query::get_index(netlink, index).ok()??.mtu)
-    };
-    // lo's 65536 would be the answer of a host that routes everything to itself.
-    mtu(host).filter(|mtu| (68..=65535).contains(mtu)).unwrap_or(DEFAULT_MTU)
+    device(host.route().ok()?)
 }
 
 /// Addresses of containers (or machines) on the bridge that the kernel has seen there: its neighbours, as far as their

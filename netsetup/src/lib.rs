@@ -32,6 +32,7 @@ mod subnet;
 pub mod survey;
 mod sys;
 pub mod sysctl;
+pub mod tc;
 pub mod trace;
 mod undo;
 mod watch;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::host::Host;
 use crate::netns::NewNetns;
 use crate::undo::Residue;
-use crate::{Command, Result, dns, firewall, link, netns, router, sysctl};
+use crate::{Command, Result, dns, firewall, link, netns, router, sysctl, tc};
 
 /// An operation: data only, names chosen in the plan; no fd, no pid, no index of a link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +18,8 @@ pub enum Op {
     Firewall(firewall::Op),
     /// Names of namespaces.
     Netns(netns::Op),
+    /// Shaping.
+    Tc(tc::Op),
     /// Names that containers find each other by.
     Dns(dns::Op),
     /// A router in a namespace of its own.
@@ -33,6 +35,7 @@ impl Op {
             Op::Sysctl(op) => op.residue(),
             Op::Firewall(op) => op.residue(),
             Op::Netns(op) => op.residue(init_pid),
+            Op::Tc(op) => op.residue(),
             Op::Dns(op) => op.residue(),
             Op::Router(op) => op.residue(),
         }
@@ -45,6 +48,7 @@ impl Op {
             Op::Sysctl(op) => op.explain(),
             Op::Firewall(op) => op.explain(),
             Op::Netns(op) => op.explain(),
+            Op::Tc(op) => op.explain(),
             Op::Dns(op) => op.explain(),
             Op::Router(op) => op.explain(),
         }
@@ -73,6 +77,7 @@ pub fn apply(ops: &[Op], live: &mut Live) -> Result<()> {
                 Op::Firewall(op) => rules.push(op.clone()),
                 Op::Sysctl(op) => op.apply()?,
                 Op::Netns(op) => op.apply(live.init_pid)?,
+                Op::Tc(op) => op.apply(live.host, live.netns.as_deref_mut())?,
                 Op::Dns(op) => op.apply(live.netns.as_deref_mut())?,
                 Op::Router(op) => op.apply(live)?,
             }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::firewall::nftables::{Element, Family};
 use crate::firewall::{conntrack, iptables, table};
 use crate::host::Host;
-use crate::{Backend, Error, Protocol, Result, dns, link, netns, ovs, query, router, sysctl};
+use crate::{Backend, Error, Protocol, Result, dns, link, netns, ovs, query, router, sysctl, tc};
 
 /// What stays on the host when every process is dead, with what undo needs to find it and to know it as its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +79,15 @@ pub enum Residue {
         name: String,
         /// PID 1 of the container as the host saw it.
         pid: u32,
+    },
+    /// A container's class in the uplink's tree, and the tree with the last one if it's ours.
+    TcClass {
+        /// The uplink.
+        link: String,
+        /// Major number × 65536 + minor number.
+        class: u32,
+        /// Held meanwhile.
+        lock: std::path::PathBuf,
     },
     /// A container's entry in a network's register of names.
     Names {
@@ -209,6 +218,7 @@ fn undo_one(residue: &Residue, host: &mut Host, links: Links) -> Result<Undone> 
             iptables::undo(&[residue]).pop().unwrap_or(Ok(Undone::NotThere))
         }
         Residue::NetnsName { name, pid } => netns::undo(name, *pid),
+        Residue::TcClass { link, class, lock } => tc::undo(link, *class, lock, host),
         Residue::Names { folder, id } => dns::names::withdraw(folder, id),
         Residue::Netns { name, inode } => netns::undo_hold(name, *inode),
         Residue::OvsPort { bridge, port, owner } => ovs::unplug(bridge, port, owner),

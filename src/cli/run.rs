@@ -192,6 +192,18 @@ pub struct RunArgs {
     /// net_cls class id of the container's sockets: 1:10 or 0x00010010
     #[arg(long, value_name = "MAJOR:MINOR")]
     pub net_cls: Option<String>,
+    /// Rate of what it sends by the uplink: 8mbit[,ceil=16mbit][,burst=32k]
+    #[arg(long, value_name = "RATE")]
+    pub net_rate: Option<String>,
+    /// Rate of what comes to it: 8mbit[,burst=32k]
+    #[arg(long, value_name = "RATE")]
+    pub net_rate_in: Option<String>,
+    /// Delay of what it sends: 100ms or 100ms,10ms
+    #[arg(long, value_name = "TIME[,JITTER]")]
+    pub net_delay: Option<String>,
+    /// How much is lost of what it sends: 1%
+    #[arg(long, value_name = "PERCENT")]
+    pub net_loss: Option<String>,
 
     // --- namespaces and rights
     /// PID namespace: host or container:NAME

@@ -90,6 +90,7 @@ pub fn plan(
     let spec = spec::spec(request, image, facts, reservation)?;
     let volumes = reservation.chosen.volumes.clone();
     let user = request.user.as_deref().or(Some(image.user.as_str()).filter(|user| !user.is_empty()));
+    let rated = shaping::rated(request, facts, &reservation.id)?;
     let bundle = Bundle {
         spec: &spec,
         id: &reservation.id,
@@ -99,7 +100,7 @@ pub fn plan(
         user,
         group_add: &request.groups,
         net_cls: request.network.net_cls,
-        class_way: shaping::class_way(&request.network.mode, !facts.networks.is_empty()),
+        class_way: shaping::class_way(request, facts, rated),
         net_cls_mount: &places.net_cls_mount,
         cgroup_parent: &places.cgroup_parent,
         init: request.init,
@@ -118,8 +119,11 @@ pub fn plan(
         (true, true) => host_lane.push(endpoints::name(&reservation.name)),
         (true, false) => {}
     }
+    let is_rule = |op: &Op| matches!(op, Op::Net(netsetup::Op::Firewall(_)));
+    let at = host_lane.iter().position(is_rule).unwrap_or(host_lane.len());
+    host_lane.splice(at..at, shaping::links(request, facts, &cards, rated, places));
     for (joining, card) in facts.networks.iter().zip(&cards) {
-        host_lane.extend(shaping::class(&joining.network, card, request.network.net_cls));
+        host_lane.extend(shaping::class(&joining.network, card, rated.or(request.network.net_cls)));
     }
     Ok(Plan {
         folders: folders(image, &folder, &volumes),

@@ -1,24 +1,63 @@
-//! Traffic classes: what makes `--net-cls` hold for packets, not only for sockets.
+//! Traffic classes: what makes `--net-cls` hold for packets, not only for sockets, and the classes of `--net-rate`.
 
+use anyhow::{Result, anyhow};
+use netsetup::tc;
 use netsetup::{Endpoint, Network};
 use runtime::cgroup::ClassWay;
 
+use super::Places;
+use crate::facts::Facts;
 use crate::op::Op;
+use crate::request::RunRequest;
 use crate::request::network::NetworkMode;
 
-/// Who sees to the class of the container's packets. `carried`: it has cards of ours.
-pub fn class_way(mode: &NetworkMode, carried: bool) -> ClassWay {
-    match mode {
-        NetworkMode::Host => ClassWay::Packets,
-        _ if carried => ClassWay::Carried,
+/// Who sees to the class of the container's packets. `rated`: the class of `--net-rate`.
+pub fn class_way(request: &RunRequest, facts: &Facts, rated: Option<u32>) -> ClassWay {
+    match (&request.network.mode, rated) {
+        (NetworkMode::Host, Some(class)) => ClassWay::Rated(class),
+        (NetworkMode::Host, None) => ClassWay::Packets,
+        _ if !facts.networks.is_empty() => ClassWay::Carried,
         _ => ClassWay::NetCls,
     }
 }
 
+/// The class that `--net-rate` makes on the uplink.
+pub fn rated(request: &RunRequest, facts: &Facts, id: &str) -> Result<Option<u32>> {
+    if request.network.shaping.rate.is_none() {
+        return Ok(None);
+    }
+    let uplink = facts.uplink.as_ref().ok_or_else(|| anyhow!("--net-rate needs an uplink, and none was found"))?;
+    let seed = u16::from_str_radix(id.get(..4).unwrap_or_default(), 16).unwrap_or_default();
+    Ok(Some(uplink.class(seed)?))
+}
+
+/// Everything, to be put before the firewall's rules: links are there, and a class is before packets get it.
+pub fn links(request: &RunRequest, facts: &Facts, cards: &[Endpoint], rated: Option<u32>, places: &Places) -> Vec<Op> {
+    let shaping = &request.network.shaping;
+    let mut ops = Vec::new();
+    if let (Some(rate), Some(class), Some(uplink)) = (shaping.rate, rated, &facts.uplink) {
+        let lock = places.networks.join("uplink.lock");
+        ops.push(tc::Op::Class { link: uplink.link.clone(), class, rate, lock });
+    }
+    for (joining, card) in facts.networks.iter().zip(cards) {
+        if let Some(rate) = shaping.rate_in.filter(|_| on_bridge(&joining.network)) {
+            ops.push(tc::Op::Inbound { link: card.host_link.clone(), rate });
+        }
+        if let Some(netem) = shaping.netem {
+            ops.push(tc::Op::Netem { link: card.inside_link.clone(), netem });
+        }
+    }
+    ops.into_iter().map(|op| Op::Net(netsetup::Op::Tc(op))).collect()
+}
+
 /// Gives what leaves by this card its class on the host.
 pub fn class(network: &Network, endpoint: &Endpoint, class: Option<u32>) -> Vec<Op> {
-    // The packets of a macvlan or ipvlan never come by the host's routes.
-    let class = class.filter(|_| network.driver == netsetup::Driver::Bridge);
+    let class = class.filter(|_| on_bridge(network));
     let ops = class.map(|class| netsetup::plan_class(network, endpoint, class));
     ops.into_iter().flatten().map(Op::Net).collect()
+}
+
+/// The packets of a macvlan or ipvlan never come by the host's routes.
+fn on_bridge(network: &Network) -> bool {
+    network.driver == netsetup::Driver::Bridge
 }

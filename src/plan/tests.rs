@@ -86,6 +86,7 @@ fn facts(cgroup: Layout) -> Facts {
             kcore: true,
         },
         networks: vec![joining(network, host)],
+        uplink: None,
         resolv_conf: "nameserver 10.0.0.2\n".into(),
         hosts: "127.0.0.1 localhost\n".into(),
         hostname: "lab".into(),

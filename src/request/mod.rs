@@ -27,6 +27,7 @@ pub mod ports;
 pub mod ready;
 pub mod restart;
 pub mod security;
+pub mod shaping;
 pub mod signal;
 mod size;
 pub mod streams;

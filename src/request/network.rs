@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::attach::{self, Attach, BesideFlags};
 use super::net_cls::net_cls;
 use super::ports::{self, Publish};
+use super::shaping::Shaping;
 use super::{Invalid, hosts, names, text};
 use crate::cli::RunArgs;
 use crate::network::definition;
@@ -51,6 +52,9 @@ pub struct Network {
     pub extra_hosts: Vec<ExtraHost>,
     /// `--net-cls`: the class id as net_cls.classid takes it, 0xAAAABBBB
     pub net_cls: Option<u32>,
+    /// `--net-rate` and its kin
+    #[serde(default)]
+    pub shaping: Shaping,
 }
 
 /// Whose network stack the container has.
@@ -116,8 +120,10 @@ impl Network {
             dns_options: args.dns_option.iter().map(|text| hosts::dns_option(text)).collect::<Result<_, _>>()?,
             extra_hosts: args.add_host.iter().map(|text| hosts::extra_host(text)).collect::<Result<_, _>>()?,
             net_cls: args.net_cls.as_deref().map(net_cls).transpose()?,
+            shaping: Shaping::default(),
         };
         network.agree(args)?;
+        network.shaping = Shaping::from_args(args, &network.mode)?;
         network.discard_ports(warnings);
         Ok(network)
     }

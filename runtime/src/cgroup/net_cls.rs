@@ -25,6 +25,8 @@ pub enum ClassWay {
     NetCls,
     /// Its packets go straight to the host's cards: where there is cgroup2, a program writes the class on each of them.
     Packets,
+    /// Not net_cls, but the program alone, with this class.
+    Rated(u32),
     /// Somebody else sees to it on the host: net_cls is written where it is there.
     Carried,
 }

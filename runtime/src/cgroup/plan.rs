@@ -159,6 +159,16 @@ impl<'a> Draft<'a> {
     }
 
     fn net_cls(&mut self) -> Result<(), Error> {
+        if let ClassWay::Rated(class) = self.request.class_way {
+            let Some(v2) = &self.layout.v2 else {
+                return Err(Error::refused(
+                    "cannot keep --net-rate in the host's network: it needs cgroup2, which isn't mounted (mount -t cgroup2 \
+                     none /sys/fs/cgroup/unified)",
+                ));
+            };
+            self.class_program(v2, ClassId(class));
+            return Ok(());
+        }
         let from_spec = self.request.resources.and_then(|resources| resources.network().as_ref()?.class_id());
         let class = match (self.request.net_cls, from_spec) {
             (Some(flag), Some(spec)) if flag != spec => {
@@ -172,12 +182,10 @@ impl<'a> Draft<'a> {
         };
         let Some(class) = class else { return Ok(()) };
         if let (ClassWay::Packets, Some(v2)) = (self.request.class_way, &self.layout.v2) {
-            let home = Home::V2(v2);
-            let path = self.group_path(home);
-            self.group(home, None).writes.push(Op::ClassProgram { path, class });
+            self.class_program(v2, class);
         }
         let optional = match self.request.class_way {
-            ClassWay::NetCls => false,
+            ClassWay::NetCls | ClassWay::Rated(_) => false,
             ClassWay::Packets => self.layout.v2.is_some(),
             ClassWay::Carried => true,
         };
@@ -207,6 +215,12 @@ impl<'a> Draft<'a> {
         let hierarchy = super::V1 { mount: at, controllers };
         self.write(Home::V1(&hierarchy), "net_cls", "net_cls.classid", class.file_form(), why);
         Ok(())
+    }
+
+    fn class_program(&mut self, v2: &'a super::V2, class: ClassId) {
+        let home = Home::V2(v2);
+        let path = self.group_path(home);
+        self.group(home, None).writes.push(Op::ClassProgram { path, class });
     }
 
     /// The group by which the container's processes are found, when no limit has asked for one.
