@@ -353,3 +353,28 @@ fn symlinked_sources_on_the_host_are_ordinary_paths() {
     host.remove(&["box"]);
     host.finish();
 }
+
+#[test]
+fn on_a_terminal_docker_s_sentence_tells_what_was_copied() {
+    let host = TestHost::new();
+    sleeping(&host, "box", &[]);
+    fs::write(host.work.join("file"), "x").unwrap();
+    for (args, said) in [
+        (&["cp", "file", "box:/tmp/f"][..], "Successfully copied 2.05kB to box:/tmp/f"),
+        (&["cp", "box:/tmp/f", "out"], "Successfully copied 2.05kB to out"),
+        (&["cp", "-q", "file", "box:/tmp/f"], ""),
+        (&["cp", "--quiet=false", "file", "box:/tmp/f"], "Successfully copied"),
+    ] {
+        let mut terminal = host::pty::Terminal::start(host.command(args), 24, 80);
+        assert_eq!(terminal.wait(), 0);
+        match said {
+            "" => assert_eq!(terminal.screen(), ""),
+            said => terminal.wait_for(said),
+        }
+    }
+    host.minidock(&["cp", "--quiet=false", "file", "box:/tmp/f"])
+        .ok()
+        .says(&["Successfully copied 2.05kB to box:/tmp/f"]);
+    host.remove(&["box"]);
+    host.finish();
+}
