@@ -181,7 +181,7 @@ fn the_image_is_well_formed_and_complete() {
         "x&lt;&amp;y",
         ">web<",
         ">db<",
-        "docker0 (bridge)  172.17.0.1/16",
+        "docker0 (bridge of network bridge)  172.17.0.1/16",
         "172.17.0.2/16",
         "172.17.0.3/16",
     ] {

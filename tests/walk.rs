@@ -377,3 +377,27 @@ fn what_cannot_be_walked_is_refused() {
     walk(&["--format", "svg", "127.0.0.1:80"]).exits(125).says(&["use text or json"]);
     host.finish();
 }
+
+#[test]
+fn a_proxy_and_ipv6() {
+    let host = TestHost::new();
+    let proxy = ["--publish-mode", "proxy"];
+    let server = ["busybox", "httpd", "-f", "-h", "/www"];
+    host.detached(&[&["--name", "web", "-p", "10080:80"], &proxy[..], &server[..]].concat());
+    wait_listening(&host.inside("web"), 80);
+    let report = walk(&host, &format!("--from outside {HOST}:10080"), true);
+    outcome(&report, &["that is the proxy of web (pid ", "minidock walk 172.17.0.2:80"]);
+    let report = walk(&host, "172.17.0.2:80", true);
+    hop(&report, &["behind port veth", "of web"]);
+
+    host.minidock(&["network", "create", "--ipv6", "--subnet", "fd00:77::/64", "six"]).ok();
+    host.detached(&[&["--name", "six6", "--network", "six", "--ip6", "fd00:77::7"], &server[..]].concat());
+    host.detached(&["--name", "db", "--network", "six", "busybox", "sleep", "1000"]);
+    wait_listening(&host.inside("six6"), 80);
+    let report = walk(&host, "--from db [fd00:77::7]:80", true);
+    hop(&report, &["fd00:77::7 is at ", "behind port veth", "of six6"]);
+    outcome(&report, &["connected", "of six6"]);
+    host.remove(&["web", "six6", "db"]);
+    host.minidock(&["network", "rm", "six"]).ok();
+    host.finish();
+}

@@ -103,6 +103,12 @@ impl Picture {
         self.owners.get(&namespace.inode).unwrap_or(&Owner::Hand)
     }
 
+    /// The network that a bridge of the host carries.
+    pub fn network_of(&self, bridge: &Link) -> Option<&str> {
+        let mut attachments = self.containers().flat_map(|state| &state.attachments);
+        attachments.find(|attachment| attachment.bridge == bridge.name).map(|attachment| attachment.network.as_str())
+    }
+
     /// What to call it.
     pub fn title(&self, namespace: &Namespace) -> String {
         match self.owner(namespace) {
@@ -240,7 +246,7 @@ pub fn translations(namespace: &Namespace) -> Vec<String> {
 
 /// What is published on this host, as the firewall's maps have it: where, to what, whose.
 pub fn published(namespace: &Namespace) -> Vec<(String, String, String)> {
-    let is_port_map = |name: &str| name.starts_with("ports");
+    let is_port_map = |name: &str| name.starts_with("ports") || name.starts_with("spans");
     let mut found = Vec::new();
     for map in namespace.rules.maps.iter().filter(|map| is_port_map(&map.name)) {
         for element in map.elements.iter().filter(|element| !element.data.is_empty()) {

@@ -333,7 +333,8 @@ impl<'a> Layout<'a> {
                 y += tallest + 40.0;
             }
             bottom = bottom.max(y - 40.0);
-            let title = bar_text(self.bridges[number].link).chars().count() as f64 * (MONO + 0.6) + 2.0 * PAD;
+            let title =
+                bar_text(self.picture, self.bridges[number].link).chars().count() as f64 * (MONO + 0.6) + 2.0 * PAD;
             let bridge = &mut self.bridges[number];
             (bridge.x, bridge.width) = (start, widest.max(title).max(180.0));
             x += bridge.width + GAP;
@@ -403,7 +404,7 @@ impl<'a> Layout<'a> {
                 "bold",
                 dark,
                 "start",
-                &bar_text(bridge.link),
+                &bar_text(self.picture, bridge.link),
             );
         }
         let tabs = self.draw_tabs(&mut out);
@@ -521,8 +522,11 @@ impl<'a> Layout<'a> {
     }
 }
 
-fn bar_text(link: &Link) -> String {
-    let mut text = format!("{} (bridge)", link.name);
+fn bar_text(picture: &Picture, link: &Link) -> String {
+    let mut text = match picture.network_of(link) {
+        Some(network) => format!("{} (bridge of network {network})", link.name),
+        None => format!("{} (bridge)", link.name),
+    };
     for address in model::addresses(link) {
         text += &format!("  {address}");
     }
