@@ -71,9 +71,12 @@ pub fn end_program(roots: &Roots, state: &State, signal: i32, grace: Option<Dura
 }
 
 fn send(roots: &Roots, state: &State, pidfd: &std::os::fd::OwnedFd, signal: i32) -> bool {
+    // Before the signal, so that nobody reads of the program's death first.
+    if !process::wait_end(pidfd, Some(Duration::ZERO)) {
+        events::note(roots, Event::killed(state, Signal(signal)));
+    }
     let sent = process::signal(pidfd, signal);
     if sent {
-        events::note(roots, Event::killed(state, Signal(signal)));
         thaw(roots, state);
     }
     sent

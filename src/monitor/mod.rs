@@ -67,7 +67,12 @@ pub fn main(mut order: Order, connection: Connection) -> i32 {
 fn serve(order: Order, container: Container, client: UnixStream, keep_stdin: Option<OwnedFd>) {
     let Container { journal, cleaner, state, run } = container;
     send(&client, wire::STARTED, &[]);
-    let told: &[&str] = if order.origin == Origin::New { &["create", "start"] } else { &["start"] };
+    let told: &[&str] = match (order.origin, order.detach) {
+        (Origin::New, false) => &["create", "attach", "start"],
+        (Origin::New, true) => &["create", "start"],
+        (Origin::Kept, false) => &["attach", "start"],
+        (Origin::Kept, true) => &["start"],
+    };
     events::note_all(&order.engine.roots, told.iter().map(|action| Event::container(action, &state)));
     let stdin_once = order.request.interactive && !order.request.detach;
     let mut peers = Peers::owner((!order.detach).then_some(client));
