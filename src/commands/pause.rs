@@ -16,7 +16,7 @@ use crate::recover::{self, Claim};
 use crate::request::names;
 use crate::reservation;
 use crate::roots::Roots;
-use crate::state::State;
+use crate::state::{State, Status};
 
 /// How long the kernel may take to freeze all processes: one in the middle of disk work must finish that first.
 const FREEZING: Duration = Duration::from_secs(10);
@@ -38,6 +38,10 @@ fn wait_frozen(roots: &Roots, state: &State) -> Result<()> {
     let Some(group) = recover::freezer(&entries) else { return Ok(()) };
     let deadline = Instant::now() + FREEZING;
     while !runtime::cgroup::is_frozen(group) {
+        // Another command may have let it go on, or ended it.
+        if State::read(&roots.container(&state.id))?.is_none_or(|now| now.status != Status::Paused) {
+            return Ok(());
+        }
         if Instant::now() >= deadline {
             let _ = call::call(roots, &state.id, "unpause", &Value::Null);
             bail!("a process of the container can't be frozen: it waits for a disk or a file server; try again");

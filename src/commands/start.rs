@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
-use serde_json::Value;
+use serde_json::json;
 
 use super::{Engine, attach, each, stop};
 use crate::cli::{RestartArgs, StartArgs};
@@ -85,20 +85,20 @@ fn launch(engine: &Engine, state: &State, options: Option<Options>, stdin: bool)
     client::run(client, &mut || Ok(()))
 }
 
-/// Waits for the next run, or for the reason why there is none.
-fn wait_restarted(roots: &Roots, before: &State) -> Result<()> {
+/// Waits for the next run; false when there is none, because another command has stopped it meanwhile.
+fn wait_restarted(roots: &Roots, before: &State) -> Result<bool> {
     let folder = roots.container(&before.id);
     let deadline = Instant::now() + PATIENCE;
     loop {
         let Some(state) = State::read(&folder)? else {
             bail!("container {} could not be started again, and is removed", before.name)
         };
-        if state.is_open() && state.process != before.process {
-            return Ok(());
+        if state.started != before.started && state.status != Status::Restarting {
+            return Ok(true); // perhaps it has ended again already
         }
         if !Journal::is_owned(&folder.join("journal")) {
             let state = containers::find(roots, &before.id)?;
-            bail!("{}", if state.error.is_empty() { "the container's monitor was killed" } else { &state.error });
+            return if state.error.is_empty() { Ok(false) } else { Err(anyhow!("{}", state.error)) };
         }
         if Instant::now() >= deadline {
             bail!("container {} is still being started again", before.name);
@@ -114,11 +114,13 @@ pub fn restart(engine: &Engine, args: &RestartArgs) -> Result<u8> {
         let state = containers::find(&engine.roots, name)?;
         let signal = wanted.unwrap_or(state.config.stop_signal);
         // Its monitor starts it again, so that one with --rm stays, as docker's does.
-        let is_told = state.is_alive() && call::call(&engine.roots, &state.id, "restart", &Value::Null).is_ok();
-        if is_told {
+        let run = json!({ "pid": state.process.map(|process| process.pid) });
+        let mut restarted = false;
+        if state.is_alive() && call::call(&engine.roots, &state.id, "restart", &run).is_ok() {
             stop::end_program(&engine.roots, &state, signal, stop::grace(&state, args.timeout));
-            wait_restarted(&engine.roots, &state)?;
-        } else {
+            restarted = wait_restarted(&engine.roots, &state)?;
+        }
+        if !restarted {
             begin(engine, &containers::find(&engine.roots, name)?)?;
         }
         events::note(&engine.roots, Event::container("restart", &state));

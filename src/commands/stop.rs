@@ -1,7 +1,7 @@
 //! `stop`, `kill`, `rm`, `wait`: the commands that end containers, or wait for their end.
 
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
@@ -10,14 +10,13 @@ use super::each;
 use crate::cli::{ContainersArgs, KillArgs, RmArgs, StopArgs};
 use crate::containers;
 use crate::events::{self, Event};
+use crate::journal::Journal;
 use crate::monitor::control::call;
 use crate::process;
 use crate::recover::{self, Claim, Scope};
-use crate::request::restart::Restart;
 use crate::request::signal::{self, Signal};
 use crate::roots::Roots;
 use crate::state::{State, Status};
-use crate::view;
 
 /// After SIGKILL, how long the monitor may take to notice and to undo.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -54,9 +53,21 @@ pub fn signal_number(text: &str) -> Result<i32> {
 pub fn end(roots: &Roots, state: &State, signal: i32, grace: Option<Duration>) -> Result<()> {
     let state = stopping(roots, state)?;
     end_program(roots, &state, signal, grace);
-    match recover::wait_for_owner(roots, &state.id, PATIENCE)? {
-        Some(journal) => recover::settle(roots, &state.id, &journal),
-        None => Ok(()),
+    let folder = roots.container(&state.id);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(journal) = Journal::take_over(&folder.join("journal"))? {
+            return recover::settle(roots, &state.id, &journal);
+        }
+        // Another command may have started it once more; that is another run.
+        let again = State::read(&folder)?.is_some_and(|now| now.is_open() && now.process != state.process);
+        if again || !folder.join("journal").exists() {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            bail!("container {} is still held by its monitor", recover::short(&state.id));
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -89,11 +100,10 @@ fn thaw(roots: &Roots, state: &State) {
     }
 }
 
-/// Tells the monitor that the user has stopped the container, where that means something to it; gives the state then.
+/// Tells the monitor that the user has stopped the container; gives the state then.
 /// A monitor that has just ended needs no telling.
 fn stopping(roots: &Roots, state: &State) -> Result<State> {
-    let has_policy = view::request(state).map_or(true, |request| request.restart != Restart::No);
-    if !has_policy || !state.is_alive() {
+    if !state.is_alive() {
         return Ok(state.clone());
     }
     let _ = call::call(roots, &state.id, "stopping", &Value::Null);

@@ -26,10 +26,14 @@ pub fn stopping(served: &mut Served) -> Result<Value> {
     Ok(Value::Null)
 }
 
-/// The user restarts it: after its end it's started again at once, whatever its policy says.
-pub fn restart(served: &mut Served) -> Result<Value> {
-    served.restart_now = true;
-    served.state.stopped_by_hand = false;
+/// The user restarts this run of it (`{"pid": 42}`): after its end it's started again at once, whatever its policy says.
+/// Another run by now is what was wanted already.
+pub fn restart(served: &mut Served, body: &Value) -> Result<Value> {
+    let meant = body.get("pid").and_then(Value::as_u64);
+    if meant == served.state.process.map(|process| u64::from(process.pid)) {
+        served.restart_now = true;
+        served.state.stopped_by_hand = false;
+    }
     Ok(Value::Null)
 }
 

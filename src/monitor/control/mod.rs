@@ -103,7 +103,7 @@ pub fn handle(served: &mut Served, program: Program<'_>, request: &Request) -> R
         "ping" => Ok(Value::Null),
         "resize" => resize(program, &request.body),
         "stopping" => life::stopping(served),
-        "restart" => life::restart(served),
+        "restart" => life::restart(served, &request.body),
         "pause" => life::pause(served),
         "unpause" => life::unpause(served),
         "update" => update::update(served, &request.body),

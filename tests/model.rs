@@ -1,0 +1,201 @@
+//! The state machine under random commands, several processes at once, checked against a model: what the commands say
+//! and what the containers are afterwards must be what some order of the commands gives.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod host;
+
+use std::collections::BTreeSet;
+
+use host::TestHost;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum State {
+    Gone,
+    Created,
+    Running,
+    Paused,
+    Exited,
+}
+
+const NAMES: [&str; 2] = ["one", "two"];
+
+#[derive(Clone, Copy, Debug)]
+enum Verb {
+    Create,
+    Run,
+    Start,
+    Stop,
+    Kill,
+    Pause,
+    Unpause,
+    Restart,
+    Rm,
+    RmForce,
+    Rename,
+    Exec,
+    Update,
+}
+
+const VERBS: [Verb; 13] = [
+    Verb::Create,
+    Verb::Run,
+    Verb::Start,
+    Verb::Stop,
+    Verb::Kill,
+    Verb::Pause,
+    Verb::Unpause,
+    Verb::Restart,
+    Verb::Rm,
+    Verb::RmForce,
+    Verb::Rename,
+    Verb::Exec,
+    Verb::Update,
+];
+
+type World = [State; 2];
+
+/// A command on one of the two names.
+type Step = (Verb, usize);
+
+fn words((verb, which): Step) -> Vec<&'static str> {
+    let (name, other) = (NAMES[which], NAMES[1 - which]);
+    match verb {
+        Verb::Create => vec!["create", "--name", name, "busybox", "sleep", "1000"],
+        Verb::Run => vec!["run", "-d", "--name", name, "busybox", "sleep", "1000"],
+        Verb::Start => vec!["start", name],
+        Verb::Stop => vec!["stop", "-t", "0", name],
+        Verb::Kill => vec!["kill", name],
+        Verb::Pause => vec!["pause", name],
+        Verb::Unpause => vec!["unpause", name],
+        Verb::Restart => vec!["restart", "-t", "0", name],
+        Verb::Rm => vec!["rm", name],
+        Verb::RmForce => vec!["rm", "-f", name],
+        Verb::Rename => vec!["rename", name, other],
+        Verb::Exec => vec!["exec", name, "true"],
+        Verb::Update => vec!["update", "--pids-limit", "100", name],
+    }
+}
+
+/// The model: what a command does, and whether it succeeds.
+fn step(world: World, (verb, which): Step) -> (World, bool) {
+    use State::{Created, Exited, Gone, Paused, Running};
+    let now = world[which];
+    let becomes = |state: State| {
+        let mut next = world;
+        next[which] = state;
+        (next, true)
+    };
+    let fails = (world, false);
+    match (verb, now) {
+        (Verb::RmForce, _) => becomes(Gone),
+        (Verb::Create, Gone) => becomes(Created),
+        (Verb::Run, Gone) => becomes(Running),
+        (Verb::Create | Verb::Run, _) | (_, Gone) => fails,
+        (Verb::Start, Paused) => fails,
+        (Verb::Start | Verb::Restart, _) => becomes(Running),
+        (Verb::Stop | Verb::Kill, Running | Paused) => becomes(Exited),
+        (Verb::Stop, _) => (world, true),
+        (Verb::Kill, _) => fails,
+        (Verb::Pause, Running) => becomes(Paused),
+        (Verb::Unpause, Paused) => becomes(Running),
+        (Verb::Pause | Verb::Unpause, _) => fails,
+        (Verb::Rm, Created | Exited) => becomes(Gone),
+        (Verb::Rm, _) => fails,
+        (Verb::Rename, _) if world[1 - which] != Gone => fails,
+        (Verb::Rename, _) => ([world[1], world[0]], true),
+        (Verb::Exec, Running) | (Verb::Update, _) => (world, true),
+        (Verb::Exec, _) => fails,
+    }
+}
+
+/// All worlds that some order of the steps leads to, if each has succeeded or failed as it did.
+fn possible(world: World, steps: &[(Step, bool)]) -> BTreeSet<World> {
+    if steps.is_empty() {
+        return BTreeSet::from([world]);
+    }
+    let mut worlds = BTreeSet::new();
+    for first in 0..steps.len() {
+        let mut rest = steps.to_vec();
+        let (next, success) = rest.remove(first);
+        let (after, succeeds) = step(world, next);
+        if success == succeeds {
+            worlds.extend(possible(after, &rest));
+        }
+    }
+    worlds
+}
+
+fn look(host: &TestHost) -> World {
+    NAMES.map(|name| {
+        let state = host.minidock(&["inspect", "--format", "{{.State.Status}} {{.State.Pid}}", name]);
+        let text = state.out();
+        let (status, pid) = text.trim().split_once(' ').unwrap_or(("", "0"));
+        let alive = std::path::Path::new(&format!("/proc/{pid}/root")).exists();
+        match status {
+            "" => State::Gone,
+            "created" if pid == "0" => State::Created,
+            "running" if alive => State::Running,
+            "paused" if alive => State::Paused,
+            "exited" if pid == "0" => State::Exited,
+            other => panic!("{name} is {other:?} with pid {pid} (alive: {alive})"),
+        }
+    })
+}
+
+/// Marsaglia's xorshift: the same numbers in each run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % limit as u64) as usize
+    }
+
+    fn step(&mut self) -> Step {
+        (VERBS[self.below(VERBS.len())], self.below(NAMES.len()))
+    }
+}
+
+fn walk(seed: u64, rounds: usize, at_once: usize) {
+    let host = TestHost::new();
+    let mut random = Random(seed);
+    let mut world = [State::Gone; 2];
+    for round in 0..rounds {
+        let steps: Vec<Step> = (0..at_once).map(|_| random.step()).collect();
+        let running: Vec<_> = steps.iter().map(|step| host.spawn(&words(*step))).collect();
+        let outputs: Vec<_> = running.into_iter().map(|running| running.wait()).collect();
+        for output in &outputs {
+            assert!(matches!(output.code(), 0 | 1 | 125 | 126), "{}", output.describe());
+            assert!(!output.err().contains("panicked") && !output.err().contains("warning"), "{}", output.describe());
+        }
+        let told: Vec<(Step, bool)> =
+            steps.into_iter().zip(&outputs).map(|(step, output)| (step, output.code() == 0)).collect();
+        // A program that is being run when another command ends its container is cut off, in docker too.
+        let told: Vec<_> =
+            told.into_iter().filter(|((verb, _), _)| at_once == 1 || !matches!(verb, Verb::Exec)).collect();
+        let worlds = possible(world, &told);
+        let now = look(&host);
+        let story: String = outputs.iter().map(|output| output.describe()).collect();
+        assert!(worlds.contains(&now), "round {round}: {world:?} became {now:?} and none of {worlds:?} by\n{story}");
+        world = now;
+    }
+    host.minidock(&["rm", "-f", "one", "two"]);
+    host.finish();
+}
+
+#[test]
+fn one_command_after_the_other_does_what_the_model_says() {
+    walk(0x9e37_79b9_7f4a_7c15, 120, 1);
+}
+
+#[test]
+fn two_commands_at_once_are_as_one_after_the_other() {
+    walk(0x2545_f491_4f6c_dd1d, 60, 2);
+}
+
+#[test]
+fn four_commands_at_once_are_as_one_after_the_other() {
+    walk(0xd134_2543_de82_ef95, 40, 4);
+}
