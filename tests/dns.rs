@@ -387,3 +387,52 @@ fn a_container_that_floods_starves_nobody() {
     host.remove(&["bad", "good"]);
     finish(host);
 }
+
+#[test]
+fn names_on_networks_of_ones_own() {
+    let host = TestHost::new();
+    let server = upstream(&host.outside, OUTSIDE);
+    resolv_conf(&host, &format!("nameserver {OUTSIDE}\n"));
+    host.minidock(&["network", "create", "front"]).ok();
+    host.minidock(&["network", "create", "--internal", "back"]).ok();
+    let address = |name: &str, network: &str| {
+        host.inspect(name, &format!("{{{{(index .NetworkSettings.Networks \"{network}\").IPAddress}}}}"))
+    };
+    for name in ["db1", "db2"] {
+        host.detached(&["--name", name, "--network", "back", "--network-alias", "db", "busybox", "sleep", "1000"]);
+    }
+    host.detached(&["--name", "web", "--network", "front", "--network", "back", "busybox", "sleep", "1000"]);
+    host.detached(&["--name", "client", "--network", "front", "busybox", "sleep", "1000"]);
+    let (db, web, client) = (host.inside("db1"), host.inside("web"), host.inside("client"));
+    // Both with the alias, each in its turn the first.
+    let mut both = vec![address("db1", "back"), address("db2", "back")];
+    both.sort();
+    let found = addresses(&web, "db");
+    let next = addresses(&web, "db");
+    assert_ne!(found[0], next[0]);
+    let mut found = found;
+    found.sort();
+    assert_eq!(found, both);
+    // Names of networks that one isn't in stay unknown, and each network tells its own address.
+    assert_eq!(addresses(&db, "web"), [address("web", "back")]);
+    assert_eq!(addresses(&client, "web"), [address("web", "front")]);
+    assert_eq!(addresses(&web, "web.back"), [address("web", "back")]);
+    assert_eq!(addresses(&client, "db1"), [OUTSIDE], "somebody outside may have that name");
+    // An internal network asks nobody; who is in another one too may.
+    let before = server.count();
+    assert_eq!(ask(&db, "secret.example.org", A).code, 2);
+    assert_eq!(ask_tcp(&db, "secret.example.org").code, 2);
+    assert_eq!(server.count(), before, "no question left the internal network");
+    assert_eq!(addresses(&web, "example.org"), [OUTSIDE]);
+    // On the fly.
+    host.minidock(&["network", "connect", "--alias", "late", "back", "client"]).ok();
+    assert_eq!(addresses(&client, "db1"), [address("db1", "back")]);
+    assert_eq!(addresses(&db, "late"), [address("client", "back")]);
+    host.minidock(&["network", "disconnect", "back", "client"]).ok();
+    assert_eq!(addresses(&client, "db1"), [OUTSIDE]);
+    assert!(ask(&db, "late", A).data.is_empty());
+    drop(server);
+    host.remove(&["db1", "db2", "web", "client"]);
+    host.minidock(&["network", "rm", "front", "back"]).ok();
+    finish(host);
+}
