@@ -19,6 +19,8 @@ fn events_tell_the_life_of_a_container_and_follow() {
     });
     host.detached(&["--name", "web", "--label", "a=1", "busybox", "sleep", "1000"]);
     wait_until("the start is told", || seen("container start web\n"));
+    host.minidock(&["exec", "web", "sh", "-c", "exit 3"]).exits(3);
+    wait_until("the exec is told", || seen("exec_create: sh -c exit 3 web\n") && seen("exec_die web\n"));
     host.minidock(&["kill", "web"]).ok();
     wait_until("the end is told", || seen("container die web\n") && seen("container kill web\n"));
     follower.signal(nix::sys::signal::Signal::SIGTERM);
@@ -37,6 +39,8 @@ fn events_tell_the_life_of_a_container_and_follow() {
     let json: serde_json::Value =
         serde_json::from_str(&past(&["-f", "event=die", "-f", "container=web", "--format", "json"])).unwrap();
     assert_eq!((&json["status"], &json["Actor"]["Attributes"]["image"]), (&"die".into(), &"busybox".into()));
+    let exec = past(&["-f", "event=exec_die"]);
+    assert!(exec.contains("exitCode=3") && exec.contains("execID="), "{exec}");
     host.minidock(&["events", "-f", "evnt=die"]).exits(1).says(&["did you mean event?"]);
     host.minidock(&["events", "--since", "yesterday"]).says(&["--since"]);
     host.minidock(&["system", "events", "--format", "{{"]).exits(64).says(&["Error parsing format"]);

@@ -15,10 +15,12 @@ use crate::cli::ExecArgs;
 use crate::client::{self, Ended};
 use crate::containers;
 use crate::error::Failure;
+use crate::events::{self, Event};
 use crate::monitor::fork::{Connection, Mode, fork};
 use crate::monitor::peers::Peers;
 use crate::monitor::relay::{self, Relay};
 use crate::monitor::send;
+use crate::names;
 use crate::plan::paths::ContainerFolder;
 use crate::request::security::Seccomp as WantedSeccomp;
 use crate::request::{ExecRequest, Invalid, RunRequest, Surroundings, environment};
@@ -45,7 +47,7 @@ pub fn exec(roots: &Roots, args: &ExecArgs) -> Result<u8> {
     let interactive = interactive && !detach;
     let mode = Mode { detach, interactive, attach_stdin: interactive, terminal };
     let size = terminal::size(io::stdin().as_fd());
-    let mut client = fork(mode, |connection| relay(&program, connection, size))?;
+    let mut client = fork(mode, |connection| relay(roots, &program, connection, size))?;
     client.options.detach_keys = program.request.detach_keys.clone();
     match client::run(client, &mut || Ok(()))? {
         Ended::Detached if detach => Ok(0),
@@ -129,7 +131,7 @@ fn process(request: &ExecRequest, run: &RunRequest, spec: &Spec) -> Result<Proce
     Ok(process)
 }
 
-fn relay(program: &Program, connection: Connection, size: (u16, u16)) -> i32 {
+fn relay(roots: &Roots, program: &Program, connection: Connection, size: (u16, u16)) -> i32 {
     let Connection { client, stdin, keep_stdin } = connection;
     drop(keep_stdin); // nobody attaches to it: its input ends with the client's
     let (running, outputs) = match streams::leave_stdio().and_then(|()| start(program, stdin, size)) {
@@ -149,6 +151,11 @@ fn relay(program: &Program, connection: Connection, size: (u16, u16)) -> i32 {
         }
     };
     send(&client, wire::STARTED, &[]);
+    let exec_id = names::new_id();
+    let event = |action: &str| Event::container(action, &program.state).with("execID", &exec_id);
+    let command: Vec<_> = program.request.command.iter().map(|word| word.to_string_lossy()).collect();
+    let command = command.join(" ");
+    events::note_all(roots, ["exec_create", "exec_start"].map(|action| event(&format!("{action}: {command}"))));
     let detach = program.request.detach;
     let mut relay = Relay {
         pidfd: running.pidfd,
@@ -162,6 +169,7 @@ fn relay(program: &Program, connection: Connection, size: (u16, u16)) -> i32 {
         stdin: None,
     };
     let ended = relay.run(|_, _| ()).unwrap_or(relay::Ended { code: 255, killed: false });
+    events::note(roots, event("exec_die").with("exitCode", ended.code));
     relay.peers.end(ended.code);
     relay.peers.flush();
     0

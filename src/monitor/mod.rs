@@ -115,6 +115,9 @@ fn serve(order: Order, container: Container, client: UnixStream, keep_stdin: Opt
         if !again {
             relay.peers.listener = None;
         }
+        if oom_killed {
+            events::note(&served.order.engine.roots, Event::container("oom", &served.state));
+        }
         events::note(&served.order.engine.roots, Event::died(&served.state, ended.code));
         served.resolver = None; // its sockets hold the container's network namespace
         (served.health, served.watch) = (None, None);
