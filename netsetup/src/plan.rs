@@ -196,7 +196,9 @@ pub fn plan_endpoint(network: &Network, endpoint: &Endpoint) -> Vec<Op> {
         mtu: endpoint.mtu,
         alias: endpoint.name.clone(),
         hairpin: endpoint.hairpin,
-        isolated: !network.icc,
+        // Where br_netfilter shows the firewall what goes from port to port, that judges it; isolated ports would then keep
+        // a container from its neighbour's published ports too, which are translated inside the bridge.
+        isolated: !network.icc && !endpoint.hairpin,
         group: if endpoint.may_spoof { 0 } else { nftables::card_group(&network.table) },
     }];
     let places = endpoint.places().map(|place| (place.address, place.prefix_len));

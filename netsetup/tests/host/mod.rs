@@ -6,7 +6,7 @@
 #![allow(dead_code)]
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -81,6 +81,8 @@ pub struct TestHost {
     pub host: Host,
     pub outside: Machine,
     pub network: netsetup::Network,
+    /// For the next containers.
+    pub may_spoof: bool,
     /// Residues of the network, in the order made.
     pub journal: Vec<Residue>,
 }
@@ -107,7 +109,7 @@ impl TestHost {
         wait_for("the wire to the outside", || sh("cat /sys/class/net/eth1/operstate").trim() == "up");
         let ipv4 = Some(Subnet::new(GATEWAY, 16));
         let network = netsetup::Network { ipv4, backend, ..netsetup::Network::new("bridge", "docker0") };
-        TestHost { host: Host::open().unwrap(), outside, network, journal: Vec::new() }
+        TestHost { host: Host::open().unwrap(), outside, network, may_spoof: false, journal: Vec::new() }
     }
 
     pub fn facts(&mut self) -> Facts {
@@ -130,14 +132,10 @@ impl TestHost {
             host_link: format!("veth{}", format!("{number:02x}").repeat(3)),
             inside_link: "eth0".into(),
             mac: [2, 0x42, 172, 17, 0, number],
-            ipv4: self.network.ipv4.as_ref().map(|subnet| Place {
-                address: [172, 17, 0, number].into(),
-                prefix_len: subnet.prefix_len,
-                gateway: Some(subnet.gateway),
-            }),
-            ipv6: None,
+            ipv4: self.network.ipv4.as_ref().map(|subnet| place(subnet, number)),
+            ipv6: self.network.ipv6.as_ref().map(|subnet| place(subnet, number)),
             extra_addresses: vec![],
-            may_spoof: false,
+            may_spoof: self.may_spoof,
             first: true,
             mtu: self.network.mtu,
             bridge: self.network.bridge.clone(),
@@ -154,13 +152,17 @@ impl TestHost {
     pub fn try_container(&mut self, number: u8, ports: &[PortMapping]) -> netsetup::Result<Container> {
         self.up();
         let endpoint = self.endpoint(number, ports);
+        self.start(endpoint)
+    }
+
+    pub fn start(&mut self, endpoint: Endpoint) -> netsetup::Result<Container> {
         let mut machine = Machine::new();
         let ops = plan_endpoint(&self.network, &endpoint);
         let pid = machine.pid();
         let journal: Vec<Residue> = ops.iter().filter_map(|op| op.residue(Some(pid))).collect();
         let result =
             apply(&ops, &mut Live { host: &mut self.host, netns: Some(&mut machine.netns), init_pid: Some(pid) });
-        let container = Container { machine, address: endpoint.ipv4.unwrap().address, ops, journal };
+        let container = Container { machine, address: endpoint.places().next().unwrap().address, ops, journal };
         match result {
             Ok(()) => Ok(container),
             Err(error) => {
@@ -182,6 +184,15 @@ impl TestHost {
         let journal: Vec<Residue> = std::mem::take(&mut self.journal).into_iter().rev().collect();
         undo(&journal, &mut self.host).into_iter().map(|result| result.unwrap()).collect()
     }
+}
+
+/// The NUMBERth address of a subnet.
+fn place(subnet: &Subnet, number: u8) -> Place {
+    let address: IpAddr = match subnet.gateway {
+        IpAddr::V4(gateway) => (gateway.to_bits() & !0xff | u32::from(number)).to_be_bytes().into(),
+        IpAddr::V6(gateway) => (gateway.to_bits() & !0xff | u128::from(number)).to_be_bytes().into(),
+    };
+    Place { address, prefix_len: subnet.prefix_len, gateway: Some(subnet.gateway) }
 }
 
 pub struct Container {
@@ -218,10 +229,10 @@ pub fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
 
 /// A server in the thread's namespace that answers every client with the client's address.
 pub fn serve_tcp(port: u16) {
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+    let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap();
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
-            let peer = stream.peer_addr().unwrap().ip();
+            let peer = stream.peer_addr().unwrap().ip().to_canonical();
             let _ = stream.write_all(peer.to_string().as_bytes());
         }
     });
@@ -229,11 +240,11 @@ pub fn serve_tcp(port: u16) {
 
 /// As [`serve_tcp`], a datagram for each.
 pub fn serve_udp(port: u16) {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+    let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap();
     std::thread::spawn(move || {
         let mut bytes = [0; 64];
         while let Ok((_, peer)) = socket.recv_from(&mut bytes) {
-            let _ = socket.send_to(peer.ip().to_string().as_bytes(), peer);
+            let _ = socket.send_to(peer.ip().to_canonical().to_string().as_bytes(), peer);
         }
     });
 }
@@ -249,7 +260,9 @@ pub fn ask_tcp(address: impl Into<IpAddr>, port: u16, patience_ms: u64) -> io::R
 }
 
 pub fn ask_udp(address: impl Into<IpAddr>, port: u16, patience_ms: u64) -> io::Result<String> {
-    ask_udp_on(&UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?, address, port, patience_ms)
+    let address = address.into();
+    let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    ask_udp_on(&UdpSocket::bind((any, 0))?, address, port, patience_ms)
 }
 
 pub fn ask_udp_on(socket: &UdpSocket, address: impl Into<IpAddr>, port: u16, patience_ms: u64) -> io::Result<String> {
