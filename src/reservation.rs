@@ -4,13 +4,13 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::ErrorKind;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use netsetup::port::{self, PortError, ReservedPort};
-use netsetup::{PortMapping, PublishMode, Subnet};
+use netsetup::port::{self, Kept, PortError, ReservedPort};
+use netsetup::{PortMapping, Protocol, PublishMode, Subnet};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::containers;
@@ -282,21 +282,81 @@ impl Asked<'_> {
 pub fn take_ports(
     roots: &Roots,
     wanted: &[Publish],
-    mode: impl Fn(&Publish) -> PublishMode,
-) -> Result<(Vec<PortMapping>, Vec<ReservedPort>)> {
-    let (mut mappings, mut sockets) = (Vec::with_capacity(wanted.len()), Vec::with_capacity(wanted.len()));
+    into: Option<&Joining>,
+    mode: impl Fn(Protocol, IpAddr) -> PublishMode,
+) -> Result<(Vec<PortMapping>, Sockets)> {
+    let (mut mappings, mut sockets) = (Vec::with_capacity(wanted.len()), Sockets::default());
+    let any6 = IpAddr::from(Ipv6Addr::UNSPECIFIED);
     for publish in wanted {
-        let socket = take_port(roots, publish)?;
-        mappings.push(PortMapping {
+        let mapping = |socket: &ReservedPort| PortMapping {
             protocol: publish.protocol,
-            host_address: publish.host_address,
+            host_address: socket.address(),
             host_port: socket.port(),
             container_port: publish.container_port,
-            mode: mode(publish),
-        });
-        sockets.push(socket);
+            mode: mode(publish.protocol, socket.address()),
+        };
+        let by_proxy = mode(publish.protocol, any6) == PublishMode::Proxy;
+        let on_both = publish.both && into.is_some_and(|joining| on_both(joining, publish, wanted.len(), by_proxy));
+        let (first, second) = if on_both { take_pair(roots, publish)? } else { (take_port(roots, publish)?, None) };
+        for socket in std::iter::once(first).chain(second) {
+            let mapping = mapping(&socket);
+            mappings.push(mapping);
+            // The proxy serves ::1 in any case, which no DNAT can.
+            let served = mapping.mode == PublishMode::Proxy
+                || (mapping.host_address == any6 && wanted.len() <= MOST_PROXIED && mapping.protocol != Protocol::Sctp);
+            if served {
+                sockets.served.push((mapping, socket));
+            } else {
+                sockets.kept.push(socket).context("cannot keep the published ports from others")?;
+            }
+        }
     }
     Ok((mappings, sockets))
+}
+
+/// Sockets at the host's ports.
+#[derive(Default)]
+pub struct Sockets {
+    /// Those that the proxy listens on.
+    pub served: Vec<(PortMapping, ReservedPort)>,
+    /// Those that only keep the port from others.
+    pub kept: Kept,
+}
+
+/// More ports than this of a container without IPv6 aren't published for IPv6 clients: each would be a proxy.
+const MOST_PROXIED: usize = 256;
+
+/// Whether a port that names no address is published for IPv6 clients too.
+fn on_both(joining: &Joining, publish: &Publish, count: usize, by_proxy: bool) -> bool {
+    if !joining.facts.ipv6.available || (joining.network.ipv6.is_none() && publish.protocol == Protocol::Sctp) {
+        return false;
+    }
+    !by_proxy || count <= MOST_PROXIED
+}
+
+/// The same number in both IP versions.
+fn take_pair(roots: &Roots, publish: &Publish) -> Result<(ReservedPort, Option<ReservedPort>)> {
+    let mut rest = 20;
+    loop {
+        let first = take_port(roots, publish)?;
+        let number = first.port();
+        match port::reserve(publish.protocol, Ipv6Addr::UNSPECIFIED, number) {
+            Ok(second) => return Ok((first, Some(second))),
+            // A kernel without IPv6, or with it switched off.
+            Err(PortError::NoProtocol { .. } | PortError::NoSuchAddress { .. }) => return Ok((first, None)),
+            Err(PortError::Other { errno: rustix::io::Errno::AFNOSUPPORT, .. }) => return Ok((first, None)),
+            Err(PortError::InUse { .. }) if rest > 0 && publish.host == HostPort::Random => rest -= 1,
+            Err(PortError::InUse { .. })
+                if rest > 0 && matches!(publish.host, HostPort::FirstFree(_, last) if number < last) =>
+            {
+                let HostPort::FirstFree(_, last) = publish.host else { return Ok((first, None)) };
+                let next = Publish { host: HostPort::FirstFree(number + 1, last), ..*publish };
+                drop(first);
+                return take_pair(roots, &next);
+            }
+            Err(error) => return Err(name_port_holder(roots, publish, number, error)),
+        }
+    }
 }
 
 fn take_port(roots: &Roots, publish: &Publish) -> Result<ReservedPort> {

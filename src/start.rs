@@ -13,9 +13,9 @@ use std::os::fd::OwnedFd;
 use anyhow::{Context, Result, anyhow};
 use images::Store;
 use netsetup::dns::Resolver;
-use netsetup::port::ReservedPort;
+use netsetup::port::{Kept, ReservedPort};
 use netsetup::proxy::{Gate, Proxy};
-use netsetup::{Host, Live, NewNetns, PublishMode};
+use netsetup::{Host, Live, NewNetns, PortMapping, PublishMode};
 use runtime::init::{Running, Starting, Stdio};
 use runtime::namespaces::Namespace;
 
@@ -41,7 +41,7 @@ use crate::request::mounts::Mount;
 use crate::request::network::NetworkMode;
 use crate::request::ports::{HostPort, Publish};
 use crate::request::{Entrypoint, ImageSource, RunRequest};
-use crate::reservation::{self, Reservation};
+use crate::reservation::{self, Reservation, Sockets};
 use crate::roots::Roots;
 use crate::state::{Attachment, Config, FORMAT, State, Status};
 use crate::streams::Streams;
@@ -97,7 +97,7 @@ pub struct Run {
     /// The container's name server.
     pub resolver: Option<Resolver>,
     /// Ports that the kernel serves, kept from others.
-    pub ports: Vec<ReservedPort>,
+    pub ports: Kept,
     /// The log.
     pub log: Option<log::Writer>,
     /// The container's mount namespace. Whoever drops the last reference does the unmounting, which waits for RCU grace
@@ -201,10 +201,7 @@ impl Making<'_> {
         stdin: Option<OwnedFd>,
     ) -> Result<(State, Run)> {
         let (roots, request) = (&self.order.engine.roots, &self.order.request);
-        let (mappings, sockets) =
-            reservation::take_ports(roots, &published(request, self.image, &self.facts.networks)?, |publish| {
-                publish_mode(&self.order.engine, request, publish)
-            })?;
+        let (mappings, sockets) = take_ports(&self.order.engine, request, self.image, &self.facts.networks)?;
         let addresses = self.facts.networks.iter().map(|joining| {
             let in_use = netsetup::bridge_addresses_in_use(self.host, &joining.network)?;
             reservation::take_addresses(roots, self.journal, joining, &in_use, &self.order.id)
@@ -252,7 +249,7 @@ impl Making<'_> {
             (self.say)(&plan.commands_after_network(request.detach));
         }
         let gate_netns = netns.as_ref().map(NewNetns::fd);
-        let (proxies, ports) = proxies(&plan.attachments, &reservation, sockets, gate_netns)?;
+        let proxies = proxies(&plan.attachments, sockets.served, gate_netns)?;
         let running = starting.go(netns.as_ref().map(NewNetns::fd))?;
         let state = match kept {
             Some(state) => state.clone(),
@@ -262,7 +259,7 @@ impl Making<'_> {
         state.write(roots)?;
         let config = ContainerFolder::new(&reservation.folder).config();
         crate::files::replace(&config, &serde_json::to_vec(&plan.spec)?)?;
-        Ok((state, Run { running, outputs, proxies, resolver, ports, log, mounts, control }))
+        Ok((state, Run { running, outputs, proxies, resolver, ports: sockets.kept, log, mounts, control }))
     }
 
     /// What the container has once for all its runs.
@@ -469,21 +466,34 @@ fn published(request: &RunRequest, image: &ImageFacts, networks: &[Joining]) -> 
             if !all.iter().any(|one| one.container_port == container_port && one.protocol == protocol) {
                 let any = std::net::Ipv4Addr::UNSPECIFIED.into();
                 let host_address = request.network.publish_address.unwrap_or(any);
-                all.push(Publish { protocol, host_address, host: HostPort::Random, container_port });
+                let both = request.network.publish_address.is_none();
+                all.push(Publish { protocol, host_address, both, host: HostPort::Random, container_port });
             }
         }
     }
     // The network's option says where ports are published that name no address.
     if let Some(binding) = networks[network].host_binding {
         for publish in all.iter_mut().filter(|publish| publish.host_address.is_unspecified()) {
-            publish.host_address = binding;
+            (publish.host_address, publish.both) = (binding, publish.both && binding.is_unspecified());
         }
     }
     Ok(all)
 }
 
-fn publish_mode(engine: &Engine, request: &RunRequest, _publish: &Publish) -> PublishMode {
-    request.network.publish_mode.or(engine.config.publish_mode).unwrap_or(PublishMode::Dnat)
+/// Reserves the host's ports. By what means each is published follows from what the host can do.
+fn take_ports(
+    engine: &Engine,
+    request: &RunRequest,
+    image: &ImageFacts,
+    networks: &[Joining],
+) -> Result<(Vec<PortMapping>, Sockets)> {
+    let into = plan::endpoints::port_network(networks).map(|at| &networks[at]);
+    let wanted = request.network.publish_mode.or(engine.config.publish_mode).unwrap_or(PublishMode::Dnat);
+    reservation::take_ports(&engine.roots, &published(request, image, networks)?, into, |protocol, address| {
+        into.map_or(wanted, |joining| {
+            netsetup::publish_mode(wanted, &joining.network, &joining.facts, protocol, address).0
+        })
+    })
 }
 
 fn places(engine: &Engine) -> Places {
@@ -494,25 +504,21 @@ fn places(engine: &Engine) -> Places {
     }
 }
 
-/// Ports in proxy mode get a proxy that listens once the container does; the others are only kept from others.
+/// Ports that the kernel doesn't lead on get a proxy that listens once the container does.
 fn proxies(
     attachments: &[Attachment],
-    reservation: &Reservation,
-    sockets: Vec<ReservedPort>,
+    served: Vec<(PortMapping, ReservedPort)>,
     netns: Option<std::os::fd::BorrowedFd<'_>>,
-) -> Result<(Vec<Proxy>, Vec<ReservedPort>)> {
-    let (mut proxies, mut ports) = (Vec::new(), Vec::new());
+) -> Result<Vec<Proxy>> {
     let with_ports = attachments.iter().find(|attachment| !attachment.ports.is_empty());
-    for (mapping, socket) in reservation.ports.iter().zip(sockets) {
-        match (mapping.mode, with_ports.and_then(|one| one.address_for(mapping.host_address))) {
-            (PublishMode::Proxy, Some(address)) => {
-                let gate = netns.map(Gate::inside).transpose()?;
-                proxies.push(Proxy::new(mapping, address, socket, gate)?);
-            }
-            _ => ports.push(socket),
+    let mut proxies = Vec::with_capacity(served.len());
+    for (mapping, socket) in served {
+        if let Some(address) = with_ports.and_then(|one| one.address_for(mapping.host_address)) {
+            let gate = netns.map(Gate::inside).transpose()?;
+            proxies.push(Proxy::new(&mapping, address, socket, gate)?);
         }
     }
-    Ok((proxies, ports))
+    Ok(proxies)
 }
 
 /// `--dry-run`: what would happen, as one shell script. Takes nothing and changes nothing.
@@ -532,9 +538,7 @@ pub fn dry_run(order: &Order) -> Result<String> {
         })
     });
     let addresses = addresses.collect::<Result<_>>()?;
-    let (ports, _) = reservation::take_ports(roots, &published(request, &image, &facts.networks)?, |publish| {
-        publish_mode(&order.engine, request, publish)
-    })?;
+    let (ports, _) = take_ports(&order.engine, request, &image, &facts.networks)?;
     let name = request.name.clone().unwrap_or_else(|| crate::names::from_id(&order.id, 0));
     let chosen = volume::choose::choose(roots, request, &image)?;
     let reservation =

@@ -179,10 +179,10 @@ fn many_ports_of_one_container_are_published_and_gone_with_it(firewall: Firewall
     let host = TestHost::with_firewall(firewall);
     web(&host, &["-p", "10080-10089:80-89", "-p", "80", "--expose", "81", "-P", "--publish-mode", mode]);
     let ports = host.minidock(&["port", "web"]).ok().out();
-    assert_eq!(ports.lines().filter(|line| line.contains(":1008")).count(), 10, "{ports}");
+    assert_eq!(ports.lines().filter(|line| line.contains("0.0.0.0:1008")).count(), 10, "{ports}");
     let random = ports
         .lines()
-        .filter(|line| line.starts_with("80/tcp"))
+        .filter(|line| line.starts_with("80/tcp -> 0.0.0.0:"))
         .filter_map(|line| line.rsplit(':').next()?.parse::<u16>().ok());
     let random: Vec<u16> = random.filter(|port| *port != 10080).collect();
     assert_eq!(random.len(), 1, "{ports}");

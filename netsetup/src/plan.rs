@@ -92,17 +92,18 @@ fn plan_settings(network: &Network, facts: &Facts) -> Vec<Op> {
     ops
 }
 
-/// By what means a port is published, and why not by DNAT where that can't serve.
+/// By what means a port of the host's is published, and why not by DNAT where that can't serve.
 pub fn publish_mode(
     wanted: PublishMode,
-    mapping: (Protocol, IpAddr),
-    address: Option<IpAddr>,
+    network: &Network,
     facts: &Facts,
+    protocol: Protocol,
+    host_address: IpAddr,
 ) -> (PublishMode, Option<&'static str>) {
-    let (protocol, host_address) = mapping;
+    let same_version = network.subnets().any(|subnet| subnet.gateway.is_ipv4() == host_address.is_ipv4());
     let reason = if protocol == Protocol::Sctp {
         return (PublishMode::Dnat, None); // which the proxy can't carry
-    } else if address.is_some_and(|address| address.is_ipv4() != host_address.is_ipv4()) {
+    } else if !same_version {
         "the container has no address of that IP version"
     } else if host_address == IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]) {
         "the kernel takes no answer to ::1 from a bridge"

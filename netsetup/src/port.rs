@@ -9,6 +9,7 @@
 //!    switch SO_REUSEADDR off again: a server that got its `bind` through beside us fails in `listen`.
 
 pub mod holder;
+mod kept;
 pub(crate) mod sock_diag;
 
 use std::net::{IpAddr, SocketAddr};
@@ -19,6 +20,7 @@ use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, 
 
 use crate::Protocol;
 pub use holder::{Holder, Listener, listeners};
+pub use kept::Kept;
 
 /// Why a port can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -85,8 +87,8 @@ pub struct ReservedPort {
     protocol: Protocol,
     address: SocketAddr,
     socket: OwnedFd,
-    /// The lock of step 2, never read: its closing is the unlocking.
-    _lock: Option<OwnedFd>,
+    /// The lock of step 2: its closing is the unlocking.
+    lock: Option<OwnedFd>,
 }
 
 impl ReservedPort {
@@ -152,7 +154,7 @@ pub fn reserve(protocol: Protocol, host_address: impl Into<IpAddr>, host_port: u
         sockopt::set_socket_recv_buffer_size(&socket, 0).map_err(failed)?;
     }
     let bound = net::getsockname(&socket).and_then(SocketAddr::try_from).map_err(failed)?;
-    Ok(ReservedPort { protocol, address: bound, socket, _lock: lock })
+    Ok(ReservedPort { protocol, address: bound, socket, lock })
 }
 
 fn socket(protocol: Protocol, address: IpAddr) -> Result<OwnedFd, Errno> {

@@ -26,6 +26,7 @@ use runtime::{Bundle, Rootfs, Seccomp};
 use crate::explain::{Command, quote};
 use crate::facts::Facts;
 use crate::files;
+use crate::network::joining::Joining;
 use crate::op::Op;
 use crate::request::namespaces::Ipc;
 use crate::request::network::NetworkMode;
@@ -55,6 +56,8 @@ pub struct Plan {
     pub endpoint: Vec<Op>,
     /// The OCI configuration.
     pub spec: Spec,
+    /// The proxies, as commands.
+    pub proxies: Vec<Command>,
     /// The container's places in networks.
     pub attachments: Vec<Attachment>,
     /// The networks whose names the container may ask for; none: it has no resolver of ours.
@@ -125,6 +128,8 @@ pub fn plan(
     for (joining, card) in facts.networks.iter().zip(&cards) {
         host_lane.extend(shaping::class(&joining.network, card, rated.or(request.network.net_cls)));
     }
+    let attachments: Vec<Attachment> =
+        facts.networks.iter().zip(&cards).map(|(one, card)| endpoints::attachment(one, card)).collect();
     Ok(Plan {
         folders: folders(image, &folder, &volumes),
         files: etc_files(request, facts, reservation, &cards, &folder)?,
@@ -132,7 +137,8 @@ pub fn plan(
         shared_cgroup: shared,
         cgroup: own.into_iter().map(Op::Cgroup).collect(),
         endpoint: host_lane,
-        attachments: facts.networks.iter().zip(&cards).map(|(one, card)| endpoints::attachment(one, card)).collect(),
+        proxies: attachments.iter().flat_map(|one| proxy_commands(one, &facts.networks)).collect(),
+        attachments,
         runtime,
         spec,
         volumes,
@@ -152,7 +158,7 @@ impl Plan {
         let ops = self.runtime.ops_after_go();
         let (program, mounts): (Vec<_>, Vec<_>) = ops.iter().partition(|op| matches!(op, runtime::Op::Process(_)));
         let mut commands: Vec<Command> = mounts.into_iter().flat_map(runtime::Op::explain).collect();
-        commands.extend(self.attachments.iter().flat_map(proxy_commands));
+        commands.extend(self.proxies.iter().cloned());
         for group in &self.runtime.namespaces.cgroups {
             let procs = quote(&group.path.join("cgroup.procs"));
             let why = "this shell too, for the program is its child; nsenter(1) enters namespaces only";
@@ -174,7 +180,13 @@ pub fn labels(request: &RunRequest, image: &ImageFacts) -> BTreeMap<String, Stri
 }
 
 /// The proxy is in the container's monitor; by hand it's a command.
-fn proxy_commands(attachment: &Attachment) -> Vec<Command> {
+fn proxy_commands(attachment: &Attachment, joinings: &[Joining]) -> Vec<Command> {
+    let joining = joinings.iter().find(|joining| joining.network.name == attachment.network);
+    let why = |port: &netsetup::PortMapping| {
+        let joining = joining?;
+        let (network, facts) = (&joining.network, &joining.facts);
+        netsetup::publish_mode(netsetup::PublishMode::Dnat, network, facts, port.protocol, port.host_address).1
+    };
     let proxied = attachment.ports.iter().filter(|port| port.mode == netsetup::PublishMode::Proxy);
     let command = |port: &netsetup::PortMapping| {
         let line = format!(
@@ -185,7 +197,8 @@ fn proxy_commands(attachment: &Attachment) -> Vec<Command> {
             attachment.address_for(port.host_address)?,
             port.container_port
         );
-        Some((line, format!("carries port {} to the container", port.host_port)))
+        let why = why(port).map(|why| format!(": {why}")).unwrap_or_default();
+        Some((line, format!("carries port {} to the container{why}", port.host_port)))
     };
     proxied.filter_map(command).collect()
 }

@@ -1,7 +1,7 @@
 //! Published and exposed ports: `[ip:][host[-range]:]container[-range][/proto]`.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use netsetup::Protocol;
@@ -20,6 +20,9 @@ pub struct Publish {
     pub protocol: Protocol,
     /// The host's address; `0.0.0.0`: all of them.
     pub host_address: IpAddr,
+    /// No address was given: all addresses of both IP versions, on the same port.
+    #[serde(default)]
+    pub both: bool,
     /// The host's port.
     pub host: HostPort,
     /// The container's port, 1-65535.
@@ -63,7 +66,7 @@ fn one(text: &str, into: &mut Vec<Publish>) -> Result<(), String> {
     if container.is_empty() {
         return Err(format!("no port specified: {text}<empty>; write HOST:CONTAINER, such as 8080:80"));
     }
-    let address = host_address(address)?;
+    let (address, both) = (host_address(address)?, address.is_empty());
     let inside = range(container).ok_or_else(|| format!("invalid containerPort: {container}; ports are 1 to 65535"))?;
     // docker takes host port 0 for "any free one".
     let outside = match host {
@@ -85,7 +88,7 @@ fn one(text: &str, into: &mut Vec<Publish>) -> Result<(), String> {
             Some(outside) if !many && outside.len() > 1 => HostPort::FirstFree(*outside.start(), *outside.end()),
             Some(outside) => HostPort::Fixed(outside.start() + u16::try_from(nth).unwrap_or(0)),
         };
-        into.push(Publish { protocol, host_address: address, host, container_port });
+        into.push(Publish { protocol, host_address: address, both, host, container_port });
     }
     Ok(())
 }
@@ -122,10 +125,11 @@ fn host_address(text: &str) -> Result<IpAddr, String> {
         return Ok(Ipv4Addr::UNSPECIFIED.into());
     }
     match bare.parse() {
-        Ok(IpAddr::V4(address)) => Ok(address.into()),
-        Ok(IpAddr::V6(_)) => {
-            Err("publishing on IPv6 addresses is not available yet; use an IPv4 address of the host".to_owned())
-        }
+        Ok(IpAddr::V6(address)) => match address.to_ipv4_mapped() {
+            Some(_) => Err(format!("{text} is an IPv4 address in IPv6's clothes; write it as such")),
+            None => Ok(address.into()),
+        },
+        Ok(address) => Ok(address),
         Err(_) => Err(format!("invalid IP address: {text}")),
     }
 }
@@ -149,15 +153,19 @@ fn refuse_twice(ports: &[Publish]) -> Result<(), Invalid> {
             continue;
         };
         let addresses = taken.entry((publish.protocol, port)).or_default();
-        let any = IpAddr::from(Ipv4Addr::UNSPECIFIED);
         let address = publish.host_address;
-        if addresses.iter().any(|other| *other == address || *other == any || address == any) {
+        let clash = |other: &IpAddr| {
+            let any = other.is_unspecified() || address.is_unspecified();
+            *other == address || (any && other.is_ipv4() == address.is_ipv4())
+        };
+        if addresses.iter().any(clash) {
             return Err(Invalid::new(format!(
                 "port {port}/{} of the host is published twice by -p; give each a port of its own",
                 publish.protocol
             )));
         }
         addresses.push(address);
+        addresses.extend(publish.both.then_some(IpAddr::from(Ipv6Addr::UNSPECIFIED)));
     }
     Ok(())
 }
@@ -204,10 +212,12 @@ mod tests {
             ("127.0.0.1:8080:80", Protocol::Tcp, local, Fixed(8080), 80),
             ("127.0.0.1::80", Protocol::Tcp, local, Random, 80),
             ("8000-8005:80", Protocol::Tcp, any, FirstFree(8000, 8005), 80),
+            ("[::1]:8080:80", Protocol::Tcp, Ipv6Addr::LOCALHOST.into(), Fixed(8080), 80),
             ("65535:65535", Protocol::Tcp, any, Fixed(65535), 65535),
         ];
         for (text, protocol, host_address, host, container_port) in table {
-            assert_eq!(read(text), [Publish { protocol, host_address, host, container_port }], "{text}");
+            let both = host_address.is_unspecified();
+            assert_eq!(read(text), [Publish { protocol, host_address, both, host, container_port }], "{text}");
         }
     }
 
@@ -237,8 +247,7 @@ mod tests {
             "80:80/",
             "1.2.3:80:80",
             "1.2.3.4.5:80:80",
-            "[::1]:80:80",
-            "::1:80:80",
+            "[::ffff:1.2.3.4]:80:80",
             "a:b:c:d",
             "80:-1",
             "+80:80",

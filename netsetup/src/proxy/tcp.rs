@@ -28,7 +28,7 @@ const MOST_CLIENTS: usize = 8192;
 /// How long no client is accepted after the process or machine ran out of descriptors or memory.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 const FIRST_LOOK: Duration = Duration::from_millis(10);
-const LAST_LOOK: Duration = Duration::from_millis(100);
+const LAST_LOOK: Duration = Duration::from_millis(200);
 
 /// The epoll data of the listening socket; a connection has its number × 2 + side.
 const LISTENER: u64 = u64::MAX;

@@ -16,7 +16,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use netsetup::dns::Resolver;
-use netsetup::port::ReservedPort;
+use netsetup::port::Kept;
 use netsetup::proxy::Proxy;
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -66,7 +66,7 @@ pub struct Served {
     /// As written to the state file.
     pub state: State,
     /// Ports that the kernel serves, kept from others.
-    pub ports: Vec<ReservedPort>,
+    pub ports: Kept,
     /// Ports that this process serves.
     pub proxies: Vec<Proxy>,
     /// The container's name server.
