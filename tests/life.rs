@@ -240,3 +240,28 @@ fn a_container_that_is_being_made_is_listed_as_created() {
     host::wait_until("it is gone", || list().out().is_empty());
     host.finish();
 }
+
+/// A container of another version: fields that this one doesn't know are kept, fields that it lacks have their defaults.
+#[test]
+fn a_container_of_another_version_lives_on() {
+    let host = TestHost::new();
+    let id = host.minidock(&["create", "--name", "box", "busybox", "true"]).ok().out();
+    let path = host.root.join("containers").join(&id).join("state.json");
+    let mut state: serde_json::Value = serde_json::from_str(&host::read(&path)).unwrap();
+    state["from_the_future"] = serde_json::json!({ "a": [1, 2] });
+    for young in ["stopped_by_hand", "restart_count", "inherited", "attachments"] {
+        state.as_object_mut().unwrap().remove(young);
+    }
+    for young in ["restart", "health"] {
+        state["request"].as_object_mut().unwrap().remove(young);
+    }
+    std::fs::write(&path, state.to_string()).unwrap();
+    assert_eq!(host.inspect("box", "{{.State.Status}} {{.HostConfig.RestartPolicy.Name}}"), "created no");
+    host.minidock(&["rename", "box", "renamed"]).ok();
+    host.minidock(&["start", "-a", "renamed"]).ok();
+    host.wait_exited("renamed");
+    let state: serde_json::Value = serde_json::from_str(&host::read(&path)).unwrap();
+    assert_eq!(state["from_the_future"]["a"][1], 2);
+    host.minidock(&["rm", "renamed"]).ok();
+    host.finish();
+}
