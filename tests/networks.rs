@@ -5,7 +5,7 @@ mod host;
 
 use host::command::wait_listening;
 use host::net::{fetch, unreachable};
-use host::{Firewall, HOST, TestHost, images};
+use host::{Firewall, HOST, OUTSIDE, TestHost, images};
 
 fn create(host: &TestHost, words: &[&str]) -> String {
     host.minidock(&[&["network", "create"], words].concat()).ok().out()
@@ -293,5 +293,34 @@ fn runs_and_networks_at_the_same_time_do_not_disturb_each_other() {
         one.wait().ok();
     }
     host.minidock(&["network", "rm", "lan"]).ok();
+    host.finish();
+}
+
+/// Cards on a link of the host. (The kernel of the usual test machine has macvlan only, no ipvlan, vlan and dummy links:
+/// those are tested in a VM.)
+#[test]
+fn macvlan_containers_are_on_the_segment_of_the_parent() {
+    let host = TestHost::new();
+    let missing = host.minidock(&["network", "create", "-d", "macvlan", "-o", "parent=eth7", "x"]).exits(1);
+    missing.says(&["the parent link eth7 of network x is not there"]);
+    let segment = ["--subnet", "10.99.0.0/24", "--gateway", OUTSIDE, "--ip-range", "10.99.0.64/26"];
+    create(&host, &[&["-d", "macvlan", "-o", "parent=uplink"], &segment[..], &["pub"]].concat());
+    let same = host.minidock(&["network", "create", "-d", "macvlan", "-o", "parent=uplink", "x"]).exits(1);
+    same.says(&["network pub is already using parent interface uplink"]);
+    host.detached(&["--name", "one", "--network", "pub", "busybox", "sleep", "1000"]);
+    host.detached(&["--name", "two", "busybox", "sleep", "1000"]);
+    host.minidock(&["network", "connect", "pub", "two"]).ok();
+    let in_one = |words: &str| host.minidock(&["exec", "one", "sh", "-c", words]).ok().out();
+    assert!(in_one("ip route").contains(&format!("default via {OUTSIDE} dev eth0")));
+    in_one(&format!("ping -c 1 -W 5 {OUTSIDE}"));
+    in_one("ping -c 1 -W 5 two");
+    assert!(in_one("ip -o -4 addr show eth0").contains("10.99.0.64/24"));
+    host.outside("ping -c 1 -W 5 10.99.0.65").ok();
+    host.minidock(&["network", "disconnect", "pub", "two"]).ok();
+    assert_eq!(host.minidock(&["exec", "two", "sh", "-c", "ip -o link | grep -c eth"]).ok().out(), "1");
+    let discarded = host.minidock(&["run", "--rm", "--network", "pub", "-p", "80:80", "busybox", "true"]).ok();
+    discarded.says(&["WARNING: Published ports are discarded"]);
+    host.remove(&["one", "two"]);
+    host.minidock(&["network", "rm", "pub"]).ok();
     host.finish();
 }

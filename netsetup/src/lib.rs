@@ -21,6 +21,7 @@ pub mod netns;
 mod network;
 mod op;
 mod ovs;
+pub mod parent;
 mod plan;
 pub mod port;
 pub mod proxy;

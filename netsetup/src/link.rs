@@ -392,6 +392,18 @@ fn default_route_message(gateway: IpAddr) -> RouteNetlinkMessage {
     RouteNetlinkMessage::NewRoute(message)
 }
 
+/// A default route without a gateway.
+pub(crate) fn route_by_device(index: u32, v6: bool) -> RouteNetlinkMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = if v6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Boot;
+    message.header.scope = if v6 { RouteScope::Universe } else { RouteScope::Link };
+    message.header.kind = RouteType::Unicast;
+    message.attributes = vec![RouteAttribute::Oif(index)];
+    RouteNetlinkMessage::NewRoute(message)
+}
+
 /// Takes away an address that a found bridge was given.
 pub(crate) fn delete_address(
     netlink: &mut Netlink,

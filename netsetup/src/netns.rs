@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::dns::Sockets;
 use crate::netlink::Netlink;
 use crate::undo::{Residue, Undone};
-use crate::{Command, Error, Result, query};
+use crate::{Command, Error, Result, link, query};
 
 /// Where iproute2 looks for named namespaces (`/var/run` is `/run`).
 const NAMES: &str = "/run/netns";
@@ -72,6 +72,17 @@ impl NewNetns {
         let mut route = route?;
         let free_index = query::highest_index(&mut route)? + 1;
         Ok(NewNetns { fd, outside, route, links: Vec::new(), free_index, resolver: None })
+    }
+
+    /// Removes a link that has no end on the host. One that is gone already is no error.
+    pub fn remove_link(&mut self, name: &str) -> Result<()> {
+        let Some(found) = query::get(&mut self.route, name)? else { return Ok(()) };
+        match link::delete(&mut self.route, found.index) {
+            Err(failure) if failure.errno != libc::ENODEV => {
+                Err(failure.into_error(format!("remove the container's link {name}")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The namespace, for setns(2).

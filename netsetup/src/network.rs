@@ -62,6 +62,9 @@ pub enum Driver {
         parent: String,
         /// Switch or router.
         mode: IpvlanMode,
+        /// Who reaches whom: bridge, private or vepa.
+        #[serde(default)]
+        flag: MacvlanMode,
     },
 }
 

@@ -5,13 +5,15 @@ use serde::{Deserialize, Serialize};
 use crate::host::Host;
 use crate::netns::NewNetns;
 use crate::undo::Residue;
-use crate::{Command, Result, dns, firewall, link, netns, router, sysctl, tc};
+use crate::{Command, Result, dns, firewall, link, netns, parent, router, sysctl, tc};
 
 /// An operation: data only, names chosen in the plan; no fd, no pid, no index of a link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {
     /// Links, addresses, routes.
     Link(link::Op),
+    /// Cards on a link of the host: macvlan and ipvlan.
+    Parent(parent::Op),
     /// Kernel settings.
     Sysctl(sysctl::Op),
     /// NAT, published ports, protection.
@@ -32,6 +34,7 @@ impl Op {
     pub fn residue(&self, init_pid: Option<u32>) -> Option<Residue> {
         match self {
             Op::Link(op) => op.residue(),
+            Op::Parent(op) => op.residue(),
             Op::Sysctl(op) => op.residue(),
             Op::Firewall(op) => op.residue(),
             Op::Netns(op) => op.residue(init_pid),
@@ -45,6 +48,7 @@ impl Op {
     pub fn explain(&self) -> Vec<Command> {
         match self {
             Op::Link(op) => op.explain(),
+            Op::Parent(op) => op.explain(),
             Op::Sysctl(op) => op.explain(),
             Op::Firewall(op) => op.explain(),
             Op::Netns(op) => op.explain(),
@@ -75,6 +79,7 @@ pub fn apply(ops: &[Op], live: &mut Live) -> Result<()> {
             match op {
                 Op::Link(op) => links.push(op.clone()),
                 Op::Firewall(op) => rules.push(op.clone()),
+                Op::Parent(op) => op.apply(live)?,
                 Op::Sysctl(op) => op.apply()?,
                 Op::Netns(op) => op.apply(live.init_pid)?,
                 Op::Tc(op) => op.apply(live.host, live.netns.as_deref_mut())?,

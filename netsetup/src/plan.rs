@@ -8,8 +8,8 @@ use crate::firewall::nftables::Family;
 use crate::firewall::{self, conntrack, iptables, iptables_rules, nftables};
 use crate::subnet::bits_of;
 use crate::{
-    Backend, Endpoint, Error, GatewayMode, Network, Op, Place, PortMapping, Protocol, PublishMode, Result, Subnet,
-    link, netns, sysctl,
+    Backend, Driver, Endpoint, Error, GatewayMode, Network, Op, Place, PortMapping, Protocol, PublishMode, Result,
+    Subnet, link, netns, parent, sysctl,
 };
 
 /// What the network still lacks on this host; empty when all is there.
@@ -17,6 +17,9 @@ use crate::{
 /// # Errors
 /// [`Error::Refused`] when something else has the bridge's name or the subnet.
 pub fn plan_network(network: &Network, facts: &Facts) -> Result<Vec<Op>> {
+    if network.driver != Driver::Bridge {
+        return parent::plan(network, facts);
+    }
     if !valid_link_name(&network.bridge) {
         return Err(Error::Refused(format!(
             "the network {} can't work: the bridge's name {:?} needs 1-15 letters, digits, dots and dashes",
@@ -189,6 +192,9 @@ fn valid_link_name(name: &str) -> bool {
 
 /// One container's links, name and ports. Ports in proxy mode are no concern of the kernel.
 pub fn plan_endpoint(network: &Network, endpoint: &Endpoint) -> Vec<Op> {
+    if network.driver != Driver::Bridge {
+        return parent::plan_card(network, endpoint);
+    }
     let mut links = vec![link::Op::Veth {
         host: endpoint.host_link.clone(),
         inside: endpoint.inside_link.clone(),

@@ -21,6 +21,13 @@ pub enum Residue {
         /// The container's name, the owner's mark.
         alias: String,
     },
+    /// The parent of macvlan or ipvlan cards, made for a network.
+    ParentLink {
+        /// Its name.
+        name: String,
+        /// `vlan` or `dummy`.
+        kind: String,
+    },
     /// A bridge.
     Bridge {
         /// Its name.
@@ -195,6 +202,7 @@ pub fn undo_with(residues: &[Residue], host: &mut Host, links: Links) -> Vec<Res
 fn undo_one(residue: &Residue, host: &mut Host, links: Links) -> Result<Undone> {
     match residue {
         Residue::Link { name, alias } => undo_link(name, alias, host, links),
+        Residue::ParentLink { name, kind } => crate::parent::undo(name, kind, host),
         Residue::Bridge { name } => undo_bridge(name, host, links),
         Residue::BridgeAddress { bridge, address, prefix_len } => undo_address(bridge, *address, *prefix_len, host),
         Residue::NftTable { family, name } => table::undo_table(host.netfilter()?, family_of(family)?, name),

@@ -153,6 +153,7 @@ pub fn for_the_kernel(engine: &Engine, definition: &Definition) -> Result<Networ
                 Mode::Passthru => MacvlanMode::Passthru,
                 _ => MacvlanMode::Bridge,
             };
+            network.internal |= options.parent.is_none();
             network.driver = netsetup::Driver::Macvlan { parent: network.bridge.clone(), mode };
             network.mtu = options.mtu.unwrap_or(0);
         }
@@ -163,7 +164,13 @@ pub fn for_the_kernel(engine: &Engine, definition: &Definition) -> Result<Networ
                 Mode::L3s => IpvlanMode::L3s,
                 _ => IpvlanMode::L2,
             };
-            network.driver = netsetup::Driver::Ipvlan { parent: network.bridge.clone(), mode };
+            let flag = match options.flag {
+                Mode::Private => MacvlanMode::Private,
+                Mode::Vepa => MacvlanMode::Vepa,
+                _ => MacvlanMode::Bridge,
+            };
+            network.internal |= options.parent.is_none();
+            network.driver = netsetup::Driver::Ipvlan { parent: network.bridge.clone(), mode, flag };
             network.mtu = options.mtu.unwrap_or(0);
         }
         Driver::Host | Driver::Null => bail!("the network {} has nothing on the host", definition.name),

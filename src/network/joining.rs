@@ -123,7 +123,8 @@ pub fn read_one(engine: &Engine, wish: &Attach, host: &mut Host) -> Result<Joini
     }
     check(&definition, wish)?;
     let mut wanted = catalog::for_the_kernel(engine, &definition)?;
-    if wanted.mtu == 0 {
+    let own_mtu = wanted.mtu != 0;
+    if !own_mtu {
         wanted.mtu = netsetup::egress_mtu(host);
     }
     let facts = netsetup::Facts::read(host, &wanted)?;
@@ -134,9 +135,14 @@ pub fn read_one(engine: &Engine, wish: &Attach, host: &mut Host) -> Result<Joini
         }
         _ => (None, None),
     };
-    // A bridge that is there keeps its MTU; its addresses are the definition's, or it is refused.
-    if let Some(bridge) = facts.bridge.as_ref().filter(|bridge| bridge.kind == "bridge") {
-        wanted.mtu = bridge.mtu;
+    // A bridge that is there keeps its MTU; its addresses are the definition's, or it is refused. Cards on a parent can't
+    // have a larger one than that.
+    match (&facts.bridge, &wanted.driver) {
+        (Some(bridge), netsetup::Driver::Bridge) if bridge.kind == "bridge" => wanted.mtu = bridge.mtu,
+        (Some(parent), netsetup::Driver::Macvlan { .. } | netsetup::Driver::Ipvlan { .. }) => {
+            wanted.mtu = if own_mtu { wanted.mtu.min(parent.mtu) } else { parent.mtu };
+        }
+        _ => {}
     }
     Ok(Joining {
         network: wanted,

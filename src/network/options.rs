@@ -259,15 +259,6 @@ fn parent_name(text: &str) -> Result<String, String> {
 }
 
 #[cfg(test)]
-/// `eth0.10`: the link and the vlan's number, 1 to 4094 (IEEE 802.1Q).
-pub fn vlan_of(parent: &str) -> Option<(&str, u16)> {
-    let (link, number) = parent.rsplit_once('.')?;
-    let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-    let number = number.parse().ok().filter(|number| digits && (1..=4094).contains(number))?;
-    (!link.is_empty()).then_some((link, number))
-}
-
-#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -331,20 +322,5 @@ mod tests {
         assert!(parent(Driver::Macvlan, &options(&[("macvlan_mode", "l2")])).is_err());
         assert!(parent(Driver::Macvlan, &options(&[("ipvlan_mode", "l2")])).is_err());
         assert!(parent(Driver::Macvlan, &options(&[("parent", "lo")])).is_err());
-    }
-
-    #[test]
-    fn vlans_are_seen_in_the_parents_name() {
-        for (text, expected) in [
-            ("eth0.10", Some(("eth0", 10))),
-            ("bond0.1.4094", Some(("bond0.1", 4094))),
-            ("eth0", None),
-            ("eth0.0", None),
-            ("eth0.4095", None),
-            ("eth0.x", None),
-            (".5", None),
-        ] {
-            assert_eq!(vlan_of(text), expected, "{text}");
-        }
     }
 }

@@ -158,7 +158,7 @@ pub fn ops(joinings: &[Joining], endpoints: &[Endpoint], networks: &Path) -> Vec
     // Stable; links that stand together go out in one message. The name server after lo is up, and before the rules, which
     // a start may have to try twice.
     ops.sort_by_key(|op| match op {
-        Op::Net(netsetup::Op::Link(_)) => 0,
+        Op::Net(netsetup::Op::Link(_) | netsetup::Op::Parent(_)) => 0,
         Op::Net(netsetup::Op::Dns(netsetup::dns::Op::Listen)) => 1,
         Op::Net(netsetup::Op::Dns(_)) => 2,
         Op::Net(netsetup::Op::Firewall(_)) => 4,

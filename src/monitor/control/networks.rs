@@ -149,6 +149,9 @@ fn undo(served: &Served, joining: &Joining, endpoint: &Endpoint, ops: &[Op], hos
             other => files.push(other),
         }
     }
+    if joining.network.driver != netsetup::Driver::Bridge {
+        inside(served)?.remove_link(&endpoint.inside_link)?;
+    }
     // The namespace lives on, so the link wouldn't vanish by itself.
     for result in netsetup::undo_with(&net, host, Links::WaitMs(0)) {
         result?;
