@@ -297,7 +297,7 @@ fn runs_and_networks_at_the_same_time_do_not_disturb_each_other() {
 }
 
 /// Cards on a link of the host. (The kernel of the usual test machine has macvlan only, no ipvlan, vlan and dummy links:
-/// those are tested in a VM.)
+/// those are tested in a VM by tests/vm/parents.sh.)
 #[test]
 fn macvlan_containers_are_on_the_segment_of_the_parent() {
     let host = TestHost::new();

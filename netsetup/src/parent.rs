@@ -40,6 +40,8 @@ pub enum Op {
     Card {
         /// The host's link.
         parent: String,
+        /// The name that it is born with, which no link of the host has: older kernels look there for it (EEXIST).
+        born: String,
         /// The card in the container.
         inside: String,
         /// Macvlan or ipvlan, and how.
@@ -79,7 +81,7 @@ impl Op {
                 line(format!("ip link add {name} type dummy"), "a link that leads nowhere, for containers to meet on"),
                 line(format!("ip link set {name} up"), "switch it on"),
             ],
-            Op::Card { parent, inside, driver, mac, mtu } => {
+            Op::Card { parent, born, inside, driver, mac, mtu } => {
                 let [a, b, c, d, e, f] = mac;
                 let (address, kind) = match driver {
                     Driver::Ipvlan { mode, flag, .. } => {
@@ -93,9 +95,10 @@ impl Op {
                 };
                 vec![
                     line(
-                        format!("ip link add link {parent} name {inside} {address}mtu {mtu} netns $pid type {kind}"),
+                        format!("ip link add link {parent} name {born} {address}mtu {mtu} netns $pid type {kind}"),
                         "a card of the container's own on the host's link",
                     ),
+                    line(format!("nsenter -t $pid -n ip link set {born} name {inside}"), "its name in the container"),
                     line(format!("nsenter -t $pid -n ip link set {inside} up"), "switch the card on"),
                 ]
             }
@@ -123,8 +126,8 @@ impl Op {
                 let attributes = vec![LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Dummy)])];
                 batch.push_route(RouteNetlinkMessage::NewLink(up(name, attributes)), NEW);
             }
-            Op::Card { parent, inside, driver, mac, mtu } => {
-                return apply_card(live, Card { parent, inside, driver, mac, mtu: *mtu }, self);
+            Op::Card { parent, born, inside, driver, mac, mtu } => {
+                return apply_card(live, Card { parent, born, inside, driver, mac, mtu: *mtu }, self);
             }
             Op::DefaultRoute { link, v6 } => {
                 let Some(netns) = live.netns.as_deref_mut() else { return Err(no_namespace()) };
@@ -161,6 +164,7 @@ impl Op {
 
 struct Card<'a> {
     parent: &'a str,
+    born: &'a str,
     inside: &'a str,
     driver: &'a Driver,
     mac: &'a [u8; 6],
@@ -171,9 +175,6 @@ struct Card<'a> {
 fn apply_card(live: &mut Live, card: Card<'_>, op: &Op) -> Result<()> {
     let index = index_of(live.host, card.parent)?;
     let Some(netns) = live.netns.as_deref_mut() else { return Err(no_namespace()) };
-    let own = netns.free_index;
-    netns.free_index += 1;
-    netns.links.push((card.inside.to_owned(), own));
     let mut attributes =
         vec![LinkAttribute::Link(index), LinkAttribute::NetNsFd(netns.fd().as_raw_fd()), LinkAttribute::Mtu(card.mtu)];
     let info = match card.driver {
@@ -195,15 +196,20 @@ fn apply_card(live: &mut Live, card: Card<'_>, op: &Op) -> Result<()> {
     };
     attributes.push(LinkAttribute::LinkInfo(info));
     let mut message = LinkMessage::default();
-    message.header.index = own;
-    message.attributes = vec![LinkAttribute::IfName(card.inside.to_owned())];
+    message.attributes = vec![LinkAttribute::IfName(card.born.to_owned())];
     message.attributes.extend(attributes);
     let mut batch = Batch::default();
     batch.push_route(RouteNetlinkMessage::NewLink(message), NEW);
     live.host.route()?.send(&batch).map_err(|failure| op.error(failure))?;
+    let Some(found) = query::get(&mut netns.route, card.born)? else {
+        return Err(Error::Refused(format!("the card {} has vanished while it was made", card.born)));
+    };
+    netns.free_index = netns.free_index.max(found.index + 1);
+    netns.links.push((card.inside.to_owned(), found.index));
     let mut batch = Batch::default();
     let mut message = LinkMessage::default();
-    message.header.index = own;
+    message.header.index = found.index;
+    message.attributes = vec![LinkAttribute::IfName(card.inside.to_owned())];
     (message.header.flags, message.header.change_mask) = (LinkFlags::Up, LinkFlags::Up);
     batch.push_route(RouteNetlinkMessage::SetLink(message), ACK);
     netns.route.send(&batch).map_err(|failure| op.error(failure))
@@ -282,6 +288,7 @@ pub(crate) fn plan_card(network: &Network, endpoint: &Endpoint) -> Vec<crate::Op
     let link = &endpoint.inside_link;
     let mut ops = vec![crate::Op::Parent(Op::Card {
         parent: network.bridge.clone(),
+        born: endpoint.host_link.clone(),
         inside: link.clone(),
         driver: network.driver.clone(),
         mac: endpoint.mac,
@@ -342,6 +349,7 @@ mod tests {
         let script = |op: Op| op.explain().into_iter().map(|(command, _)| command).collect::<Vec<_>>().join("\n");
         let card = |driver| Op::Card {
             parent: "eth0".into(),
+            born: "veth1".into(),
             inside: "eth0".into(),
             driver,
             mac: [2, 66, 10, 5, 0, 2],
@@ -349,13 +357,15 @@ mod tests {
         };
         assert_eq!(
             script(card(Driver::Macvlan { parent: "eth0".into(), mode: MacvlanMode::Bridge })),
-            "ip link add link eth0 name eth0 address 02:42:0a:05:00:02 mtu 1500 netns $pid type macvlan mode bridge\n\
+            "ip link add link eth0 name veth1 address 02:42:0a:05:00:02 mtu 1500 netns $pid type macvlan mode bridge\n\
+             nsenter -t $pid -n ip link set veth1 name eth0\n\
              nsenter -t $pid -n ip link set eth0 up"
         );
         let ipvlan = Driver::Ipvlan { parent: "eth0".into(), mode: IpvlanMode::L3, flag: MacvlanMode::Bridge };
         assert_eq!(
             script(card(ipvlan)),
-            "ip link add link eth0 name eth0 mtu 1500 netns $pid type ipvlan mode l3 bridge\n\
+            "ip link add link eth0 name veth1 mtu 1500 netns $pid type ipvlan mode l3 bridge\n\
+             nsenter -t $pid -n ip link set veth1 name eth0\n\
              nsenter -t $pid -n ip link set eth0 up"
         );
         assert_eq!(
