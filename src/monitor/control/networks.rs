@@ -66,7 +66,8 @@ pub fn disconnect(served: &mut Served, body: &Value) -> Result<Value> {
     };
     let mut host = Host::open()?;
     let attachment = served.state.attachments[at].clone();
-    if attachment.ports.iter().any(|port| port.mode == PublishMode::Proxy) {
+    let is_proxied = |port: &netsetup::PortMapping| port.mode == PublishMode::Proxy;
+    if !attachment.ports.is_empty() && attachment.ports.iter().all(is_proxied) {
         bail!(
             "network {wanted} carries ports that are published by the proxy, which can't be moved while the container \
              runs; stop it first"
@@ -175,7 +176,10 @@ fn move_ports(served: &mut Served, gone: &Attachment, host: &mut Host) -> Result
         if !joining.publishes() {
             continue;
         }
-        served.state.attachments[at].ports = gone.ports.clone();
+        // A proxy can't be moved; where one stands in for the other IP version, that is published again at the next start.
+        served.proxies.clear();
+        let dnat = gone.ports.iter().filter(|port| port.mode == PublishMode::Dnat);
+        served.state.attachments[at].ports = dnat.copied().collect();
         let endpoint = as_endpoint(served, &joining, &served.state.attachments[at]);
         let rules = netsetup::plan_rules(&joining.network, &endpoint);
         let is_known = |op: &firewall::Op| matches!(op, firewall::Op::Nftables(nftables::Op::Senders { .. }));
