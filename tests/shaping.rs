@@ -212,7 +212,14 @@ fn what_comes_to_a_container_has_a_rate_too() {
         (Instant::now(), text.parse::<u64>().unwrap())
     };
     let rate = std::thread::scope(|scope| {
-        scope.spawn(|| while !stop.load(Ordering::Relaxed) && stream.write_all(&[0; 65536]).is_ok() {});
+        scope.spawn(|| {
+            let block = [0; 65536];
+            while !stop.load(Ordering::Relaxed) {
+                if stream.write_all(&block).is_err() {
+                    break;
+                }
+            }
+        });
         std::thread::sleep(WARM_UP);
         let (start, before) = received();
         std::thread::sleep(WINDOW);
