@@ -25,7 +25,7 @@ fn bad_flags_of_run_are_refused_in_words_of_the_user() {
     let table: &[(&[&str], &[&str])] = &[
         (&["--nme", "x"],                           &["--nme", "--name"]),
         (&["--gpus", "all"],                        &["--gpus"]),
-        (&["--ip", "1.2.3.4"],                      &["--ip"]),
+        (&["--ip", "1.2.3.4"],                      &["user specified IP address", "network create"]),
         (&["--restart", "always"],                  &["--restart"]),
         (&["-p", "70000:80"],                       &["70000"]),
         (&["-p", "80:80:80:80"],                    &["80:80:80:80"]),

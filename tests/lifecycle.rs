@@ -220,7 +220,7 @@ fn port_tells_where_a_port_is_published() {
     let all = host.minidock(&["port", "web"]).ok().out();
     assert!(all.lines().any(|line| line == "80/tcp -> 0.0.0.0:10080"), "{all}");
     assert!(all.lines().any(|line| line == "53/udp -> 127.0.0.1:10053"), "{all}");
-    assert_eq!(host.minidock(&["port", "web", "80"]).ok().out(), "0.0.0.0:10080");
+    assert_eq!(host.minidock(&["port", "web", "80"]).ok().out(), "0.0.0.0:10080\n[::]:10080");
     assert_eq!(host.minidock(&["port", "web", "53/udp"]).ok().out(), "127.0.0.1:10053");
     host.minidock(&["port", "web", "81"]).exits(1);
     host.remove(&["web"]);
