@@ -520,7 +520,7 @@ mod tests {
     #[test]
     fn damaged_expressions_end_the_reading_without_a_panic() {
         for length in 0..64 {
-            let bytes: Vec<u8> = (0..length).map(|byte| byte * 37).collect();
+            let bytes: Vec<u8> = (0..length).map(|byte: u8| byte.wrapping_mul(37)).collect();
             let _ = rule(&bytes, 2, "t", &Sets::default());
             let _ = element(&bytes, &Types::default());
             let _ = comment(&bytes);
