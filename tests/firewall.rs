@@ -115,3 +115,22 @@ fn repair_by_hand_names_what_it_brought_back() {
     host.remove(&["web"]);
     host.finish();
 }
+
+#[test]
+fn a_container_sends_only_with_its_own_address_unless_it_may_spoof() {
+    for firewall in Firewall::BOTH {
+        let host = TestHost::with_firewall(firewall);
+        let script =
+            "ip addr flush dev eth0; ip addr add 172.17.0.99/16 dev eth0; ping -c 2 -W 2 172.17.0.1 >/dev/null";
+        let run = |option: &str| {
+            let flags = ["run", "--rm", "--cap-add", "NET_ADMIN", "--security-opt", option];
+            host.minidock(&[&flags[..], &["busybox", "sh", "-c", script]].concat())
+        };
+        run("net-spoof=allow").ok();
+        run("net-spoof=deny").exits(1);
+        host.minidock(&["run", "--rm", "--security-opt", "net-spoof=x", "busybox", "true"])
+            .exits(125)
+            .says(&["net-spoof=allow"]);
+        host.finish();
+    }
+}

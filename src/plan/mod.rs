@@ -114,7 +114,10 @@ pub fn plan(
     // The filter's program takes the kernel 0.3 ms to check; nothing of the image runs before "go".
     let (filters, own): (Vec<_>, Vec<_>) =
         own.into_iter().partition(|op| matches!(op, runtime::cgroup::Op::DeviceProgram { .. }));
-    let cards = endpoints::endpoints(&facts.networks, reservation);
+    let mut cards = endpoints::endpoints(&facts.networks, reservation);
+    for card in &mut cards {
+        card.may_spoof |= request.security.may_spoof;
+    }
     let mut host_lane: Vec<Op> = filters.into_iter().map(Op::Cgroup).collect();
     match (cards.is_empty(), runtime.namespaces.net == Namespace::New) {
         (false, _) => host_lane.extend(endpoints::ops(&facts.networks, &cards, &places.networks)),

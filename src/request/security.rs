@@ -25,6 +25,9 @@ pub struct Security {
     pub seccomp: Seccomp,
     /// Nothing of /proc and /sys is masked or read-only.
     pub unconfined_system_paths: bool,
+    /// Its cards may send with addresses that aren't theirs.
+    #[serde(default)]
+    pub may_spoof: bool,
     /// Limits of each process.
     pub ulimits: Vec<Ulimit>,
     /// Kernel parameters of the container's own namespaces; which are allowed is for the runtime to say.
@@ -94,10 +97,14 @@ impl Security {
             }
             ("systempaths", "unconfined") => self.unconfined_system_paths = true,
             ("systempaths", _) => return wrong("use systempaths=unconfined"),
+            ("net-spoof", "allow") => self.may_spoof = true,
+            ("net-spoof", "deny") => self.may_spoof = false,
+            ("net-spoof", _) => return wrong("use net-spoof=allow or net-spoof=deny"),
             ("credentialspec", _) => return wrong("it exists on Windows only; leave it out"),
             _ => {
                 return wrong(
-                    "there are no-new-privileges, seccomp=unconfined|FILE, systempaths=unconfined, apparmor=unconfined, label=disable",
+                    "there are no-new-privileges, seccomp=unconfined|FILE, systempaths=unconfined, net-spoof=allow, \
+                     apparmor=unconfined, label=disable",
                 );
             }
         }

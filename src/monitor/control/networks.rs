@@ -96,7 +96,7 @@ fn new_endpoint(served: &Served, joining: &Joining, leased: Leased) -> Endpoint 
     let nth = (1..).find(is_free).unwrap_or(1);
     let card = Card { link: Names::beside(taken).next(joining), host_link: None, nth };
     let owner = Owner { id: &state.id, name: &state.name };
-    endpoints::endpoint(joining, leased, owner, card, (false, false), vec![])
+    as_allowed(served, endpoints::endpoint(joining, leased, owner, card, (false, false), vec![]))
 }
 
 /// The wish that an attachment is the outcome of, as far as it matters.
@@ -116,7 +116,12 @@ fn as_endpoint(served: &Served, joining: &Joining, attachment: &Attachment) -> E
     // Not the first one, whatever it was: the namespace's name and lo stay.
     let card = Card { link: attachment.inside_link.clone(), host_link: Some(attachment.host_link.clone()), nth: 1 };
     let owner = Owner { id: &served.state.id, name: &served.state.name };
-    endpoints::endpoint(joining, leased, owner, card, (false, false), attachment.ports.clone())
+    as_allowed(served, endpoints::endpoint(joining, leased, owner, card, (false, false), attachment.ports.clone()))
+}
+
+/// `--security-opt net-spoof=allow` holds for cards that come later, too.
+fn as_allowed(served: &Served, endpoint: Endpoint) -> Endpoint {
+    Endpoint { may_spoof: endpoint.may_spoof || served.order.request.security.may_spoof, ..endpoint }
 }
 
 /// The operations of one card: link, names, rules.
