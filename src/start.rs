@@ -250,6 +250,9 @@ impl Making<'_> {
         }
         let gate_netns = netns.as_ref().map(NewNetns::fd);
         let proxies = proxies(&plan.attachments, sockets.served, gate_netns)?;
+        // While init still mounts.
+        let config = ContainerFolder::new(&reservation.folder).config();
+        crate::files::replace(&config, &serde_json::to_vec(&plan.spec)?)?;
         let running = starting.go(netns.as_ref().map(NewNetns::fd))?;
         let state = match kept {
             Some(state) => state.clone(),
@@ -257,8 +260,6 @@ impl Making<'_> {
         };
         let state = self.state_of_run(state, &plan, &reservation, running.pid);
         state.write(roots)?;
-        let config = ContainerFolder::new(&reservation.folder).config();
-        crate::files::replace(&config, &serde_json::to_vec(&plan.spec)?)?;
         Ok((state, Run { running, outputs, proxies, resolver, ports: sockets.kept, log, mounts, control }))
     }
 

@@ -124,7 +124,7 @@ fn wait_returns_when_it_is_ready() {
         &ok,
     ]);
     assert!(begin.elapsed() >= Duration::from_millis(500));
-    assert_eq!(host.outside("wget -q -O - http://10.99.0.1:10080/").ok().out(), "hi");
+    assert_eq!(host.outside("busybox wget -q -O - http://10.99.0.1:10080/").ok().out(), "hi");
     host.detached(&["--name", "two", "--expose", "80", "--wait", "http:/x", "busybox", "sh", "-c", &ok]);
     host.detached(&["--name", "three", "--network", "none", "--wait", "http:80/", "busybox", "sh", "-c", &ok]);
     let healthy =

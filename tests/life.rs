@@ -29,7 +29,7 @@ fn a_container_is_started_again_with_a_new_network_and_the_same_ports() {
     let host = TestHost::new();
     let serve = "while :; do echo -e 'HTTP/1.0 200 OK\\r\\n\\r\\nhi' | nc -l -p 80; done";
     host.detached(&["--name", "web", "-p", "10080:80", "busybox", "sh", "-c", serve]);
-    let fetch = || host.outside("wget -q -O - http://10.99.0.1:10080/");
+    let fetch = || host.outside("busybox wget -q -O - http://10.99.0.1:10080/");
     host::wait_until("it answers", || fetch().out() == "hi");
     let before = host.pid("web");
     assert_eq!(host.minidock(&["restart", "-t", "0", "web"]).ok().out(), "web");
