@@ -132,3 +132,27 @@ fn what_can_not_be_connected_says_why() {
     host.minidock(&["network", "rm", "lan", "wan"]).ok();
     host.finish();
 }
+
+/// Its address may be another container's by then.
+#[test]
+fn a_repair_does_not_bring_back_the_ports_of_a_disconnected_network() {
+    for firewall in Firewall::BOTH {
+        let host = TestHost::with_firewall(firewall);
+        networks(&host);
+        host.minidock(&["network", "create", "--internal", "inn"]).ok();
+        let serve = ["busybox", "httpd", "-f", "-h", "/www"];
+        host.detached(&[&["--name", "box", "--network", "lan", "-p", "10080:80"], &serve[..]].concat());
+        let rules = || host.sh("nft list ruleset").ok().out();
+        assert!(rules().contains("10080"));
+        host.minidock(&["network", "connect", "inn", "box"]).ok();
+        host.minidock(&["network", "disconnect", "lan", "box"]).ok();
+        assert!(!rules().contains("10080"), "the disconnection takes it away: {}", rules());
+        host.minidock(&["network", "repair"]).ok();
+        assert!(!rules().contains("10080"), "{}", rules());
+        host.sh("truncate -s 3G \"$(ls -d \"$MINIDOCK_ROOT\"/containers/*/hosts)\"").ok();
+        host.minidock(&["network", "connect", "wan", "box"]).ok();
+        host.remove(&["box"]);
+        host.minidock(&["network", "rm", "lan", "wan", "inn"]).ok();
+        host.finish();
+    }
+}

@@ -116,7 +116,9 @@ fn any_on_this_host(roots: &Roots) -> bool {
 /// The names of the networks that have a folder for the running system.
 fn names(roots: &Roots) -> Vec<String> {
     let entries = std::fs::read_dir(roots.run.join("network")).into_iter().flatten().flatten();
-    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    // Locks are files, networks have folders.
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let names = folders.filter_map(|entry| entry.file_name().into_string().ok());
     names.filter(|name| !name.starts_with('.')).collect()
 }
 

@@ -3,6 +3,8 @@
 //! Each monitor watches over its own container's rules, and over what its networks have in common under the lock of all
 //! networks, so that the first one makes it and the others find it there. `network repair` does the same by hand.
 
+use std::net::IpAddr;
+
 use anyhow::Result;
 use netsetup::{Host, Network};
 
@@ -25,11 +27,44 @@ pub fn container(engine: &Engine, state: &State, entries: &[Residue], host: &mut
         missing |= network(engine, &attachment.network, host)?;
     }
     let comment = format!("{} {}", state.name, crate::recover::short(&state.id));
-    let rules: Vec<netsetup::Residue> = entries
+    Ok(missing | (netsetup::repair(&rules(state, entries), &comment, host)? > 0))
+}
+
+/// The rules that the container has now. The journal still names those of networks that it was disconnected from, whose
+/// addresses may be others' by now.
+fn rules(state: &State, entries: &[Residue]) -> Vec<netsetup::Residue> {
+    let links: Vec<&str> = state.attachments.iter().map(|one| one.host_link.as_str()).collect();
+    let addresses: Vec<IpAddr> = state
+        .attachments
         .iter()
-        .filter_map(|entry| if let Residue::Net(residue) = entry { Some(residue.clone()) } else { None })
+        .flat_map(|one| [one.ipv4, one.ipv6].into_iter().flatten().map(|place| place.address))
         .collect();
-    Ok(missing | (netsetup::repair(&rules, &comment, host)? > 0))
+    let given_back: Vec<String> = entries
+        .iter()
+        .filter_map(|entry| if let Residue::Lease { address, .. } = entry { Some((*address).into()) } else { None })
+        .filter(|address: &IpAddr| !addresses.contains(address))
+        .map(|address| address.to_string())
+        .collect();
+    let mentions = |word: &String| {
+        let bare = word.trim_start_matches('[');
+        given_back.iter().any(|address| {
+            bare.strip_prefix(address.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ':', ']']))
+        })
+    };
+    let mut rules = Vec::new();
+    for entry in entries {
+        match entry {
+            Residue::Net(netsetup::Residue::NftElements { family, table, elements }) => {
+                let elements: Vec<_> = elements.iter().filter(|one| one.is_of(&links, &addresses)).cloned().collect();
+                let (family, table) = (family.clone(), table.clone());
+                rules.push(netsetup::Residue::NftElements { family, table, elements });
+            }
+            Residue::Net(netsetup::Residue::IptablesRule { rule, .. }) if rule.iter().any(mentions) => {}
+            Residue::Net(residue) => rules.push(residue.clone()),
+            _ => {}
+        }
+    }
+    rules
 }
 
 /// Makes what is missing of a network that is in use; true when something was.

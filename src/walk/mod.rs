@@ -126,7 +126,7 @@ fn lock_path(roots: &Roots) -> PathBuf {
 /// it is about to find.
 pub fn is_under_way(roots: &Roots) -> bool {
     File::open(lock_path(roots))
-        .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK))
+        .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK))
 }
 
 fn begin(roots: &Roots) -> Result<File> {
@@ -137,7 +137,7 @@ fn begin(roots: &Roots) -> Result<File> {
         .truncate(false)
         .open(&path)
         .with_context(|| format!("cannot open {}", path.display()))?;
-    flock(&file, FlockOperation::LockShared).with_context(|| format!("cannot lock {}", path.display()))?;
+    flock(&file, FlockOperation::LockExclusive).with_context(|| format!("cannot lock {}", path.display()))?;
     Ok(file)
 }
 

@@ -220,7 +220,9 @@ impl Resolver {
             return Local::Unknown;
         }
         for (scope, view) in &mut self.scopes {
-            let in_network = name.strip_suffix(scope.network.as_str()).and_then(|rest| rest.strip_suffix('.'));
+            // The question is in lower case by now, a network's name need not be.
+            let network = scope.network.to_ascii_lowercase();
+            let in_network = name.strip_suffix(network.as_str()).and_then(|rest| rest.strip_suffix('.'));
             for name in [Some(name), in_network].into_iter().flatten() {
                 let all = view.addresses(name);
                 if all.is_empty() {

@@ -198,6 +198,19 @@ pub enum Element {
 }
 
 impl Element {
+    /// Whether it's of a card that has this end on the host or this address; true for what is of no card.
+    pub fn is_of(&self, links: &[&str], addresses: &[IpAddr]) -> bool {
+        match self {
+            Element::Port { address, .. }
+            | Element::Span { address, .. }
+            | Element::Opened { address, .. }
+            | Element::Class { address, .. } => addresses.contains(address),
+            // By the link: a card sends from its link-local address, too.
+            Element::Sender { link, .. } | Element::Target { link, .. } => links.contains(&link.as_str()),
+            _ => true,
+        }
+    }
+
     /// The map's or set's name.
     pub fn set(&self) -> &'static str {
         match self {

@@ -207,7 +207,8 @@ fn changed(served: &mut Served, host: &mut Host, gone: &[IpAddr], new: &[IpAddr]
     }
     let roots = &served.order.engine.roots;
     let folder = ContainerFolder::new(&served.state.etc_folder);
-    if let Ok(text) = std::fs::read_to_string(folder.hosts()) {
+    // The container may write it: what is too large for a hosts file is its own business.
+    if let Some(text) = small_text(&folder.hosts()) {
         let text = etc::hosts_changed(&text, gone, new, &served.state.config.hostname);
         // In place: the file is mounted in the container.
         files::overwrite(&folder.hosts(), text.as_bytes()).context("cannot change the container's /etc/hosts")?;
@@ -275,4 +276,12 @@ mod tests {
         assert_eq!(lead_out(&mut all), [IpAddr::from([10, 3, 0, 1])]);
         assert_eq!(all[2].ipv4.unwrap().gateway, None);
     }
+}
+
+/// A text file of at most 1 MiB.
+fn small_text(path: &std::path::Path) -> Option<String> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path).ok()?;
+    std::io::Read::read_to_string(&mut std::io::Read::take(file, (1 << 20) + 1), &mut text).ok()?;
+    (text.len() <= 1 << 20).then_some(text)
 }
