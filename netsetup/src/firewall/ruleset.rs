@@ -416,6 +416,7 @@ fn cards(table: &str) -> Chain {
         list
     };
     let arp_address = payload(payload::NETWORK, 14, 4, word(6));
+    let tagged = |kind: u16| vec![ethertype.clone(), Expression::Equal(kind.to_be_bytes().to_vec()), Expression::Drop];
     let rules = vec![
         rule(
             format!("iifgroup != {group} accept"),
@@ -426,6 +427,9 @@ fn cards(table: &str) -> Chain {
                 Expression::Accept,
             ],
         ),
+        // A tag of VLAN 0 is none to the receiver (802.1Q's priority tag), but hides the frame's kind from the rules below.
+        rule("ether type 8021q drop", "no tagged frames", tagged(0x8100)),
+        rule("ether type 8021ad drop", "nor doubly tagged ones", tagged(0x88a8)),
         rule(
             "iifname . ether saddr . ip saddr @senders accept",
             "IPv4 from the own MAC and address",
