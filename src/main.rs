@@ -2,6 +2,9 @@
 //!
 //! Reads the command line, carries the command out, and decides the exit code. See ARCHITECTURE.md for the way of a run.
 
+#[macro_use]
+mod stdout;
+
 mod changes;
 mod cli;
 mod client;
@@ -76,7 +79,7 @@ fn main() -> ExitCode {
     fit_tables();
     let is_run = matches!(invocation.command, cli::Command::Run(_) | cli::Command::Create(_));
     match commands::dispatch(invocation.global, invocation.command) {
-        Ok(code) => code.into(),
+        Ok(code) => stdout::code(code).into(),
         Err(error) => {
             eprintln!("minidock: {}", error::text(&error));
             commands::exit_code(&error, is_run).into()

@@ -41,7 +41,7 @@ fn rules(state: &State, entries: &[Residue]) -> Vec<netsetup::Residue> {
         .collect();
     let given_back: Vec<String> = entries
         .iter()
-        .filter_map(|entry| if let Residue::Lease { address, .. } = entry { Some((*address).into()) } else { None })
+        .filter_map(|entry| if let Residue::Lease { address, .. } = entry { Some(*address) } else { None })
         .filter(|address: &IpAddr| !addresses.contains(address))
         .map(|address| address.to_string())
         .collect();

@@ -250,6 +250,14 @@ fn note(served: &Served, action: &str, id: &str, name: &str) {
     events::note(&served.order.engine.roots, event);
 }
 
+/// A text file of at most 1 MiB.
+fn small_text(path: &std::path::Path) -> Option<String> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path).ok()?;
+    std::io::Read::read_to_string(&mut std::io::Read::take(file, (1 << 20) + 1), &mut text).ok()?;
+    (text.len() <= 1 << 20).then_some(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -276,12 +284,4 @@ mod tests {
         assert_eq!(lead_out(&mut all), [IpAddr::from([10, 3, 0, 1])]);
         assert_eq!(all[2].ipv4.unwrap().gateway, None);
     }
-}
-
-/// A text file of at most 1 MiB.
-fn small_text(path: &std::path::Path) -> Option<String> {
-    let mut text = String::new();
-    let file = std::fs::File::open(path).ok()?;
-    std::io::Read::read_to_string(&mut std::io::Read::take(file, (1 << 20) + 1), &mut text).ok()?;
-    (text.len() <= 1 << 20).then_some(text)
 }

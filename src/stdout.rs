@@ -1,0 +1,43 @@
+//! Writing to standard output without a panic: `print!` and `println!` of this program.
+//!
+//! std's own panic where the reader is gone (`minidock ps | head -1`) or the disk is full. A command goes on with its work
+//! then: `rm -f a b c | true` removes all three.
+
+use std::fmt::Arguments;
+use std::io::{self, ErrorKind, Write};
+use std::sync::OnceLock;
+
+static FAILED: OnceLock<ErrorKind> = OnceLock::new();
+
+/// Writes, unless an earlier write has failed; the first failure is kept for [`code`].
+pub fn write(text: Arguments<'_>) {
+    if FAILED.get().is_none()
+        && let Err(error) = io::stdout().write_fmt(text)
+    {
+        if error.kind() != ErrorKind::BrokenPipe {
+            eprintln!("minidock: cannot write to standard output: {}", crate::error::io_text(&error));
+        }
+        let _ = FAILED.set(error.kind());
+    }
+}
+
+/// The exit code of a command that has come to this one: 141 (128+SIGPIPE) where the reader went away, 1 where writing
+/// failed otherwise.
+pub fn code(code: u8) -> u8 {
+    match (code, FAILED.get()) {
+        (0, Some(ErrorKind::BrokenPipe)) => 141,
+        (0, Some(_)) => 1,
+        _ => code,
+    }
+}
+
+/// As std's, without the panic.
+macro_rules! print {
+    ($($arguments:tt)*) => { $crate::stdout::write(format_args!($($arguments)*)) };
+}
+
+/// As std's, without the panic.
+macro_rules! println {
+    () => { $crate::stdout::write(format_args!("\n")) };
+    ($($arguments:tt)*) => { $crate::stdout::write(format_args!("{}\n", format_args!($($arguments)*))) };
+}
