@@ -19,7 +19,7 @@ const RUN: &[(&str, &str)] = &[
     ("io-maxiops", "it exists on Windows only; use --device-read-iops and --device-write-iops"),
     ("isolation", "it exists on Windows only; leave it out"),
     ("kernel-memory", "the kernel has no such limit any more; use --memory, which includes kernel memory"),
-    ("link", "links are replaced by networks with names, which are not available yet; use --add-host"),
+    ("link", "containers find each other by name in a network of their own: see minidock network create"),
     ("memory-swappiness", "it exists on cgroup v1 only; use --memory-swap to bound swap"),
     ("oom-kill-disable", "it hangs programs and exists on cgroup v1 only; use --oom-score-adj or a larger --memory"),
     ("runtime", "minidock is its own OCI runtime; leave it out"),
