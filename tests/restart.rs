@@ -81,9 +81,7 @@ fn ports_and_name_are_there_in_each_run_and_free_in_a_pause() {
     let script = "echo -e 'HTTP/1.0 200 OK\\r\\n\\r\\nhi' | nc -l -p 80; exit 1";
     host.detached(&["--name", "web", "--restart", "always", "-p", "10080:80", "busybox", "sh", "-c", script]);
     for _ in 0..3 {
-        host::wait_until("it answers", || {
-            host.outside("busybox wget -q -T 2 -O - http://10.99.0.1:10080/").out() == "hi"
-        });
+        host::wait_until("it answers", || host.outside("curl -s -m 2 http://10.99.0.1:10080/").out() == "hi");
     }
     host.remove(&["web"]);
     host.finish();
