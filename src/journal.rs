@@ -1,7 +1,8 @@
 //! The journal: what stays on the host when every process is dead, written before it is made.
 //!
-//! An append-only file of JSON lines. The first line is the [`Header`]; each further line is one [`Residue`]. There are
-//! no 'done' records: undo is idempotent, and 'not there' is success. One write per stage; no fsync, because a journal
+//! A file of JSON lines that is only appended to. The first line is the [`Header`]; each further line is one [`Residue`].
+//! There are no 'done' records: undo is idempotent, and 'not there' is success. What is undone while the container goes on
+//! is struck out ([`Journal::strike`]). One write per stage; no fsync, because a journal
 //! must outlive the death of any process, not of the machine (after a reboot the kernel's things are gone too, which
 //! the header's boot id tells).
 //!
@@ -12,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -27,6 +28,8 @@ use crate::residue::Residue;
 pub const FORMAT: u32 = 1;
 /// A journal holds tens of entries; one larger than this is damage, not data.
 const MAX_BYTES: u64 = 4 << 20;
+/// What a line begins with whose entry is undone and no longer this container's.
+const STRUCK: u8 = b'#';
 
 /// The journal's first line.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -233,6 +236,52 @@ impl Journal {
         parse_reader(file, &self.path)
     }
 
+    /// Strikes out entries that have been undone, so that the last undo doesn't meet what is another's by then. `is_meant`
+    /// gets each entry's index in [`Journal::contents`]. One byte of each line is overwritten, the last lines are cut off:
+    /// killed on the way, it has struck out some, which undo takes as well as all or none.
+    pub fn strike(&self, is_meant: impl Fn(usize, &Residue) -> bool) -> Result<()> {
+        let what = || format!("cannot strike out entries of the journal {}", self.path.display());
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(0))?;
+        let mut text = String::new();
+        file.take(MAX_BYTES).read_to_string(&mut text)?;
+        // pwrite(2), BUGS: a file opened to append to is appended to wherever one writes.
+        let writer = OpenOptions::new().write(true).open(&self.path).with_context(what)?;
+        if !self.is_current() {
+            bail!("the journal {} has been replaced", self.path.display());
+        }
+        let (mut start, mut live, mut end, mut any) = (0, 0, 0, false);
+        crash::point(crash::When::Before);
+        for (number, line) in text.split_inclusive('\n').enumerate() {
+            let mut struck = line.as_bytes().first() == Some(&STRUCK);
+            if number > 0
+                && !struck
+                && let Ok(residue) = serde_json::from_str(line)
+            {
+                struck = is_meant(live, &residue);
+                live += 1;
+                if struck {
+                    any = true;
+                    writer.write_all_at(&[STRUCK], start).with_context(what)?;
+                }
+            }
+            start += line.len() as u64;
+            if !struck {
+                end = start;
+            }
+        }
+        if any {
+            self.file.set_len(end).with_context(what)?;
+        }
+        crash::point(crash::When::After);
+        Ok(())
+    }
+
+    /// Whether there's room for many more entries: a run in which networks come and go for ever fills it.
+    pub fn has_room(&self) -> bool {
+        self.file.metadata().is_ok_and(|now| now.len() < MAX_BYTES / 2)
+    }
+
     /// Replaces all entries by `kept`, after the others have been undone. Shrinks in place, because the lock is on this
     /// very file: the kept entries are the journal's own beginning, so a crash at any point leaves a valid journal.
     pub fn keep_only(&self, kept: &[Residue]) -> Result<()> {
@@ -283,7 +332,7 @@ fn parse(text: &str) -> Result<Contents> {
     };
     let header: Header = serde_json::from_str(first).context("line 1 is not a journal's header")?;
     let mut contents = Contents { header: Some(header), entries: vec![], unknown: vec![] };
-    for (index, line) in lines {
+    for (index, line) in lines.filter(|(_, line)| line.as_bytes().first() != Some(&STRUCK)) {
         let value: serde_json::Value =
             serde_json::from_str(line).with_context(|| format!("line {} is not JSON", index + 1))?;
         match serde_json::from_value(value) {
@@ -334,6 +383,32 @@ mod tests {
         assert!(journal.keep_only(std::slice::from_ref(&lease)).is_err());
         journal.keep_only(std::slice::from_ref(&name)).unwrap();
         assert_eq!(journal.contents().unwrap().entries, [name]);
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn what_is_struck_out_is_gone_and_its_room_too() {
+        let path = scratch("struck");
+        let name = |name: &str| Residue::Name { name: name.into(), id: "c".into() };
+        let journal = Journal::create(&path, &header(), &[name("a")]).unwrap();
+        let empty = std::fs::metadata(&path).unwrap().len();
+        for _ in 0..50 {
+            journal.record(&[name("b"), name("c"), name("d")]).unwrap();
+            journal.strike(|index, entry| index == 2 || *entry == name("b")).unwrap();
+            assert_eq!(journal.contents().unwrap().entries, [name("a"), name("d")]);
+            journal.record(&[name("b")]).unwrap();
+            assert_eq!(
+                journal.contents().unwrap().entries,
+                [name("a"), name("d"), name("b")],
+                "an entry may come again"
+            );
+            journal.strike(|index, _| index > 0).unwrap();
+            assert_eq!(std::fs::metadata(&path).unwrap().len(), empty);
+        }
+        journal.record(&[name("b"), name("c")]).unwrap();
+        journal.strike(|_, entry| *entry == name("b")).unwrap();
+        journal.keep_only(&[name("a")]).unwrap();
+        assert_eq!(journal.contents().unwrap().entries, [name("a")]);
         std::fs::remove_file(&path).unwrap();
     }
 

@@ -19,6 +19,8 @@ fn live(host: &TestHost) {
         "run -d --name crash --network lan --network wan -p 10080:80 busybox sleep 1000",
         "network connect --alias db bridge crash",
         "network disconnect lan crash",
+        "network connect lan crash",
+        "network disconnect bridge crash",
         "rm -f crash",
         "network rm lan wan",
     ] {

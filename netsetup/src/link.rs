@@ -19,7 +19,7 @@ use crate::host::Host;
 use crate::netlink::{Batch, Failure, Netlink};
 use crate::netns::NewNetns;
 use crate::undo::Residue;
-use crate::{Command, Error, Live, Result};
+use crate::{Command, Error, Live, Result, query};
 
 const ACK: u16 = libc::NLM_F_ACK as u16;
 const NEW: u16 = ACK | (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
@@ -276,11 +276,7 @@ fn apply_inside(ops: &[Op], host: &mut Host, netns: &mut NewNetns) -> Result<()>
     for op in ops {
         match op {
             Op::Veth { host: name, inside: link, bridge, mac, mtu, alias, hairpin, isolated, group } => {
-                let index = netns.free_index;
-                netns.free_index += 1;
-                netns.links.push((link.clone(), index));
                 let mut peer = LinkMessage::default();
-                peer.header.index = index;
                 peer.attributes = vec![
                     LinkAttribute::IfName(link.clone()),
                     LinkAttribute::Address(mac.to_vec()),
@@ -299,10 +295,28 @@ fn apply_inside(ops: &[Op], host: &mut Host, netns: &mut NewNetns) -> Result<()>
                     ]),
                 ];
                 inside.push_route(RouteNetlinkMessage::NewLink(message), NEW);
-                // The peer can't be born up: veth_open() wants the other end, which isn't tied to it yet.
+                // The peer can't be born up: veth_open() wants the other end, which isn't tied to it yet. Nor can its index
+                // be chosen: veth_newlink() in drivers/net/veth.c takes it only along with one for the other end.
                 let mut up = up_message();
-                up.header.index = index;
+                up.attributes = vec![LinkAttribute::IfName(link.clone())];
                 inside.push_route(RouteNetlinkMessage::SetLink(up), ACK);
+                inside_ops.resize(inside.len(), op);
+                let index = match &mut netns.next_index {
+                    Some(next) => {
+                        *next += 1;
+                        *next - 1
+                    }
+                    None => {
+                        let batch = std::mem::take(&mut inside);
+                        netns.route.send(&batch).map_err(|failure| failed(&inside_ops, failure))?;
+                        inside_ops.clear();
+                        let Some(found) = query::get(&mut netns.route, link)? else {
+                            return Err(Error::Refused(format!("the link {link} has vanished while it was made")));
+                        };
+                        found.index
+                    }
+                };
+                netns.links.push((link.clone(), index));
                 // Neither can be said when the link is made (rtnl_create_link ignores IFLA_IFALIAS).
                 outside.push_route(RouteNetlinkMessage::NewLink(dressing(name, alias, *hairpin, *isolated)), ACK);
             }

@@ -27,8 +27,9 @@ pub struct NewNetns {
     pub(crate) route: Netlink,
     /// Links that were made in here: name and index.
     pub(crate) links: Vec<(String, u32)>,
-    /// An index that no link in here has.
-    pub(crate) free_index: u32,
+    /// The index that the next link in here gets. None in a namespace where links have come and gone: the kernel counts
+    /// on (dev_index_reserve() in net/core/dev.c), so that it can't be told from those that are there.
+    pub(crate) next_index: Option<u32>,
     pub(crate) resolver: Option<Sockets>,
 }
 
@@ -51,8 +52,8 @@ impl NewNetns {
             .map_err(|error| Error::system("return to the host's network namespace", error))?;
         let (fd, mut route) = inside?;
         // Some hosts put tunnel devices into each new namespace, so the first index after lo may be taken.
-        let free_index = query::highest_index(&mut route)? + 1;
-        Ok(NewNetns { fd, outside, route, links: Vec::new(), free_index, resolver: None })
+        let next_index = Some(query::highest_index(&mut route)? + 1);
+        Ok(NewNetns { fd, outside, route, links: Vec::new(), next_index, resolver: None })
     }
 
     /// The namespace of a process, with a netlink socket inside; the caller is back in its own when this returns. Only for
@@ -69,9 +70,7 @@ impl NewNetns {
         let route = Netlink::route();
         setns(&outside, CloneFlags::CLONE_NEWNET)
             .map_err(|error| Error::system("return to the host's network namespace", error))?;
-        let mut route = route?;
-        let free_index = query::highest_index(&mut route)? + 1;
-        Ok(NewNetns { fd, outside, route, links: Vec::new(), free_index, resolver: None })
+        Ok(NewNetns { fd, outside, route: route?, links: Vec::new(), next_index: None, resolver: None })
     }
 
     /// Removes a link that has no end on the host. One that is gone already is no error.

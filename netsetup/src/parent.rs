@@ -204,7 +204,7 @@ fn apply_card(live: &mut Live, card: Card<'_>, op: &Op) -> Result<()> {
     let Some(found) = query::get(&mut netns.route, card.born)? else {
         return Err(Error::Refused(format!("the card {} has vanished while it was made", card.born)));
     };
-    netns.free_index = netns.free_index.max(found.index + 1);
+    netns.next_index = netns.next_index.map(|index| index.max(found.index + 1));
     netns.links.push((card.inside.to_owned(), found.index));
     let mut batch = Batch::default();
     let mut message = LinkMessage::default();

@@ -119,6 +119,12 @@ impl ReservedPort {
         sockopt::set_socket_reuseaddr(&self.socket, true)?;
         net::listen(&self.socket, 4096)
     }
+
+    /// Takes no more clients (TCP); the port stays bound (inet_shutdown() in net/ipv4/af_inet.c), and nobody else's.
+    pub(crate) fn close(&self) -> Result<(), Errno> {
+        net::shutdown(&self.socket, net::Shutdown::Both)?;
+        sockopt::set_socket_reuseaddr(&self.socket, false)
+    }
 }
 
 /// Reserves a port in the current network namespace; `host_port` 0 takes a random free one.

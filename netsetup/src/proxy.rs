@@ -105,6 +105,31 @@ impl Proxy {
         }
     }
 
+    /// Leads clients to another address from now on, or to nobody: they get RST. Those that it serves lose their connection.
+    /// The port stays reserved. A TCP port opens again once the gate sees the container listen.
+    ///
+    /// # Errors
+    /// The kernel refuses to listen again: no memory.
+    pub fn aim(&mut self, container: Option<IpAddr>, gate: Option<Gate>) -> Result<(), ProxyError> {
+        let port = self.host().port();
+        let aimed = match &mut self.kind {
+            Kind::Tcp(proxy) => proxy.aim(container, gate),
+            Kind::Udp(proxy) => {
+                proxy.aim(container);
+                Ok(())
+            }
+        };
+        aimed.map_err(|errno| ProxyError::System { port, errno })
+    }
+
+    /// The address of the host that it serves.
+    pub fn host(&self) -> SocketAddr {
+        match &self.kind {
+            Kind::Tcp(proxy) => proxy.host(),
+            Kind::Udp(proxy) => proxy.host(),
+        }
+    }
+
     /// How many clients it serves at the moment.
     pub fn clients(&self) -> usize {
         match &self.kind {

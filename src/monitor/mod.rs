@@ -93,6 +93,7 @@ fn serve(order: Order, container: Container, client: UnixStream, keep_stdin: Opt
             state,
             ports,
             proxies,
+            adrift: vec![],
             resolver,
             cleaner,
             health,
@@ -122,6 +123,7 @@ fn serve(order: Order, container: Container, client: UnixStream, keep_stdin: Opt
         served.resolver = None; // its sockets hold the container's network namespace
         (served.health, served.watch) = (None, None);
         served.proxies.clear();
+        served.adrift.clear();
         served.ports.clear(); // the host's ports are free before the exit is known
         match note_end(served, ended, oom_killed, again) {
             Ok(host) => aside.host = Some(host),

@@ -211,6 +211,21 @@ impl Element {
         }
     }
 
+    /// Whether it's of this card; false for what is of no card.
+    pub fn is_of_card(&self, link: &str, addresses: &[IpAddr]) -> bool {
+        let of_none = matches!(
+            self,
+            Element::Bridge { .. }
+                | Element::Subnet { .. }
+                | Element::SameBridge { .. }
+                | Element::Internal { .. }
+                | Element::Routed { .. }
+                | Element::Masqueraded { .. }
+                | Element::Proxied { .. }
+        );
+        !of_none && self.is_of(&[link], addresses)
+    }
+
     /// The map's or set's name.
     pub fn set(&self) -> &'static str {
         match self {

@@ -4,7 +4,7 @@
 //! slower side doesn't take at once is kept, at most one chunk a direction; until it has gone nothing more is read for it.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -57,6 +57,8 @@ enum Front {
     Closed { gate: Gate, next_look: Instant, pause: Duration },
     /// Listening. `waiting`: there may be clients in the queue; `not_before`: after exhaustion.
     Open { waiting: bool, not_before: Option<Instant> },
+    /// Bound only: it leads to nobody.
+    Off,
 }
 
 #[derive(Debug)]
@@ -146,8 +148,33 @@ impl TcpProxy {
                 // With all places taken, a client's end wakes us.
                 None => (self.clients() < MOST_CLIENTS).then_some(now),
             },
-            Front::Open { .. } => None,
+            Front::Open { .. } | Front::Off => None,
         }
+    }
+
+    pub(super) fn host(&self) -> SocketAddr {
+        SocketAddr::new(self.reserved.address(), self.reserved.port())
+    }
+
+    pub(super) fn aim(&mut self, container: Option<IpAddr>, gate: Option<Gate>) -> Result<(), Errno> {
+        for connection in self.connections.drain(..).flatten() {
+            connection.sides.iter().for_each(|side| reset(&side.socket));
+        }
+        self.free.clear();
+        self.queue.clear();
+        (self.kept, self.spare) = (0, None);
+        if let Front::Open { .. } = self.front {
+            let _ = epoll::delete(&self.epoll, self.reserved.fd());
+            self.reserved.close()?;
+        }
+        self.front = Front::Off;
+        let Some(container) = container else { return Ok(()) };
+        self.target.set_ip(container);
+        match gate {
+            None => self.open()?,
+            Some(gate) => self.front = Front::Closed { gate, next_look: Instant::now(), pause: FIRST_LOOK },
+        }
+        Ok(())
     }
 
     pub(super) fn ready(&mut self, now: Instant) {

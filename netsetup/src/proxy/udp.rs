@@ -1,7 +1,7 @@
 //! UDP: one connected socket to the container a client, so that answers find their way back; forgotten after 90 s of silence.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,9 @@ type Client = (SocketAddr, pktinfo::Local);
 pub(super) struct UdpProxy {
     pub(super) epoll: OwnedFd,
     reserved: ReservedPort,
-    target: SocketAddr,
+    /// None: datagrams lead to nobody.
+    target: Option<IpAddr>,
+    target_port: u16,
     numbers: HashMap<Client, usize>,
     paths: Vec<Option<Path>>,
     free: Vec<usize>,
@@ -57,7 +59,8 @@ impl UdpProxy {
         Ok(UdpProxy {
             epoll,
             reserved,
-            target,
+            target: Some(target.ip()),
+            target_port: target.port(),
             numbers: HashMap::new(),
             paths: Vec::new(),
             free: Vec::new(),
@@ -73,6 +76,17 @@ impl UdpProxy {
     #[cfg(test)]
     pub(super) fn reserved_port(&self) -> u16 {
         self.reserved.port()
+    }
+
+    pub(super) fn host(&self) -> SocketAddr {
+        SocketAddr::new(self.reserved.address(), self.reserved.port())
+    }
+
+    pub(super) fn aim(&mut self, container: Option<IpAddr>) {
+        self.numbers.clear();
+        self.paths.clear();
+        self.free.clear();
+        self.target = container;
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -154,8 +168,9 @@ impl UdpProxy {
         if self.numbers.len() >= MOST_CLIENTS {
             self.forget_longest_silent();
         }
+        let target = SocketAddr::new(self.target.ok_or(Errno::NETUNREACH)?, self.target_port);
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let family = super::family(self.target.ip());
+        let family = super::family(target.ip());
         let open = || net::socket_with(family, SocketType::DGRAM, flags, None);
         let socket = match open() {
             Err(Errno::MFILE | Errno::NFILE) if !self.numbers.is_empty() => {
@@ -164,7 +179,7 @@ impl UdpProxy {
             }
             other => other?,
         };
-        net::connect(&socket, &self.target)?;
+        net::connect(&socket, &target)?;
         let number = self.free.pop().unwrap_or_else(|| {
             self.paths.push(None);
             self.paths.len() - 1

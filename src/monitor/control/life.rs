@@ -106,20 +106,20 @@ fn take_name(served: &mut Served, old: &str, new: &str) -> Result<()> {
 }
 
 fn rename_netns(journal: &Journal, entries: &[Residue], old: &str, new: &str) -> Result<()> {
-    let names = entries.iter().filter_map(|entry| match entry {
+    // Once: a name that it had before is in the journal twice.
+    let found = entries.iter().rev().find_map(|entry| match entry {
         Residue::Net(residue @ netsetup::Residue::NetnsName { name, pid }) if name == old => Some((residue, *pid)),
         _ => None,
     });
-    for (residue, pid) in names {
-        let op = Op::Net(netsetup::Op::Netns(netsetup::netns::Op::Name { name: new.to_string() }));
-        let mut host = Host::open()?;
-        journal.record(&op.residue(Some(pid)).into_iter().collect::<Vec<_>>())?;
-        op::apply(&[op], &mut Live { host: &mut host, netns: None, init_pid: Some(pid) })?;
-        for result in netsetup::undo(std::slice::from_ref(residue), &mut host) {
-            result?;
-        }
+    let Some((residue, pid)) = found else { return Ok(()) };
+    let op = Op::Net(netsetup::Op::Netns(netsetup::netns::Op::Name { name: new.to_string() }));
+    let mut host = Host::open()?;
+    journal.record(&op.residue(Some(pid)).into_iter().collect::<Vec<_>>())?;
+    op::apply(&[op], &mut Live { host: &mut host, netns: None, init_pid: Some(pid) })?;
+    for result in netsetup::undo(std::slice::from_ref(residue), &mut host) {
+        result?;
     }
-    Ok(())
+    journal.strike(|_, entry| matches!(entry, Residue::Net(other) if other == residue))
 }
 
 fn write(served: &Served) -> Result<()> {

@@ -6,8 +6,10 @@
 
 #[allow(dead_code, reason = "the commands that change running containers come next")]
 pub mod call;
+mod cards;
 mod life;
 mod networks;
+mod ports;
 mod update;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,6 +17,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use netsetup::PortMapping;
 use netsetup::dns::Resolver;
 use netsetup::port::Kept;
 use netsetup::proxy::Proxy;
@@ -69,6 +72,8 @@ pub struct Served {
     pub ports: Kept,
     /// Ports that this process serves.
     pub proxies: Vec<Proxy>,
+    /// Published ports that lead to no card at the moment: their network was disconnected.
+    pub adrift: Vec<PortMapping>,
     /// The container's name server.
     pub resolver: Option<Resolver>,
     /// Takes over when this process is killed.

@@ -5,22 +5,20 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result, bail};
 use netsetup::dns::Scope;
-use netsetup::firewall::{self, nftables};
-use netsetup::{Endpoint, Host, Links, Live, NewNetns, PublishMode, link};
+use netsetup::{Endpoint, Host, link};
 use serde_json::Value;
 
-use super::Served;
+use super::{Served, cards, ports};
 use crate::events::{self, Event};
 use crate::files;
 use crate::network::joining::{self, Joining};
 use crate::network::{self, definition};
-use crate::op::{self, Op};
-use crate::plan::endpoints::{self, Card, Leased, Names, Owner};
+use crate::op::Op;
+use crate::plan::endpoints::{self, Leased};
 use crate::plan::paths::ContainerFolder;
 use crate::plan::{etc, names};
 use crate::request::attach::Attach;
 use crate::reservation;
-use crate::residue::{self, Residue};
 use crate::state::Attachment;
 
 /// `{"wish": …}`: what is wanted of the network.
@@ -33,17 +31,26 @@ pub fn connect(served: &mut Served, body: &Value) -> Result<Value> {
     if served.state.attachments.iter().any(|one| one.network == name) {
         bail!("endpoint with name {} already exists in network {name}", served.state.name);
     }
-    let roots = served.order.engine.roots.clone();
-    let in_use = netsetup::bridge_addresses_in_use(&mut host, &joining.network)?;
-    let leased = reservation::take_addresses(&roots, &served.journal, &joining, &in_use, &served.state.id)?;
-    let endpoint = new_endpoint(served, &joining, leased);
-    let ops = card_ops(served, &joining, &endpoint);
-    let made = network::ensure(&roots, &joining.network, &joining.facts, &mut host, &mut |_| {})
-        .and_then(|()| apply(served, &ops, &mut host));
-    if let Err(error) = made {
-        undo(served, &joining, &endpoint, &ops, &mut host)?;
-        return Err(error);
+    if !served.journal.has_room() {
+        bail!(
+            "networks have come and gone too often in this run of container {}; restart it: minidock restart {0}",
+            served.state.name
+        );
     }
+    let before = served.journal.contents()?.entries.len();
+    let endpoint = match plug_in(served, &joining, &mut host) {
+        Ok(endpoint) => endpoint,
+        Err(error) => {
+            // All that this attempt has brought; what can't be taken back now stays in the journal for the end.
+            if joining.network.driver != netsetup::Driver::Bridge {
+                let _ = remove_inside(served, &cards::new(served, &joining, Leased::default()).inside_link);
+            }
+            return match cards::take_back(served, |index, _| index >= before, &mut host) {
+                Ok(()) => Err(error),
+                Err(left) => Err(error.context(format!("not all could be taken back: {}", crate::error::text(&left)))),
+            };
+        }
+    };
     let mut attachment = endpoints::attachment(&joining, &endpoint);
     for place in [&mut attachment.ipv4, &mut attachment.ipv6].into_iter().flatten() {
         place.gateway = None; // until it's chosen
@@ -53,9 +60,29 @@ pub fn connect(served: &mut Served, body: &Value) -> Result<Value> {
     let at = attachments.iter().position(|one| one.gateway_priority < wish.gateway_priority);
     attachments.insert(at.unwrap_or(attachments.len()), attachment);
     served.order.request.network.attach_to(joining.wish);
-    changed(served, &mut host, &[], &new)?;
+    if let Err(error) = changed(served, &mut host, &[], &new) {
+        let back = served.state.attachments.iter().position(|one| one.network == name);
+        let back = back.map(|at| unplug(served, at, &mut host).and_then(|_| changed(served, &mut host, &new, &[])));
+        return match back {
+            Some(Err(left)) => {
+                Err(error.context(format!("not all could be taken back: {}", crate::error::text(&left))))
+            }
+            _ => Err(error),
+        };
+    }
     note(served, "connect", &joining.network.id, &name);
     Ok(Value::Null)
+}
+
+/// Addresses, the network itself, the card.
+fn plug_in(served: &Served, joining: &Joining, host: &mut Host) -> Result<Endpoint> {
+    let roots = &served.order.engine.roots;
+    let in_use = netsetup::bridge_addresses_in_use(host, &joining.network)?;
+    let leased = reservation::take_addresses(roots, &served.journal, joining, &in_use, &served.state.id)?;
+    let endpoint = cards::new(served, joining, leased);
+    network::ensure(roots, &joining.network, &joining.facts, host, &mut |_| {})?;
+    cards::apply(served, &cards::ops(served, joining, &endpoint), host)?;
+    Ok(endpoint)
 }
 
 /// `{"network": "lan"}`
@@ -65,137 +92,32 @@ pub fn disconnect(served: &mut Served, body: &Value) -> Result<Value> {
         bail!("container {} is not connected to network {wanted}", served.state.id);
     };
     let mut host = Host::open()?;
-    let attachment = served.state.attachments[at].clone();
-    let is_proxied = |port: &netsetup::PortMapping| port.mode == PublishMode::Proxy;
-    if !attachment.ports.is_empty() && attachment.ports.iter().all(is_proxied) {
-        bail!(
-            "network {wanted} carries ports that are published by the proxy, which can't be moved while the container \
-             runs; stop it first"
-        );
-    }
-    let joining = joining::read_one(&served.order.engine, &as_it_is(&attachment), &mut host)?;
-    let endpoint = as_endpoint(served, &joining, &attachment);
-    let ops = card_ops(served, &joining, &endpoint);
-    undo(served, &joining, &endpoint, &ops, &mut host)?;
-    served.state.attachments.remove(at);
-    served.order.request.network.detach_from(wanted);
-    move_ports(served, &attachment, &mut host)?;
-    let gone: Vec<IpAddr> = endpoint.places().map(|place| place.address).collect();
+    let attachment = unplug(served, at, &mut host)?;
+    let gone: Vec<IpAddr> =
+        [attachment.ipv4, attachment.ipv6].into_iter().flatten().map(|place| place.address).collect();
     changed(served, &mut host, &gone, &[])?;
     note(served, "disconnect", &attachment.network_id, wanted);
     Ok(Value::Null)
 }
 
-fn new_endpoint(served: &Served, joining: &Joining, leased: Leased) -> Endpoint {
-    let state = &served.state;
-    let taken = state.attachments.iter().map(|one| one.inside_link.clone()).collect();
-    let is_free = |nth: &usize| {
-        let name = endpoints::host_link(&state.id, *nth);
-        !state.attachments.iter().any(|one| one.host_link == name)
-    };
-    let nth = (1..).find(is_free).unwrap_or(1);
-    let card = Card { link: Names::beside(taken).next(joining), host_link: None, nth };
-    let owner = Owner { id: &state.id, name: &state.name };
-    as_allowed(served, endpoints::endpoint(joining, leased, owner, card, (false, false), vec![]))
+/// The card and all that belongs to it.
+fn unplug(served: &mut Served, at: usize, host: &mut Host) -> Result<Attachment> {
+    ports::leave(served, at, host)?;
+    let attachment = served.state.attachments[at].clone();
+    let networks = served.order.engine.roots.networks();
+    // A link of macvlan or ipvlan has no end on the host.
+    remove_inside(served, &attachment.inside_link)?;
+    cards::take_back(served, |_, entry| cards::is_of(&attachment, &networks, entry), host)?;
+    served.state.attachments.remove(at);
+    served.order.request.network.detach_from(&attachment.network);
+    Ok(attachment)
 }
 
-/// The wish that an attachment is the outcome of, as far as it matters.
-fn as_it_is(attachment: &Attachment) -> Attach {
-    Attach {
-        aliases: attachment.aliases.clone(),
-        mac: Some(attachment.mac),
-        link_local: attachment.extra_addresses.iter().map(|(address, _)| *address).collect(),
-        gateway_priority: attachment.gateway_priority,
-        ..Attach::to(&attachment.network)
-    }
+fn remove_inside(served: &Served, link: &str) -> Result<()> {
+    Ok(cards::inside(served)?.remove_link(link)?)
 }
 
-fn as_endpoint(served: &Served, joining: &Joining, attachment: &Attachment) -> Endpoint {
-    let leased =
-        Leased { ipv4: attachment.ipv4.map(|place| place.address), ipv6: attachment.ipv6.map(|place| place.address) };
-    // Not the first one, whatever it was: the namespace's name and lo stay.
-    let card = Card { link: attachment.inside_link.clone(), host_link: Some(attachment.host_link.clone()), nth: 1 };
-    let owner = Owner { id: &served.state.id, name: &served.state.name };
-    as_allowed(served, endpoints::endpoint(joining, leased, owner, card, (false, false), attachment.ports.clone()))
-}
-
-/// `--security-opt net-spoof=allow` holds for cards that come later, too.
-fn as_allowed(served: &Served, endpoint: Endpoint) -> Endpoint {
-    Endpoint { may_spoof: endpoint.may_spoof || served.order.request.security.may_spoof, ..endpoint }
-}
-
-/// The operations of one card: link, names, rules.
-fn card_ops(served: &Served, joining: &Joining, endpoint: &Endpoint) -> Vec<Op> {
-    let networks = served.order.engine.roots.run.join("network");
-    let mut ops: Vec<Op> = netsetup::plan_endpoint(&joining.network, endpoint).into_iter().map(Op::Net).collect();
-    ops.push(names::publish(&networks, &joining.network, endpoint, &joining.wish.aliases));
-    ops
-}
-
-fn apply(served: &Served, ops: &[Op], host: &mut Host) -> Result<()> {
-    let pid = served.state.process.map(|process| process.pid);
-    served.journal.record(&ops.iter().filter_map(|op| op.residue(pid)).collect::<Vec<_>>())?;
-    let mut netns = inside(served)?;
-    op::apply(ops, &mut Live { host, netns: Some(&mut netns), init_pid: pid })
-}
-
-fn inside(served: &Served) -> Result<NewNetns> {
-    match served.state.process {
-        Some(process) => Ok(NewNetns::of_process(process.pid)?),
-        None => bail!("container {} is not running", served.state.name),
-    }
-}
-
-/// Takes a card away, and gives its addresses back. The journal keeps the entries: undoing them again does nothing.
-fn undo(served: &Served, joining: &Joining, endpoint: &Endpoint, ops: &[Op], host: &mut Host) -> Result<()> {
-    let (mut net, mut files) = (Vec::new(), Vec::new());
-    for residue in ops.iter().rev().filter_map(|op| op.residue(None)) {
-        match residue {
-            Residue::Net(residue) => net.push(residue),
-            other => files.push(other),
-        }
-    }
-    if joining.network.driver != netsetup::Driver::Bridge {
-        inside(served)?.remove_link(&endpoint.inside_link)?;
-    }
-    // The namespace lives on, so the link wouldn't vanish by itself.
-    for result in netsetup::undo_with(&net, host, Links::WaitMs(0)) {
-        result?;
-    }
-    files.extend(endpoint.places().map(|place| Residue::Lease {
-        network: joining.network.name.clone(),
-        address: place.address,
-        id: served.state.id.clone(),
-    }));
-    crate::recover::first_error(residue::undo(&served.order.engine.roots, None, &files))
-}
-
-/// The ports of a card that is gone lead into the next network that has ports at all.
-fn move_ports(served: &mut Served, gone: &Attachment, host: &mut Host) -> Result<()> {
-    if gone.ports.is_empty() {
-        return Ok(());
-    }
-    for at in 0..served.state.attachments.len() {
-        let attachment = served.state.attachments[at].clone();
-        let joining = joining::read_one(&served.order.engine, &as_it_is(&attachment), host)?;
-        if !joining.publishes() {
-            continue;
-        }
-        // A proxy can't be moved; where one stands in for the other IP version, that is published again at the next start.
-        served.proxies.clear();
-        let dnat = gone.ports.iter().filter(|port| port.mode == PublishMode::Dnat);
-        served.state.attachments[at].ports = dnat.copied().collect();
-        let endpoint = as_endpoint(served, &joining, &served.state.attachments[at]);
-        let rules = netsetup::plan_rules(&joining.network, &endpoint);
-        let is_known = |op: &firewall::Op| matches!(op, firewall::Op::Nftables(nftables::Op::Senders { .. }));
-        let ops: Vec<Op> =
-            rules.into_iter().filter(|op| !is_known(op)).map(|op| Op::Net(netsetup::Op::Firewall(op))).collect();
-        return apply(served, &ops, host);
-    }
-    Ok(())
-}
-
-/// After a change of the attachments: default routes, /etc/hosts, names, the state file.
+/// After a change of the attachments: default routes, ports, /etc/hosts, names, the state file.
 fn changed(served: &mut Served, host: &mut Host, gone: &[IpAddr], new: &[IpAddr]) -> Result<()> {
     let routes = lead_out(&mut served.state.attachments);
     if !routes.is_empty() {
@@ -203,8 +125,9 @@ fn changed(served: &mut Served, host: &mut Host, gone: &[IpAddr], new: &[IpAddr]
             .into_iter()
             .map(|gateway| Op::Net(netsetup::Op::Link(link::Op::ReplaceDefaultRoute { gateway })))
             .collect();
-        apply(served, &routes, host)?;
+        cards::apply(served, &routes, host)?;
     }
+    ports::settle(served, host)?;
     let roots = &served.order.engine.roots;
     let folder = ContainerFolder::new(&served.state.etc_folder);
     // The container may write it: what is too large for a hosts file is its own business.
