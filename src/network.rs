@@ -16,7 +16,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use netsetup::{Facts, Host, Live, Network};
+use netsetup::{Facts, Host, Live, Network, Obstacle};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::commands::Engine;
@@ -29,7 +29,7 @@ use crate::residue::Residue;
 use crate::roots::Roots;
 use definition::Definition;
 
-/// Makes what is missing of a network. `facts` are those that the plan was made from; they're read again under the lock,
+/// Makes what is missing of a network, and then tells which rules of others are in its way. `facts` are those that the plan was made from; they're read again under the lock,
 /// because another start may have made it meanwhile.
 pub fn ensure(
     roots: &Roots,
@@ -37,18 +37,18 @@ pub fn ensure(
     facts: &Facts,
     host: &mut Host,
     say: &mut dyn FnMut(&[Command]),
-) -> Result<()> {
+) -> Result<Vec<Obstacle>> {
     // The facts were read before the address was leased, which is what keeps others from removing the network.
     let same = facts.bridge.as_ref().is_some_and(|bridge| Some(bridge.index) == link_index(&network.bridge));
     if same && netsetup::plan_network(network, facts)?.is_empty() {
-        return Ok(());
+        return Ok(vec![]);
     }
     let _lock = lock(roots, &network.name)?;
     make(roots, network, host, say)
 }
 
 /// Makes what is missing of a created network. The MTU is the way out's, unless an option says otherwise.
-pub fn ensure_defined(engine: &Engine, definition: &Definition, host: &mut Host) -> Result<()> {
+pub fn ensure_defined(engine: &Engine, definition: &Definition, host: &mut Host) -> Result<Vec<Obstacle>> {
     let mut network = catalog::for_the_kernel(engine, definition)?;
     if network.mtu == 0 {
         network.mtu = netsetup::egress_mtu(host);
@@ -57,8 +57,21 @@ pub fn ensure_defined(engine: &Engine, definition: &Definition, host: &mut Host)
     make(&engine.roots, &network, host, &mut |_| {})
 }
 
-/// The caller holds the network's lock.
-fn make(roots: &Roots, network: &Network, host: &mut Host, say: &mut dyn FnMut(&[Command])) -> Result<()> {
+/// What of others is in the way of every network's traffic, with the network's name. The default one counts before it is
+/// there, too.
+pub fn obstacles(engine: &Engine, host: &mut Host) -> Vec<(String, Obstacle)> {
+    let mut found = Vec::new();
+    for definition in catalog::all(engine).into_iter().filter(|one| one.driver == options::Driver::Bridge) {
+        if let Ok(network) = catalog::for_the_kernel(engine, &definition) {
+            found.extend(netsetup::obstacles(host, &network).into_iter().map(|one| (definition.name.clone(), one)));
+        }
+    }
+    found
+}
+
+/// The caller holds the network's lock. Tells which rules of others are in the network's way: now that something of it
+/// has come anew, and not at each start, which it would slow down.
+fn make(roots: &Roots, network: &Network, host: &mut Host, say: &mut dyn FnMut(&[Command])) -> Result<Vec<Obstacle>> {
     // Networks have a table and settings in common: one at a time looks what is missing, and makes it.
     let _of_all = lock(roots, OF_ALL)?;
     let facts = Facts::read(host, network)?;
@@ -69,7 +82,8 @@ fn make(roots: &Roots, network: &Network, host: &mut Host, say: &mut dyn FnMut(&
     of_all.extend(own.iter().filter_map(table_of));
     record(roots, OF_ALL, &of_all)?;
     record(roots, &network.name, &own)?;
-    apply(&ops, host, say)
+    apply(&ops, host, say)?;
+    Ok(netsetup::obstacles(host, network))
 }
 
 /// The table that elements are in.

@@ -253,10 +253,19 @@ impl Asked<'_> {
         let leases = self.roots.leases(&self.joining.network.name);
         if !leases.is_dir() {
             files::ensure_folder(&leases)?;
-            if self.joining.facts.bridge.is_some() && self.joining.wish.is_default() {
-                // Another engine made the bridge and counts from its beginning; its idle containers can't be seen.
-                for subnet in self.joining.network.subnets() {
-                    netsetup::lease::start_at(&leases, subnet, network::mark(&self.roots.root));
+            if self.joining.wish.is_default() {
+                let (network, mark) = (&self.joining.network, network::mark(&self.roots.root));
+                let docker = self.joining.facts.firewall.beside_docker()
+                    || (host_netns::is_machines_own() && docker_is_installed());
+                let shared = network.bridge == "docker0" && docker;
+                for subnet in network.subnets() {
+                    if shared {
+                        // dockerd takes docker0 for its own whenever it starts, and counts from the subnet's beginning.
+                        netsetup::lease::start_far(&leases, subnet, mark);
+                    } else if self.joining.facts.bridge.is_some() {
+                        // Another engine made the bridge; its idle containers can't be seen.
+                        netsetup::lease::start_at(&leases, subnet, mark);
+                    }
                 }
             }
         }
@@ -276,6 +285,13 @@ impl Asked<'_> {
         }
         Ok(lock)
     }
+}
+
+/// Whether a dockerd runs here or may be started.
+fn docker_is_installed() -> bool {
+    let places =
+        ["/run/docker.sock", "/run/docker.pid", "/usr/bin/dockerd", "/usr/sbin/dockerd", "/usr/local/bin/dockerd"];
+    places.iter().any(|place| Path::new(place).exists())
 }
 
 /// Reserves the host's ports: sockets that are bound and don't listen, the kernel's own register of who has what.

@@ -105,6 +105,8 @@ pub struct Run {
     pub mounts: Option<File>,
     /// Where other commands reach this process; none in a restart, which goes on with the former one.
     pub control: Option<Listener>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
 }
 
 /// Tells the user of each operation as it happens.
@@ -216,7 +218,7 @@ impl Making<'_> {
             chosen,
         };
         let plan = plan::plan(request, self.image, self.facts, &reservation, &places(&self.order.engine))?;
-        self.make_shared(&plan)?;
+        let warnings = self.make_shared(&plan)?;
         if kept.is_none() {
             self.make_folders(&plan)?;
         }
@@ -260,7 +262,7 @@ impl Making<'_> {
         };
         let state = self.state_of_run(state, &plan, &reservation, running.pid);
         state.write(roots)?;
-        Ok((state, Run { running, outputs, proxies, resolver, ports: sockets.kept, log, mounts, control }))
+        Ok((state, Run { running, outputs, proxies, resolver, ports: sockets.kept, log, mounts, control, warnings }))
     }
 
     /// What the container has once for all its runs.
@@ -272,13 +274,16 @@ impl Making<'_> {
         volume::fill(&plan.volumes, layers, &roots.container(id).join("merged"), &in_use)
     }
 
-    /// What containers share: the network, and the net_cls mount.
-    fn make_shared(&mut self, plan: &Plan) -> Result<()> {
+    /// What containers share: the network, and the net_cls mount. Gives back what the user should know.
+    fn make_shared(&mut self, plan: &Plan) -> Result<Vec<String>> {
         let roots = &self.order.engine.roots;
+        let mut warnings = Vec::new();
         for joining in &self.facts.networks {
-            network::ensure(roots, &joining.network, &joining.facts, self.host, self.say)?;
+            let obstacles = network::ensure(roots, &joining.network, &joining.facts, self.host, self.say)?;
+            warnings.extend(obstacles.iter().map(ToString::to_string));
         }
-        network::ensure_mounts(roots, &plan.shared_cgroup, self.host, self.say)
+        network::ensure_mounts(roots, &plan.shared_cgroup, self.host, self.say)?;
+        Ok(warnings)
     }
 
     /// Journals what the operations will leave, tells of them, applies them.

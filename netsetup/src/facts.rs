@@ -13,7 +13,7 @@ use crate::firewall::nftables::TableFacts;
 use crate::firewall::table;
 use crate::host::Host;
 use crate::netlink::{Answer, Batch, Netlink, attribute, attributes, text_of, u16_at, u32_at};
-use crate::{Backend, Network, Result, firewall, query, sysctl};
+use crate::{Network, Result, firewall, query, sysctl};
 
 const DEFAULT_MTU: u32 = 1500;
 const DUMP: u16 = libc::NLM_F_DUMP as u16;
@@ -41,8 +41,6 @@ pub struct Facts {
     pub settings_writable: bool,
     /// What IPv6 needs; nothing in a network without it.
     pub ipv6: Ipv6Facts,
-    /// A chain DOCKER-USER of iptables-nft is there: dockerd runs, or has run.
-    pub docker_user: bool,
 }
 
 /// IPv6 settings.
@@ -117,7 +115,6 @@ impl Facts {
             guard: table::read_guard(host.netfilter()?, network),
             settings_writable: sysctl::writable(),
             ipv6: ipv6(network, bridge.is_some())?,
-            docker_user: network.backend == Backend::Nftables && table::has_docker_user(host.netfilter()?),
             bridge,
             addresses,
         })

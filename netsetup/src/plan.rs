@@ -36,9 +36,11 @@ pub fn plan_network(network: &Network, facts: &Facts) -> Result<Vec<Op>> {
     ops.extend(plan_bridge(network, facts)?.into_iter().map(Op::Link));
     ops.extend(plan_settings(network, facts));
     match &facts.firewall {
-        firewall::Facts::Nftables(facts) => {
+        firewall::Facts::Nftables(facts, docker) => {
             let rules = nftables::plan_network(network, facts).into_iter();
             ops.extend(rules.map(|op| Op::Firewall(firewall::Op::Nftables(op))));
+            let beside = docker.iter().flat_map(|facts| iptables::plan_beside_docker(network, facts));
+            ops.extend(beside.map(|op| Op::Firewall(firewall::Op::Iptables(op))));
         }
         firewall::Facts::Iptables(facts) => {
             let rules = iptables::plan_network(network, facts).into_iter();
@@ -350,9 +352,10 @@ mod tests {
     /// A host that has nothing yet.
     fn nothing(network: &Network) -> Facts {
         let firewall = match network.backend {
-            Backend::Nftables => firewall::Facts::Nftables(nftables::Facts {
-                tables: nftables::families(network).map(|family| TableFacts::nothing(network, family)).collect(),
-            }),
+            Backend::Nftables => {
+                let tables = nftables::families(network).map(|family| TableFacts::nothing(network, family)).collect();
+                firewall::Facts::Nftables(nftables::Facts { tables }, None)
+            }
             Backend::Iptables => firewall::Facts::Iptables(iptables::Facts::default()),
         };
         Facts {
@@ -366,7 +369,6 @@ mod tests {
             guard: None,
             settings_writable: true,
             ipv6: Ipv6Facts::default(),
-            docker_user: false,
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::firewall::nftables::{Element, Family};
-use crate::firewall::{conntrack, iptables, table};
+use crate::firewall::{conntrack, docker, iptables, table};
 use crate::host::Host;
 use crate::{Backend, Error, Protocol, Result, dns, link, netns, ovs, query, router, sysctl, tc};
 
@@ -278,6 +278,10 @@ fn undo_bridge(name: &str, host: &mut Host, links: Links) -> Result<Undone> {
     if !free {
         let ports: Vec<String> = query::list(host.route()?, found.index)?.into_iter().map(|port| port.name).collect();
         return Ok(Undone::NotOurs(format!("the bridge {name} still has {}", ports.join(", "))));
+    }
+    // dockerd doesn't make its bridge again until it is restarted.
+    if name == "docker0" && docker::is_here(host.netfilter()?) {
+        return Ok(Undone::NotOurs("the bridge docker0 is dockerd's, too".to_owned()));
     }
     host.forget_bridge();
     delete_link(name, found.index, host)

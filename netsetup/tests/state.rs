@@ -212,7 +212,7 @@ fn a_flushed_ruleset_is_mended_and_ports_survive_a_flush_of_rules() {
         let web = host.container(2, &ports());
         let whole = nftables_state();
         let table = |host: &mut TestHost| match host.facts().firewall {
-            firewall::Facts::Nftables(facts) => (facts.tables[0].state, facts.tables[0].missing.is_empty()),
+            firewall::Facts::Nftables(facts, _) => (facts.tables[0].state, facts.tables[0].missing.is_empty()),
             other => panic!("{other:?}"),
         };
         for (damage, state) in [

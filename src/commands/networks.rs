@@ -81,6 +81,15 @@ pub fn inspect(engine: &Engine, args: &NetworkInspectArgs) -> Result<u8> {
         }
     }
     print!("{}", format::inspect::print(&found, args.format.as_deref())?);
+    // Not in the document, which is docker's.
+    if let Ok(mut host) = netsetup::Host::open()
+        && !found.is_empty()
+    {
+        let wanted = |name: &str| args.networks.iter().any(|one| one == name);
+        for (name, obstacle) in crate::network::obstacles(engine, &mut host).iter().filter(|(name, _)| wanted(name)) {
+            eprintln!("WARNING: network {name}: {obstacle}");
+        }
+    }
     for problem in &problems {
         eprintln!("Error response: {}", error::text(problem));
     }

@@ -7,10 +7,11 @@ use netsetup::{Backend, Host};
 use super::{fail, note, ok, small_file, warn};
 use crate::commands::Engine;
 use crate::format::doctor::Finding;
+use crate::network;
 
 pub fn examine(engine: &Engine) -> Vec<Finding> {
     let mut found = vec![forwarding(), firewall_program(engine)];
-    found.extend(other_firewalls());
+    found.extend(other_firewalls(engine));
     found.push(other_engines());
     found.push(mtu(engine));
     found.push(names());
@@ -50,8 +51,21 @@ fn firewall_program(engine: &Engine) -> Finding {
     }
 }
 
+/// What drops the traffic of networks that are here, or will be.
+fn in_the_way(engine: &Engine) -> Vec<Finding> {
+    let Ok(mut host) = Host::open() else { return vec![] };
+    let finding = |one: netsetup::Obstacle| {
+        warn(
+            "other firewalls",
+            format!("{} drops {}", one.place, one.effect),
+            format!("to let it pass: {}", one.remedy),
+        )
+    };
+    network::obstacles(engine, &mut host).into_iter().map(|(_, one)| finding(one)).collect()
+}
+
 /// Chains of others that drop what is forwarded: no rule of our own table can save a packet from them.
-fn other_firewalls() -> Vec<Finding> {
+fn other_firewalls(engine: &Engine) -> Vec<Finding> {
     let namespaces = match netsetup::survey::survey(vec![]) {
         Ok(namespaces) => namespaces,
         Err(error) => {
@@ -59,21 +73,7 @@ fn other_firewalls() -> Vec<Finding> {
         }
     };
     let Some(host) = namespaces.iter().find(|namespace| namespace.is_host) else { return vec![] };
-    let dropping = host.rules.chains.iter().filter(|chain| {
-        chain.hook == "forward"
-            && chain.drops
-            && ["ip", "inet"].contains(&chain.family)
-            && !chain.table.starts_with("minidock")
-    });
-    let mut found: Vec<Finding> = dropping
-        .map(|chain| {
-            warn(
-                "other firewalls",
-                format!("chain {} of table {} {} drops what is forwarded", chain.name, chain.family, chain.table),
-                "use --firewall iptables, or let the bridge's traffic pass there",
-            )
-        })
-        .collect();
+    let mut found = in_the_way(engine);
     if !host.legacy_tables.is_empty() {
         let text = format!("iptables-legacy is in use ({}), which nftables can't see", host.legacy_tables.join(", "));
         found.push(note("other firewalls", text, "look at 'iptables-legacy-save' when packets get lost"));

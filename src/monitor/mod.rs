@@ -66,6 +66,9 @@ pub fn main(mut order: Order, connection: Connection) -> i32 {
 /// From the running program to its end, and over its restarts.
 fn serve(order: Order, container: Container, client: UnixStream, keep_stdin: Option<OwnedFd>) {
     let Container { journal, cleaner, state, run } = container;
+    for warning in &run.warnings {
+        send(&client, wire::NOTE, format!("WARNING: {warning}\n").as_bytes());
+    }
     send(&client, wire::STARTED, &[]);
     let told: &[&str] = match (order.origin, order.detach) {
         (Origin::New, false) => &["create", "attach", "start"],
@@ -76,7 +79,7 @@ fn serve(order: Order, container: Container, client: UnixStream, keep_stdin: Opt
     events::note_all(&order.engine.roots, told.iter().map(|action| Event::container(action, &state)));
     let stdin_once = order.request.interactive && !order.request.detach;
     let mut peers = Peers::owner((!order.detach).then_some(client));
-    let Run { running, outputs, proxies, resolver, ports, log, mounts, control } = run;
+    let Run { running, outputs, proxies, resolver, ports, log, mounts, control, warnings: _ } = run;
     peers.listener = control;
     let mut aside = Aside { mounts, backoff: Backoff::default(), host: None };
     let cleaner = Some(cleaner);
@@ -230,7 +233,7 @@ fn restart(relay: &mut Relay, aside: &mut Aside, ran: Duration) -> bool {
     match again {
         Ok(Some((run, stdin))) => {
             relay.stdin = stdin.map(|pipe| Stdin { pipe, once: false });
-            let Run { running, outputs, proxies, resolver, ports, log, mounts, control: _ } = run;
+            let Run { running, outputs, proxies, resolver, ports, log, mounts, control: _, warnings: _ } = run;
             aside.mounts = mounts;
             (served.proxies, served.ports, served.resolver) = (proxies, ports, resolver);
             served.health = Checker::new(&served.state);

@@ -54,7 +54,12 @@ pub fn create(engine: &Engine, wanted: NewNetwork) -> Result<Definition> {
     choose_pools(&mut definition, engine.config.subnet_pools.as_deref(), &taken)?;
     definition::write_new(roots, &definition)?;
     match super::ensure_defined(engine, &definition, &mut host) {
-        Ok(()) => Ok(definition),
+        Ok(obstacles) => {
+            for obstacle in obstacles {
+                eprintln!("WARNING: {obstacle}");
+            }
+            Ok(definition)
+        }
         Err(error) => {
             let undone = super::remove::forget(roots, &definition.name);
             definition::remove(roots, &definition.name)?;

@@ -67,11 +67,10 @@ fn facts(cgroup: Layout) -> Facts {
         route_localnet: false,
         bridge_netfilter: false,
         egress_mtu: 1500,
-        firewall: firewall::Facts::Nftables(table),
+        firewall: firewall::Facts::Nftables(table, None),
         guard: Some(nftables::TableFacts::nothing(&network, nftables::Family::Bridge)),
         settings_writable: true,
         ipv6: netsetup::Ipv6Facts::default(),
-        docker_user: false,
     };
     Facts {
         runtime: runtime::Facts {

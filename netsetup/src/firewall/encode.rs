@@ -14,6 +14,7 @@ pub(super) const DELTABLE: u16 = 2;
 pub(super) const NEWCHAIN: u16 = 3;
 pub(super) const GETCHAIN: u16 = 4;
 pub(super) const NEWRULE: u16 = 6;
+pub(super) const GETRULE: u16 = 7;
 pub(super) const DELRULE: u16 = 8;
 pub(super) const NEWSET: u16 = 9;
 pub(super) const NEWSETELEM: u16 = 12;
@@ -262,6 +263,11 @@ impl Table<'_> {
     /// A chain without a hook (when asking for one, too).
     pub fn chain(&mut self, kind: u16, flags: u16, name: &str) -> usize {
         self.push(kind, flags, |out| text(out, 3, name))
+    }
+
+    /// Lists the rules of a chain.
+    pub fn rules(&mut self, chain: &str) -> usize {
+        self.push(GETRULE, libc::NLM_F_DUMP as u16, |out| text(out, 2, chain))
     }
 
     /// A chain that the kernel calls: `kind` is `filter` or `nat`.

@@ -7,15 +7,15 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command as Program, Stdio};
 
 use serde::{Deserialize, Serialize};
 
 use super::element::Run;
-use super::iptables_rules::rules;
+use super::iptables_rules::{beside_docker, rules};
 use crate::undo::{Residue, Undone};
-use crate::{Command, Error, Network, PortMapping, Protocol, Result};
+use crate::{Command, Error, Network, PortMapping, Protocol, Result, Subnet};
 
 /// Operations on the rules of iptables.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +58,8 @@ pub enum Op {
 }
 
 pub(super) const DOCKER: &str = "DOCKER";
+/// dockerd never touches what its users put here.
+pub(super) const DOCKER_USER: &str = "DOCKER-USER";
 
 impl Op {
     pub(crate) fn publish(run: &Run, address: IpAddr) -> Op {
@@ -78,6 +80,10 @@ impl Op {
                 rule: dnat(mapping, *last, *address),
             },
         }
+    }
+
+    pub(super) fn accepts(&self) -> bool {
+        matches!(self, Op::Rule { rule, .. } if rule.last().is_some_and(|word| word == "ACCEPT"))
     }
 
     fn v6(&self) -> bool {
@@ -148,6 +154,15 @@ pub(super) fn words(line: &str) -> Vec<String> {
 
 /// What is missing for this network.
 pub(crate) fn plan_network(network: &Network, facts: &Facts) -> Vec<Op> {
+    plan(network, facts, rules)
+}
+
+/// What dockerd's policy lacks, to let through a network that another back end serves.
+pub(crate) fn plan_beside_docker(network: &Network, facts: &Facts) -> Vec<Op> {
+    plan(network, facts, |network, subnet, docker| if docker { beside_docker(network, subnet) } else { vec![] })
+}
+
+fn plan(network: &Network, facts: &Facts, rules: impl Fn(&Network, &Subnet, bool) -> Vec<Op>) -> Vec<Op> {
     let mut ops = Vec::new();
     for subnet in network.subnets() {
         let v6 = subnet.gateway.is_ipv6();
@@ -157,9 +172,20 @@ pub(crate) fn plan_network(network: &Network, facts: &Facts) -> Vec<Op> {
             Op::Rule { table, chain, rule, .. } => !facts.has_rule(table, chain, &rule.join(" ")),
             Op::Publish { .. } => true,
         };
-        ops.extend(rules(network, subnet, facts.has_chain("filter", "DOCKER-USER")).into_iter().filter(missing));
+        ops.extend(rules(network, subnet, facts.has_chain("filter", DOCKER_USER)).into_iter().filter(missing));
     }
     ops
+}
+
+/// Whether iptables can be used here at all.
+pub(crate) fn is_installed() -> bool {
+    program("iptables-restore").is_some()
+}
+
+/// root's PATH lacks /usr/sbin in some shells (su without a dash).
+fn program(name: &str) -> Option<PathBuf> {
+    let folders = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin"];
+    folders.into_iter().map(|folder| Path::new(folder).join(name)).find(|path| path.exists())
 }
 
 /// What is there of iptables and ip6tables.
@@ -179,6 +205,10 @@ impl Facts {
             Ok::<_, Error>(Tables::parse(&text))
         };
         Ok(Facts { v4: ask(v4, "iptables-save")?, v6: ask(v6, "ip6tables-save")? })
+    }
+
+    pub(super) fn beside_docker(&self) -> bool {
+        self.v4.has_chain("filter", DOCKER_USER)
     }
 
     fn of(&self, v6: bool) -> &Tables {
@@ -385,7 +415,12 @@ pub(crate) fn udp_ports(residue: &Residue) -> Option<(IpAddr, (u16, u16), IpAddr
 
 /// The rules of the caller's network namespace as `iptables-save` prints them; none where it isn't installed.
 pub(crate) fn save() -> Vec<String> {
-    let text = run("iptables-save", &[], "", "read the rules of iptables").unwrap_or_default();
+    saved_by("iptables-save")
+}
+
+/// As [`save`], of one of its sisters: `ip6tables-save`, `iptables-legacy-save`.
+pub(crate) fn saved_by(program: &str) -> Vec<String> {
+    let text = run(program, &[], "", "read the rules of iptables").unwrap_or_default();
     text.lines().filter(|line| !line.starts_with('#') && *line != "COMMIT").map(str::to_owned).collect()
 }
 
@@ -425,11 +460,7 @@ fn restore(lines: &[Line], what: &str) -> Result<()> {
 
 /// Runs one of the programs of the package iptables; gives back what it printed.
 fn run(program: &str, arguments: &[&str], input: &str, what: &str) -> Result<String> {
-    // root's PATH lacks /usr/sbin in some shells (su without a dash).
-    let found = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin"]
-        .into_iter()
-        .map(|dir| Path::new(dir).join(program))
-        .find(|path| path.exists());
+    let found = self::program(program);
     let mut command = Program::new(found.unwrap_or_else(|| program.into()));
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).env("LC_ALL", "C");
     let mut child = match command.spawn() {

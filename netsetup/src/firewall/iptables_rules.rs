@@ -1,6 +1,6 @@
 //! The rules that a network needs, as `iptables` and `ip6tables` take them.
 
-use super::iptables::{DOCKER, Op, words};
+use super::iptables::{DOCKER, DOCKER_USER, Op, words};
 use crate::{GatewayMode, Network, PortMapping, Subnet};
 
 /// Names of own chains: 28 characters are the most that one may have.
@@ -9,13 +9,20 @@ struct Chains {
     forward: String,
     input: String,
     gates: String,
+    docker: String,
 }
 
 impl Chains {
     fn of(network: &Network) -> Chains {
         let prefix: String = network.table.to_uppercase().chars().take(20).collect();
         let name = |what: &str| format!("{prefix}-{what}");
-        Chains { guard: name("GUARD"), forward: name("FORWARD"), input: name("INPUT"), gates: name("GATES") }
+        Chains {
+            guard: name("GUARD"),
+            forward: name("FORWARD"),
+            input: name("INPUT"),
+            gates: name("GATES"),
+            docker: name("DOCKER"),
+        }
     }
 }
 
@@ -37,16 +44,19 @@ impl Writer {
     }
 }
 
-/// Everything that a network needs in one IP version. `beside_docker`: there is a chain DOCKER-USER.
+/// Everything that a network needs in one IP version. `docker`: there is a chain DOCKER-USER.
 ///
 /// A chain's way in comes before its rules, so that undo, in reverse, finds the chain empty. Accepting rules go to the
 /// front and dropping ones to the end: a repair that adds only what is missing keeps the order that matters.
-pub(super) fn rules(network: &Network, subnet: &Subnet, beside_docker: bool) -> Vec<Op> {
+pub(super) fn rules(network: &Network, subnet: &Subnet, docker: bool) -> Vec<Op> {
     let mut writer = Writer { v6: subnet.gateway.is_ipv6(), ops: Vec::new() };
     let chains = Chains::of(network);
     nat(&mut writer, network, subnet, &chains);
-    forward(&mut writer, network, &chains, beside_docker);
+    forward(&mut writer, network, &chains, docker);
     input(&mut writer, network, subnet, &chains);
+    if docker {
+        writer.ops.extend(beside_docker(network, subnet));
+    }
     writer.ops
 }
 
@@ -83,7 +93,7 @@ fn nat(writer: &mut Writer, network: &Network, subnet: &Subnet, chains: &Chains)
     }
 }
 
-fn forward(writer: &mut Writer, network: &Network, chains: &Chains, beside_docker: bool) {
+fn forward(writer: &mut Writer, network: &Network, chains: &Chains, docker: bool) {
     let (bridge, chain) = (&network.bridge, &chains.forward);
     if network.internal {
         // In a table of its own, before everybody's accepting rules.
@@ -110,14 +120,48 @@ fn forward(writer: &mut Writer, network: &Network, chains: &Chains, beside_docke
     }
     let why = "no other way in, such as a route to the subnet by this host";
     writer.rule(own, false, &format!("-o {bridge} -j DROP"), why);
-    if !network.internal {
+    if !network.internal && !docker {
         let rule = format!("-i {bridge} ! -o {bridge} -j ACCEPT");
         writer.rule(("filter", "FORWARD"), false, &rule, "containers may go out");
-        if beside_docker {
-            let why = "docker drops what it doesn't know, unless its users' chain takes it";
-            writer.rule(("filter", "DOCKER-USER"), true, &format!("-i {bridge} ! -o {bridge} -j ACCEPT"), why);
-        }
     }
+}
+
+/// The chain with what lets networks past dockerd's policy.
+pub(super) fn docker_chain(network: &Network) -> String {
+    Chains::of(network).docker
+}
+
+/// Past dockerd's policy, which drops what it doesn't know: rules in the chain that it leaves to its users. (A rule of ours
+/// for nftables, which iptables can't read, would keep dockerd from its own table.) What docker's containers are sent is
+/// left to docker.
+pub(super) fn beside_docker(network: &Network, subnet: &Subnet) -> Vec<Op> {
+    let mut writer = Writer { v6: subnet.gateway.is_ipv6(), ops: Vec::new() };
+    let (bridge, chain) = (&network.bridge, Chains::of(network).docker);
+    if network.internal {
+        return vec![];
+    }
+    writer.chain("filter", &chain, "what docker's policy would drop");
+    writer.rule(("filter", DOCKER_USER), true, &format!("-j {chain}"), "docker's place for the rules of others");
+    let own = ("filter", chain.as_str());
+    if network.gateway_mode(writer.v6) == GatewayMode::Routed {
+        let why = "what comes in is judged by this network's own rules";
+        writer.rule(own, true, &format!("-o {bridge} -j ACCEPT"), why);
+    } else {
+        let rule = format!("-o {bridge} -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT");
+        writer.rule(own, true, &rule, "answers and published ports");
+    }
+    if bridge == "docker0" {
+        return writer.ops; // docker lets its own bridge out
+    }
+    if network.icc {
+        writer.rule(own, true, &format!("-i {bridge} -o {bridge} -j ACCEPT"), "containers of one network");
+    }
+    for theirs in ["docker0", "br-+"] {
+        let why = "docker's own networks are docker's to judge";
+        writer.rule(own, false, &format!("-i {bridge} -o {theirs} -j RETURN"), why);
+    }
+    writer.rule(own, false, &format!("-i {bridge} ! -o {bridge} -j ACCEPT"), "containers may go out");
+    writer.ops
 }
 
 /// Packets of containers to the host itself: their own gateway, but no other network's.

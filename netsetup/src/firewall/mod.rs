@@ -3,6 +3,7 @@
 //! Which back end serves is decided in the plan: an op belongs to one of them.
 
 pub mod conntrack;
+pub(crate) mod docker;
 pub mod element;
 pub(crate) mod encode;
 pub mod iptables;
@@ -70,21 +71,32 @@ pub(crate) fn apply(ops: &[Op], host: &mut Host) -> Result<()> {
     Ok(())
 }
 
-/// What the network's back end already holds.
+/// What the network's back end already holds. With nftables also the rules of iptables, where a dockerd's policy judges
+/// what passes and the rules that let the network through are missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Facts {
-    /// The own table.
-    Nftables(nftables::Facts),
+    /// The own table, and what dockerd has where it needs rules for our sake.
+    Nftables(nftables::Facts, Option<iptables::Facts>),
     /// All rules.
     Iptables(iptables::Facts),
 }
 
 impl Facts {
+    /// Whether a dockerd is seen here whose rules don't know the network yet.
+    pub fn beside_docker(&self) -> bool {
+        match self {
+            Facts::Nftables(_, docker) => docker.is_some(),
+            Facts::Iptables(facts) => facts.beside_docker(),
+        }
+    }
+
     pub(crate) fn read(host: &mut Host, network: &Network) -> Result<Facts> {
         Ok(match network.backend {
             Backend::Nftables => {
                 let families: Vec<_> = nftables::families(network).collect();
-                Facts::Nftables(nftables::Facts { tables: table::read(host.netfilter()?, network, &families)? })
+                let (tables, docker) = table::read(host.netfilter()?, network, &families)?;
+                let docker = if docker { docker::lacking(host.netfilter()?, network)? } else { None };
+                Facts::Nftables(nftables::Facts { tables }, docker)
             }
             Backend::Iptables => {
                 Facts::Iptables(iptables::Facts::read(network.ipv4.is_some(), network.ipv6.is_some())?)

@@ -1,5 +1,6 @@
 //! What the own nftables table holds: the facts before a plan, and the removal after it.
 
+use super::docker;
 use super::element::Element;
 use super::encode::{self, Family, Table};
 use super::nftables::{explain_failure, network_elements};
@@ -46,9 +47,10 @@ impl TableFacts {
 
 /// One sendmsg with a question for each table, each chain and each element of the network: cheaper than to list the
 /// rules, and enough, since a chain tells how many rules it has.
-pub(crate) fn read(netlink: &mut Netlink, network: &Network, families: &[Family]) -> Result<Vec<TableFacts>> {
+///
+/// Also whether dockerd has a chain for its users in one of those families, which costs no question of its own.
+pub(crate) fn read(netlink: &mut Netlink, network: &Network, families: &[Family]) -> Result<(Vec<TableFacts>, bool)> {
     const NFTA_TABLE_USE: u16 = 3;
-    const NFTA_CHAIN_USE: u16 = 6;
     let mut batch = Batch::default();
     let mut asked = Vec::new();
     for family in families {
@@ -66,16 +68,13 @@ pub(crate) fn read(netlink: &mut Netlink, network: &Network, families: &[Family]
         }
         asked.push((*family, first, chains, elements));
     }
+    let users: Vec<usize> = families.iter().filter_map(|family| docker::ask(&mut batch, *family)).collect();
     let (answers, failures) =
         netlink.exchange(&batch).map_err(|failure| failure.into_error("read the nftables tables"))?;
     if let Some(failure) = failures.into_iter().find(|failure| failure.errno != libc::ENOENT) {
         return Err(explain_failure(failure, Family::Ip, &network.table));
     }
     let answer = |index: usize| answers.iter().find(|answer| answer.index == index);
-    let used = |answer: &Answer, kind: u16| {
-        let value = answer.payload.get(4..).and_then(|body| attribute(body, kind));
-        value.and_then(|value| value.try_into().ok()).map_or(0, u32::from_be_bytes) as usize
-    };
     let facts = |(family, first, chains, elements): (Family, usize, Vec<Chain>, Vec<Element>)| {
         let whole_chain = |(index, chain): (usize, &Chain)| {
             answer(first + 1 + index).is_some_and(|answer| used(answer, NFTA_CHAIN_USE) == uses(&chains, chain))
@@ -94,20 +93,23 @@ pub(crate) fn read(netlink: &mut Netlink, network: &Network, families: &[Family]
         let missing = elements.into_iter().enumerate().filter(missing).map(|(_, element)| element).collect();
         TableFacts { family, state, missing }
     };
-    Ok(asked.into_iter().map(facts).collect())
+    let docker = users.into_iter().any(|index| answer(index).is_some());
+    Ok((asked.into_iter().map(facts).collect(), docker))
+}
+
+/// NFTA_CHAIN_USE
+pub(super) const NFTA_CHAIN_USE: u16 = 6;
+
+/// How often something is used, as an answer tells it.
+pub(super) fn used(answer: &Answer, kind: u16) -> usize {
+    let value = answer.payload.get(4..).and_then(|body| attribute(body, kind));
+    value.and_then(|value| value.try_into().ok()).map_or(0, u32::from_be_bytes) as usize
 }
 
 /// What of the table that judges containers' frames is there; none when this kernel can't have one.
 pub(crate) fn read_guard(netlink: &mut Netlink, network: &Network) -> Option<TableFacts> {
-    let facts = read(netlink, network, &[Family::Bridge]).ok()?.pop()?;
+    let facts = read(netlink, network, &[Family::Bridge]).ok()?.0.pop()?;
     (facts.state == TableState::Whole || bridges_can_be_guarded(netlink, &network.table)).then_some(facts)
-}
-
-/// Whether iptables-nft has a chain DOCKER-USER.
-pub(crate) fn has_docker_user(netlink: &mut Netlink) -> bool {
-    let mut batch = Batch::default();
-    Table { batch: &mut batch, name: "filter", family: Family::Ip }.chain(encode::GETCHAIN, 0, "DOCKER-USER");
-    netlink.exchange(&batch).is_ok_and(|(answers, _)| !answers.is_empty())
 }
 
 /// Whether this kernel has nftables for frames on bridges: tried in a transaction without its end, which the kernel only

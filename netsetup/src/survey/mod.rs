@@ -14,8 +14,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use serde::Serialize;
 
 pub use links::{Link, Neighbour};
-pub(crate) use nft::family_name;
 pub use nft::{Chain, Element, Map, Rule, Rules};
+pub(crate) use nft::{family_name, read as rules};
 pub use places::Place;
 pub use qdisc::{Class, Qdisc};
 pub(crate) use routes::read as routes;
@@ -137,6 +137,12 @@ fn read(place: Place) -> Result<Option<Namespace>> {
         Err(error) if place.is_host => Err(error),
         Err(_) => Ok(None),
     }
+}
+
+/// Whether iptables-legacy has tables of one IP version here.
+pub(crate) fn legacy_is_used(v6: bool) -> bool {
+    let path = if v6 { "/proc/thread-self/net/ip6_tables_names" } else { "/proc/thread-self/net/ip_tables_names" };
+    std::fs::read_to_string(path).is_ok_and(|text| !text.is_empty())
 }
 
 /// The kernel makes a table of the old iptables when somebody first looks at it.

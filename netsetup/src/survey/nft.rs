@@ -144,7 +144,7 @@ fn number(bytes: Option<&[u8]>) -> u32 {
 }
 
 /// Reads everything; nothing where the kernel lacks nftables.
-pub(super) fn read(netfilter: &mut Netlink) -> Result<Rules> {
+pub(crate) fn read(netfilter: &mut Netlink) -> Result<Rules> {
     let mut dump = |kind: u16, family: u8, rest: &[u8]| -> Vec<Answer> {
         let mut batch = Batch::default();
         batch.push(SUBSYSTEM | kind, libc::NLM_F_DUMP as u16, |out| {

@@ -1,0 +1,473 @@
+//! Rules and policies of others that drop what passes to or from a network: no rule of our own can save a packet from
+//! them. They're never changed; the user is told which it is, and what lets the network through.
+//!
+//! Two packets are led through every chain that the kernel calls for passing packets: a container's first to the outside,
+//! and a client's first to a published port. A rule whose conditions can't be judged here counts as one that doesn't match.
+
+use std::collections::BTreeMap;
+
+use crate::firewall::iptables;
+use crate::{Driver, Host, Network, facts, query, survey};
+
+/// Somebody's chain that drops a network's packets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obstacle {
+    /// `table ip filter, chain FORWARD, policy drop`
+    pub place: String,
+    /// What doesn't work.
+    pub effect: String,
+    /// The commands that let the network through.
+    pub remedy: String,
+}
+
+impl std::fmt::Display for Obstacle {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "another firewall drops {}: {}; to let it pass: {}", self.effect, self.place, self.remedy)
+    }
+}
+
+/// What is in a network's way. Costs a few milliseconds (`iptables-save`, where iptables has rules); not for each start.
+pub fn obstacles(host: &mut Host, network: &Network) -> Vec<Obstacle> {
+    if network.internal || network.driver != Driver::Bridge {
+        return vec![];
+    }
+    let uplink = facts::egress_link(host)
+        .and_then(|index| query::get_index(host.route().ok()?, index).ok().flatten())
+        .map(|link| link.name);
+    let rules = host.netfilter().ok().and_then(|netlink| survey::rules(netlink).ok()).unwrap_or_default();
+    let mut found = Vec::new();
+    for subnet in network.subnets() {
+        let v6 = subnet.gateway.is_ipv6();
+        let mut tables = native(&rules, v6);
+        tables.extend(of_iptables(&rules, v6));
+        let subnet = subnet.to_string();
+        let bridge = network.bridge.as_str();
+        let out = Packet { bridge, from: Some(bridge), to: uplink.as_deref(), published: false, subnet: &subnet };
+        let back = Packet { from: uplink.as_deref(), to: Some(bridge), published: true, ..out };
+        for table in &tables {
+            found.extend(table.obstacles(&out, &back));
+        }
+    }
+    found
+}
+
+/// The first packet of a connection.
+#[derive(Debug, Clone, Copy)]
+struct Packet<'a> {
+    bridge: &'a str,
+    /// The cards; none: it isn't known which.
+    from: Option<&'a str>,
+    to: Option<&'a str>,
+    /// Led to a container by a published port.
+    published: bool,
+    subnet: &'a str,
+}
+
+/// How its rules are written.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Language {
+    Nft,
+    /// With the program's name.
+    Iptables(&'static str),
+}
+
+/// One table.
+#[derive(Debug)]
+struct Table {
+    language: Language,
+    /// `ip filter`
+    name: String,
+    chains: BTreeMap<String, Vec<String>>,
+    /// What the kernel calls for passing packets, and whether what falls through is dropped.
+    called: Vec<(String, bool)>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Verdict {
+    Accept,
+    /// By this rule.
+    Drop(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fits {
+    No,
+    Perhaps,
+    Yes,
+}
+
+/// Tables of nftables, without ours and those that iptables keeps.
+fn native(rules: &survey::Rules, v6: bool) -> Vec<Table> {
+    let mut tables: BTreeMap<(&str, &str), Table> = BTreeMap::new();
+    let family = if v6 { "ip6" } else { "ip" };
+    let others = rules.chains.iter().filter(|chain| {
+        !chain.of_iptables() && [family, "inet"].contains(&chain.family) && !chain.table.starts_with("minidock")
+    });
+    for chain in others {
+        let table = tables.entry((chain.family, chain.table.as_str())).or_insert_with(|| Table {
+            language: Language::Nft,
+            name: format!("{} {}", chain.family, chain.table),
+            chains: BTreeMap::new(),
+            called: vec![],
+        });
+        table.chains.insert(chain.name.clone(), chain.rules.iter().map(|rule| rule.text.clone()).collect());
+        if chain.hook == "forward" {
+            table.called.push((chain.name.clone(), chain.drops));
+        }
+    }
+    tables.into_values().collect()
+}
+
+/// Tables of iptables, those of iptables-legacy too.
+fn of_iptables(rules: &survey::Rules, v6: bool) -> Vec<Table> {
+    let mut tables = Vec::new();
+    let names = if v6 { ["ip6tables", "ip6tables-legacy"] } else { ["iptables", "iptables-legacy"] };
+    for (legacy, program) in names.into_iter().enumerate() {
+        let used = if legacy == 0 { rules.of_iptables() } else { survey::legacy_is_used(v6) };
+        if used {
+            tables.extend(saved(&iptables::saved_by(&format!("{program}-save")), program, v6));
+        }
+    }
+    tables
+}
+
+/// What `iptables-save` has printed.
+fn saved(lines: &[String], program: &'static str, v6: bool) -> Vec<Table> {
+    let mut tables: Vec<Table> = Vec::new();
+    for line in lines {
+        if let Some(name) = line.strip_prefix('*') {
+            let name = format!("{} {name}", if v6 { "ip6" } else { "ip" });
+            tables.push(Table { language: Language::Iptables(program), name, chains: BTreeMap::new(), called: vec![] });
+        }
+        let Some(table) = tables.last_mut() else { continue };
+        if let Some(chain) = line.strip_prefix(':') {
+            let mut words = chain.split(' ');
+            let (name, policy) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+            table.chains.insert(name.to_owned(), vec![]);
+            if name == "FORWARD" {
+                table.called.push((name.to_owned(), policy == "DROP"));
+            }
+        } else if let Some((chain, rule)) = line.strip_prefix("-A ").and_then(|rest| rest.split_once(' ')) {
+            table.chains.entry(chain.to_owned()).or_default().push(rule.to_owned());
+        }
+    }
+    tables
+}
+
+impl Table {
+    fn obstacles(&self, out: &Packet<'_>, back: &Packet<'_>) -> Vec<Obstacle> {
+        let bridge = out.bridge;
+        let mut found: Vec<Obstacle> = Vec::new();
+        for (chain, drops) in &self.called {
+            let by = |packet: &Packet<'_>| match self.judge(chain, packet, 0) {
+                Some(Verdict::Drop(rule)) => Some(format!("rule `{rule}`")),
+                None if *drops => Some("policy drop".to_owned()),
+                _ => None,
+            };
+            let (sent, asked) = (by(out), by(back));
+            let effect = match (&sent, &asked) {
+                (Some(_), Some(_)) => {
+                    format!("what {bridge}'s containers send out and what comes to their published ports")
+                }
+                (Some(_), None) => format!("what {bridge}'s containers send out"),
+                (None, Some(_)) => format!("what comes to the published ports of {bridge}'s containers"),
+                (None, None) => continue,
+            };
+            let how = sent.or(asked).unwrap_or_default();
+            let place = match self.language {
+                Language::Iptables(program) if program.ends_with("legacy") => {
+                    format!("table {} of {program}, chain {chain}, {how}", self.name)
+                }
+                _ => format!("table {}, chain {chain}, {how}", self.name),
+            };
+            found.push(Obstacle { place, effect, remedy: self.remedy(chain, bridge) });
+        }
+        found
+    }
+
+    fn remedy(&self, chain: &str, bridge: &str) -> String {
+        if self.chains.keys().any(|name| name.starts_with("ufw")) {
+            return format!("ufw route allow in on {bridge} && ufw route allow out on {bridge}");
+        }
+        match self.language {
+            Language::Nft if self.name.ends_with(" firewalld") => {
+                format!("firewall-cmd --zone=trusted --add-interface={bridge}")
+            }
+            Language::Nft => {
+                let insert = |rule: &str| format!("nft insert rule {} {chain} {rule} accept", self.name);
+                [
+                    insert(&format!("iifname {bridge}")),
+                    insert(&format!("oifname {bridge} ct state established,related")),
+                    insert(&format!("oifname {bridge} ct status dnat")),
+                ]
+                .join(" && ")
+            }
+            Language::Iptables(program) => {
+                let table = self.name.split(' ').next_back().filter(|name| *name != "filter");
+                let table = table.map(|name| format!("-t {name} ")).unwrap_or_default();
+                format!(
+                    "{program} {table}-I {chain} -i {bridge} -j ACCEPT && {program} {table}-I {chain} -o {bridge} -m \
+                     conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT"
+                )
+            }
+        }
+    }
+
+    /// What becomes of a packet in a chain; none when it falls through.
+    fn judge(&self, chain: &str, packet: &Packet<'_>, depth: u32) -> Option<Verdict> {
+        // NFT_JUMP_STACK_SIZE
+        if depth > 16 {
+            return None;
+        }
+        for rule in self.chains.get(chain)? {
+            let (fits, act) = match self.language {
+                Language::Nft => nft(rule, packet),
+                Language::Iptables(_) => iptables_rule(rule, packet),
+            };
+            if fits != Fits::Yes {
+                continue;
+            }
+            match act {
+                Act::Accept => return Some(Verdict::Accept),
+                Act::Drop => return Some(Verdict::Drop(rule.clone())),
+                Act::Return => return None,
+                Act::Jump(to) => {
+                    if let Some(verdict) = self.judge(to, packet, depth + 1) {
+                        return Some(verdict);
+                    }
+                }
+                Act::Goto(to) => return self.judge(to, packet, depth + 1),
+                Act::Other => {}
+            }
+        }
+        None
+    }
+}
+
+/// What a rule does with a packet that it fits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Act<'a> {
+    Accept,
+    Drop,
+    Return,
+    Jump(&'a str),
+    Goto(&'a str),
+    Other,
+}
+
+/// Whether a card is the named one, perhaps with a wildcard at its end.
+fn is_card(pattern: &str, wildcard: char, card: Option<&str>, bridge: &str) -> Fits {
+    let fits = |name: &str| match pattern.strip_suffix(wildcard) {
+        Some(start) => name.starts_with(start),
+        None => name == pattern,
+    };
+    match card {
+        Some(card) if fits(card) => Fits::Yes,
+        Some(_) => Fits::No,
+        None if pattern == bridge => Fits::No,
+        None => Fits::Perhaps,
+    }
+}
+
+fn unless(no: bool, fits: Fits) -> Fits {
+    match (no, fits) {
+        (true, Fits::Yes) => Fits::No,
+        (true, Fits::No) => Fits::Yes,
+        _ => fits,
+    }
+}
+
+/// The state of a connection's first packet.
+fn is_state(list: &str, packet: &Packet<'_>) -> Fits {
+    let fits = list.split(',').map(str::trim).any(|word| match word.to_ascii_lowercase().as_str() {
+        "new" => true,
+        "dnat" => packet.published,
+        _ => false,
+    });
+    if fits { Fits::Yes } else { Fits::No }
+}
+
+fn iptables_rule<'a>(rule: &'a str, packet: &Packet<'_>) -> (Fits, Act<'a>) {
+    let (mut fits, mut act, mut no) = (Fits::Yes, Act::Other, false);
+    let mut words = rule.split(' ');
+    while let Some(word) = words.next() {
+        if word == "!" {
+            no = true;
+            continue;
+        }
+        let one = match word {
+            "-i" => is_card(words.next().unwrap_or_default(), '+', packet.from, packet.bridge),
+            "-o" => is_card(words.next().unwrap_or_default(), '+', packet.to, packet.bridge),
+            "-s" if words.next() == Some(packet.subnet) => {
+                if packet.from == Some(packet.bridge) {
+                    Fits::Yes
+                } else {
+                    Fits::No
+                }
+            }
+            "--ctstate" => is_state(words.next().unwrap_or_default(), packet),
+            "-m" => match words.next() {
+                Some("conntrack" | "comment") => continue,
+                _ => Fits::Perhaps,
+            },
+            "--comment" => {
+                // iptables-save quotes what has spaces.
+                let first = words.next().unwrap_or_default();
+                if first.starts_with('"') && (first.len() == 1 || !first.ends_with('"')) {
+                    for word in words.by_ref() {
+                        if word.ends_with('"') {
+                            break;
+                        }
+                    }
+                }
+                continue;
+            }
+            "-j" | "-g" => {
+                let target = words.next().unwrap_or_default();
+                act = match target {
+                    "ACCEPT" => Act::Accept,
+                    "DROP" | "REJECT" => Act::Drop,
+                    "RETURN" => Act::Return,
+                    _ if word == "-g" => Act::Goto(target),
+                    _ => Act::Jump(target),
+                };
+                break;
+            }
+            _ => Fits::Perhaps,
+        };
+        fits = fits.min(unless(std::mem::take(&mut no), one));
+    }
+    (fits, act)
+}
+
+fn nft<'a>(rule: &'a str, packet: &Packet<'_>) -> (Fits, Act<'a>) {
+    let (mut fits, mut act) = (Fits::Yes, Act::Other);
+    let mut words = rule.split(' ').peekable();
+    while let Some(word) = words.next() {
+        let one = match word {
+            "counter" => {
+                // Perhaps with its numbers.
+                while words
+                    .next_if(|next| matches!(*next, "packets" | "bytes") || next.parse::<u64>().is_ok())
+                    .is_some()
+                {}
+                continue;
+            }
+            "accept" => {
+                act = Act::Accept;
+                break;
+            }
+            "drop" | "reject" => {
+                act = Act::Drop;
+                break;
+            }
+            "return" => {
+                act = Act::Return;
+                break;
+            }
+            "jump" | "goto" => {
+                let to = words.next().unwrap_or_default();
+                act = if word == "jump" { Act::Jump(to) } else { Act::Goto(to) };
+                break;
+            }
+            "iifname" | "oifname" => {
+                let card = if word == "iifname" { packet.from } else { packet.to };
+                let no = words.next_if_eq(&"!=").is_some();
+                let any = values(&mut words).into_iter();
+                let fit = any.map(|name| is_card(name.trim_matches('"'), '*', card, packet.bridge)).max();
+                unless(no, fit.unwrap_or(Fits::Perhaps))
+            }
+            "ct" => {
+                let key = words.next().unwrap_or_default();
+                let no = words.next_if_eq(&"!=").is_some();
+                let list = values(&mut words).join(",");
+                match key {
+                    "state" => unless(no, is_state(&list, packet)),
+                    "status" if list == "dnat" => unless(no, if packet.published { Fits::Yes } else { Fits::No }),
+                    _ => Fits::Perhaps,
+                }
+            }
+            _ => Fits::Perhaps,
+        };
+        fits = fits.min(one);
+    }
+    (fits, act)
+}
+
+/// One value, or those of `{ a, b }`; none of a set with a name, which isn't looked into.
+fn values<'a>(words: &mut std::iter::Peekable<std::str::Split<'a, char>>) -> Vec<&'a str> {
+    match words.next() {
+        Some("{") => words.by_ref().take_while(|word| *word != "}").map(|word| word.trim_end_matches(',')).collect(),
+        Some(word) if !word.starts_with(['@', '.']) && words.peek() != Some(&".") => vec![word],
+        _ => vec![],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packets(uplink: Option<&str>) -> [Packet<'_>; 2] {
+        let out =
+            Packet { bridge: "docker0", from: Some("docker0"), to: uplink, published: false, subnet: "172.17.0.0/16" };
+        [out, Packet { from: uplink, to: Some("docker0"), published: true, ..out }]
+    }
+
+    fn found(text: &str) -> Vec<String> {
+        let lines: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
+        let [out, back] = packets(Some("eth0"));
+        saved(&lines, "iptables", false)
+            .iter()
+            .flat_map(|table| table.obstacles(&out, &back))
+            .map(|one| one.to_string())
+            .collect()
+    }
+
+    #[test]
+    fn policies_and_rules_of_iptables() {
+        assert_eq!(found("*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -p udp -j DROP"), [""; 0]);
+        let policy =
+            found("*filter\n:FORWARD DROP [0:0]\n-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT");
+        assert_eq!(
+            policy,
+            [
+                "another firewall drops what docker0's containers send out and what comes to their published ports: table ip \
+              filter, chain FORWARD, policy drop; to let it pass: iptables -I FORWARD -i docker0 -j ACCEPT && iptables -I \
+              FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT"
+            ]
+        );
+        // What the remedy makes.
+        let mended = "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j \
+                      ACCEPT\n-A FORWARD -i docker0 -j ACCEPT";
+        assert_eq!(found(mended), [""; 0]);
+        let rule = found(
+            "*filter\n:FORWARD ACCEPT [0:0]\n:x - [0:0]\n-A FORWARD -o docker0 -j x\n-A x -m comment --comment \"a b\" -j REJECT --reject-with icmp-port-unreachable",
+        );
+        assert!(
+            rule[0].contains("what comes to the published ports") && rule[0].contains("rule `-m comment"),
+            "{rule:?}"
+        );
+        let ufw = found("*filter\n:FORWARD DROP [0:0]\n:ufw-before-forward - [0:0]\n-A FORWARD -j ufw-before-forward");
+        assert!(ufw[0].ends_with("ufw route allow in on docker0 && ufw route allow out on docker0"), "{ufw:?}");
+        assert_eq!(found("*mangle\n:FORWARD ACCEPT [0:0]\n-A FORWARD -i eth1 -j DROP"), [""; 0]);
+    }
+
+    #[test]
+    fn rules_of_nftables() {
+        for (rule, sent, asked) in [
+            ("drop", Fits::Yes, Fits::Yes),
+            ("iifname \"docker0\" drop", Fits::Yes, Fits::No),
+            ("iifname != \"docker0\" counter packets 0 bytes 0 drop", Fits::No, Fits::Yes),
+            ("oifname { \"docker0\", \"eth9\" } reject", Fits::No, Fits::Yes),
+            ("oifname \"dock*\" ct state established,related drop", Fits::No, Fits::No),
+            ("ct status dnat drop", Fits::No, Fits::Yes),
+            ("ct state new drop", Fits::Yes, Fits::Yes),
+            ("tcp dport 80 drop", Fits::Perhaps, Fits::Perhaps),
+            ("iifname @lan drop", Fits::Perhaps, Fits::Perhaps),
+        ] {
+            let [out, back] = packets(Some("eth0"));
+            assert_eq!((nft(rule, &out), nft(rule, &back)), ((sent, Act::Drop), (asked, Act::Drop)), "{rule}");
+        }
+        assert_eq!(nft("oifname \"eth0\" drop", &packets(None)[0]).0, Fits::Perhaps);
+    }
+}
