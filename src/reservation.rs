@@ -136,14 +136,34 @@ pub fn take_new_name(roots: &Roots, name: &str, id: &str) -> Result<()> {
     for _ in 0..5 {
         let Some(owner) = files::take_name(roots, name, id)? else { return Ok(()) };
         if !recover::wait_if_ending(roots, &owner)? {
-            bail!(
-                "Conflict. The container name \"/{name}\" is already in use by container {:?}. You have to remove (or \
-                 rename) that container to be able to reuse that name: minidock rm -f {name}",
-                recover::short(&owner)
-            );
+            return Err(conflict(name, &owner));
         }
     }
     bail!("the name {name} is taken again and again by others; choose another")
+}
+
+/// The same without waiting for a former owner that is just being removed: a monitor has no time for that.
+pub fn take_free_name(roots: &Roots, name: &str, id: &str) -> Result<()> {
+    match files::take_name(roots, name, id)? {
+        None => Ok(()),
+        Some(owner) => Err(conflict(name, &owner)),
+    }
+}
+
+/// Waits for a name's owner that is just being removed, and fails if it is to keep the name.
+pub fn wait_for_name(roots: &Roots, name: &str) -> Result<()> {
+    match files::name_owner(roots, name) {
+        Some(owner) if !recover::wait_if_ending(roots, &owner)? => Err(conflict(name, &owner)),
+        _ => Ok(()),
+    }
+}
+
+fn conflict(name: &str, owner: &str) -> anyhow::Error {
+    anyhow!(
+        "Conflict. The container name \"/{name}\" is already in use by container {:?}. You have to remove (or rename) \
+         that container to be able to reuse that name: minidock rm -f {name}",
+        recover::short(owner)
+    )
 }
 
 /// A journal's entries with one more name, among those that outlive a run, which come first.

@@ -184,3 +184,56 @@ fn a_container_has_no_way_to_the_socket() {
     host.remove(&["box"]);
     host.finish();
 }
+
+/// Others' waiting keeps nobody from stopping it.
+#[test]
+fn those_who_wait_and_are_silent_take_nobody_s_place() {
+    let host = TestHost::new();
+    let id = host.detached(&["--name", "box", "busybox", "sleep", "1000"]);
+    let waiting: Vec<UnixStream> = (0..256)
+        .map(|_| {
+            let mut socket = connect(&host, &id).unwrap();
+            socket.write_all(&frame(CALL, br#"{"kind":"wait"}"#)).unwrap();
+            assert!(pings(&host, &id), "it has come so far");
+            socket
+        })
+        .collect();
+    let refused = ask(&host, &id, r#"{"kind":"wait"}"#);
+    assert!(refused["error"].as_str().unwrap().contains("256 commands wait"), "{refused}");
+    let mut attached: Vec<UnixStream> = Vec::new();
+    for number in 0..65 {
+        let mut socket = connect(&host, &id).unwrap();
+        socket.write_all(&frame(CALL, br#"{"kind":"attach"}"#)).unwrap();
+        let answer = answer(&mut socket);
+        assert_eq!(answer["error"].is_null(), number < 64, "{number}: {answer}");
+        attached.push(socket);
+    }
+    // More silent ones than there are places: each is given up after a second.
+    let silent: Vec<UnixStream> = (0..64).map(|_| connect(&host, &id).unwrap()).collect();
+    assert!(pings(&host, &id));
+    host.minidock(&["stop", "-t", "0", "box"]).ok();
+    drop((waiting, attached, silent));
+    host.remove(&["box"]);
+    host.finish();
+}
+
+/// A program that was left behind with the output in its hands, and writes on.
+#[test]
+fn a_foreign_writer_does_not_hold_the_end() {
+    let host = TestHost::new();
+    let mut run = host.spawn(&["run", "--name", "box", "busybox", "sh", "-c", "echo first; exec sleep 1000"]);
+    run.wait_for("first");
+    let pid = host.pid("box");
+    let mut writer = std::process::Command::new("sh");
+    // Through the namespace of the program's files: the same pipe, held from outside of the container.
+    writer.args(["-c", &format!("exec yes foreign > /proc/{pid}/fd/1")]).stderr(std::process::Stdio::null());
+    let mut writer = writer.spawn().unwrap();
+    run.wait_for("foreign");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL).unwrap();
+    wait_until("the run has ended", || run.has_ended());
+    let _ = writer.kill();
+    writer.wait().unwrap();
+    drop(run);
+    host.remove(&["box"]);
+    host.finish();
+}

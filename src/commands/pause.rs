@@ -80,7 +80,10 @@ pub fn rename(roots: &Roots, args: &RenameArgs) -> Result<u8> {
     match recover::claim(roots, &id, PATIENCE)? {
         Claim::Gone => bail!("{}{}", containers::NO_SUCH, args.container),
         Claim::Running(state) if state.name == new => return same_name(),
-        Claim::Running(state) => drop(call::call(roots, &state.id, "rename", &json!({ "name": new }))?),
+        Claim::Running(state) => {
+            reservation::wait_for_name(roots, &new)?; // here, where nobody's output waits meanwhile
+            call::call(roots, &state.id, "rename", &json!({ "name": new }))?;
+        }
         Claim::Ours(journal) => {
             let folder = roots.container(&id);
             let Some(mut state) = State::read(&folder)? else { bail!("{}{}", containers::NO_SUCH, args.container) };

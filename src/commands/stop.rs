@@ -14,9 +14,11 @@ use crate::journal::Journal;
 use crate::monitor::control::call;
 use crate::process;
 use crate::recover::{self, Claim, Scope};
+use crate::request::restart::Restart;
 use crate::request::signal::{self, Signal};
 use crate::roots::Roots;
 use crate::state::{State, Status};
+use crate::view;
 
 /// After SIGKILL, how long the monitor may take to notice and to undo.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -100,14 +102,20 @@ fn thaw(roots: &Roots, state: &State) {
     }
 }
 
-/// Tells the monitor that the user has stopped the container; gives the state then.
-/// A monitor that has just ended needs no telling.
+/// Tells the monitor that the user has stopped the container; gives the state then. A monitor that has just ended needs no
+/// telling. One that can't be told would start the program again: then it isn't ended at all.
 fn stopping(roots: &Roots, state: &State) -> Result<State> {
     if !state.is_alive() {
         return Ok(state.clone());
     }
-    let _ = call::call(roots, &state.id, "stopping", &Value::Null);
-    Ok(State::read(&roots.container(&state.id))?.unwrap_or_else(|| state.clone()))
+    let told = call::call(roots, &state.id, "stopping", &Value::Null);
+    let now = State::read(&roots.container(&state.id))?.unwrap_or_else(|| state.clone());
+    match told {
+        Err(error) if now.is_alive() && view::request(&now)?.restart != Restart::No => {
+            Err(error.context("cannot stop the container: its restart policy would start it again"))
+        }
+        _ => Ok(now),
+    }
 }
 
 /// Sends a signal.

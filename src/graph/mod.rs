@@ -14,6 +14,16 @@ pub use model::{Owner, Picture};
 
 use crate::commands::Engine;
 
+/// Text for a terminal: names of links and namespaces come from outside and may hold escape sequences, or marks that turn
+/// the direction of writing.
+pub fn harmless(text: &str) -> String {
+    let is_bad = |c: char| {
+        c.is_control() && c != '\n'
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|c| if is_bad(c) { '?' } else { c }).collect()
+}
+
 /// How the picture is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
@@ -32,9 +42,19 @@ pub enum Format {
 pub fn print(engine: &Engine, format: Format) -> Result<String> {
     let picture = Picture::take(engine)?;
     Ok(match format {
-        Format::Text => text::render(&picture),
-        Format::Svg => svg::render(&picture),
-        Format::Dot => dot::render(&picture),
+        Format::Text => harmless(&text::render(&picture)),
+        Format::Svg => harmless(&svg::render(&picture)),
+        Format::Dot => harmless(&dot::render(&picture)),
         Format::Json => serde_json::to_string_pretty(&picture.json())? + "\n",
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::harmless;
+
+    #[test]
+    fn names_cannot_speak_to_the_terminal() {
+        assert_eq!(harmless("a\u{1b}[31m\u{9b}b\u{202e}\r\u{7f}\nä"), "a?[31m?b???\nä");
+    }
 }

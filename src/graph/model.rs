@@ -114,7 +114,7 @@ impl Picture {
         match self.owner(namespace) {
             Owner::Container(state) => state.name.clone(),
             Owner::Router(router, _) => router.name.clone(),
-            Owner::Host(_) | Owner::Hand => namespace.title(),
+            Owner::Host(_) | Owner::Hand => namespace.title().replace(char::is_control, "?"),
         }
     }
 

@@ -24,6 +24,8 @@ use crate::sys::{self, Fork};
 
 /// docker keeps so much of a run's output.
 const MOST_OUTPUT: usize = 4096;
+/// Of a result; the relay has other work, and comes back while there is more.
+const READS_A_TURN: usize = 16;
 /// A result longer than this isn't one.
 const MOST_RESULT: usize = 256 << 10;
 /// What the forked process may take beyond the check's own time limit.
@@ -133,18 +135,21 @@ impl Checker {
     fn hear(&mut self, now: Instant, state: &mut State) -> bool {
         let Some(running) = &mut self.running else { return false };
         let mut chunk = [0u8; 4096];
-        let ended = loop {
+        let mut ended = false;
+        for _ in 0..READS_A_TURN {
             match rustix::io::read(&running.pipe, &mut chunk) {
-                Ok(0) => break true,
+                Ok(0) => ended = true,
                 Ok(count) if running.received.len() < MOST_RESULT => {
                     running.received.extend_from_slice(&chunk[..count])
                 }
-                Ok(_) => {}
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) => break false,
-                Err(_) => break true,
+                Ok(_) | Err(rustix::io::Errno::INTR) => continue,
+                Err(rustix::io::Errno::AGAIN) => break,
+                Err(_) => ended = true,
             }
-        };
+            if ended {
+                break;
+            }
+        }
         if !ended && now < running.deadline {
             return false;
         }

@@ -20,10 +20,17 @@ use crate::wire;
 pub const HIGH_WATER: usize = 256 << 10;
 /// How long an attached client that takes too little may hold up the program.
 pub const STALLED: Duration = Duration::from_secs(10);
-/// More are left in the socket's backlog.
-const MOST: usize = 64;
+/// Callers that ask or are being answered; more are left in the socket's backlog. Who waits or is attached isn't counted:
+/// `stop` and `rm` always get through.
+const MOST_ASKING: usize = 64;
+/// Commands that wait for the end at the same time.
+const MOST_WAITING: usize = 256;
+/// Attached clients at the same time.
+const MOST_ATTACHED: usize = 64;
 /// How long a caller may take to put its question, or to read the answer.
 const IDLE: Duration = Duration::from_secs(10);
+/// The same while there is no place for the next one.
+const IDLE_WHEN_FULL: Duration = Duration::from_secs(1);
 
 /// What a peer is.
 pub enum Role {
@@ -152,7 +159,7 @@ impl Peers {
 
     /// Descriptors to poll: an index for [`Peers::serve`], or none for the listener.
     pub fn watch(&self, input_has_room: bool) -> impl Iterator<Item = (Option<usize>, BorrowedFd<'_>, PollFlags)> {
-        let listener = self.listener.as_ref().filter(|_| self.all.len() < MOST);
+        let listener = self.listener.as_ref().filter(|_| !self.is_full());
         let listener = listener.map(|listener| (None, listener.as_fd(), PollFlags::IN));
         let peers = self.all.iter().enumerate().map(move |(index, peer)| {
             let mut events = PollFlags::empty();
@@ -166,9 +173,11 @@ impl Peers {
 
     /// When [`Peers::tidy`] is wanted even if nothing happens.
     pub fn deadline(&self) -> Option<Instant> {
+        let idle = self.idle();
         let of = |peer: &Peer| match peer.role {
             Role::Attached { full: Some(full), missed: None } => Some(full + STALLED),
-            Role::Asking | Role::Leaving { patient: false } => Some(peer.heard + IDLE),
+            Role::Asking => Some(peer.heard + idle),
+            Role::Leaving { patient: false } => Some(peer.heard + IDLE),
             _ => None,
         };
         self.all.iter().filter_map(of).min()
@@ -176,7 +185,7 @@ impl Peers {
 
     /// Lets new callers in.
     pub fn accept(&mut self) {
-        while self.all.len() < MOST
+        while !self.is_full()
             && let Some(socket) = self.listener.as_ref().and_then(Listener::accept)
         {
             self.all.push(Peer::new(socket, Role::Asking));
@@ -240,7 +249,7 @@ impl Peers {
 
     /// Once a turn: gives up on those who stall, and forgets those who are gone.
     pub fn tidy(&mut self) {
-        let now = Instant::now();
+        let (now, idle) = (Instant::now(), self.idle());
         for peer in &mut self.all {
             let is_full = peer.queue.len() >= HIGH_WATER;
             match &mut peer.role {
@@ -249,7 +258,8 @@ impl Peers {
                     Some(_) if is_full => {}
                     _ => *full = is_full.then_some(now),
                 },
-                Role::Asking | Role::Leaving { patient: false } if now - peer.heard >= IDLE => peer.gone = true,
+                Role::Asking if now - peer.heard >= idle => peer.gone = true,
+                Role::Leaving { patient: false } if now - peer.heard >= IDLE => peer.gone = true,
                 _ => {}
             }
         }
@@ -280,11 +290,35 @@ impl Peers {
         self.all.retain(|peer| !peer.gone);
     }
 
-    /// A peer is answered when the program ends.
-    pub fn wait(&mut self, index: usize) {
+    /// A peer is answered when the program ends. The error: too many wait already.
+    pub fn wait(&mut self, index: usize) -> Result<(), String> {
+        if self.count(|role| matches!(role, Role::Waiting)) >= MOST_WAITING {
+            return Err(format!("{MOST_WAITING} commands wait for this container's end already: end some of them"));
+        }
         if let Some(peer) = self.all.get_mut(index) {
             peer.role = Role::Waiting;
         }
+        Ok(())
+    }
+
+    /// The error: too many are attached already.
+    pub fn may_attach(&self) -> Result<(), String> {
+        match self.count(|role| matches!(role, Role::Attached { .. })) >= MOST_ATTACHED {
+            true => Err(format!("{MOST_ATTACHED} clients are attached to this container already: detach some of them")),
+            false => Ok(()),
+        }
+    }
+
+    fn count(&self, is_meant: impl Fn(&Role) -> bool) -> usize {
+        self.all.iter().filter(|peer| is_meant(&peer.role)).count()
+    }
+
+    fn is_full(&self) -> bool {
+        self.count(|role| matches!(role, Role::Asking)) >= MOST_ASKING
+    }
+
+    fn idle(&self) -> Duration {
+        if self.is_full() { IDLE_WHEN_FULL } else { IDLE }
     }
 
     /// Hands over what is left, the last frame included: to the foreground client however slow it is, to others as long

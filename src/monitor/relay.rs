@@ -20,6 +20,8 @@ use crate::state::Status;
 use crate::{log, process, terminal, wire};
 
 const CHUNK: usize = wire::MAX_FRAME;
+/// More than a terminal holds (TTYB_DEFAULT_MEM_LIMIT of 64 KiB in drivers/tty/tty_buffer.c, and its line of 4 KiB).
+const MOST_IN_TERMINAL: u64 = 1 << 20;
 
 /// What the loop carries.
 pub struct Relay {
@@ -257,22 +259,32 @@ impl Relay {
 
     /// Reads what is there now, however slow the client is, and closes the outputs. All writers are dead: the kernel ends
     /// a pid namespace's other processes before its PID 1, and `on_end` has killed those of another one. Whoever holds an
-    /// output open still (a program left behind by `exec`, another container that was sent it) isn't waited for.
+    /// output open still (a program left behind by `exec`, another container that was sent it) isn't waited for, and may
+    /// write on for ever: only what is in the pipe at this moment counts.
     fn take_rest(&mut self) {
         let mut chunk = [0u8; CHUNK];
         for stream in 0..self.outputs.len() {
             let Some(output) = self.outputs[stream].take() else { continue };
-            while let Ok(count) = rustix::io::read(&output, &mut chunk)
-                && count > 0
-            {
-                self.pass_output(stream, &chunk[..count]);
-            }
+            let there = rustix::io::ioctl_fionread(&output).unwrap_or(MOST_IN_TERMINAL);
+            self.pass_rest(stream, &output, there, &mut chunk);
         }
         if let Some(terminal) = self.terminal.take() {
-            while let Ok(count) = rustix::io::read(&terminal, &mut chunk)
-                && count > 0
-            {
-                self.pass_output(0, &chunk[..count]);
+            // FIONREAD doesn't count what is on its way between the two sides (tty_buffer.c).
+            self.pass_rest(0, &terminal, MOST_IN_TERMINAL, &mut chunk);
+        }
+    }
+
+    /// At most `left` bytes.
+    fn pass_rest(&mut self, stream: usize, from: &OwnedFd, mut left: u64, chunk: &mut [u8]) {
+        while left > 0 {
+            let most = chunk.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            match rustix::io::read(from, &mut chunk[..most]) {
+                Ok(count) if count > 0 => {
+                    self.pass_output(stream, &chunk[..count]);
+                    left -= count as u64;
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                _ => return,
             }
         }
     }
@@ -321,7 +333,11 @@ impl Relay {
                     }
                 }
                 Wish::Call(request) if request.kind == control::ATTACH => self.attach(index, &request),
-                Wish::Call(request) if request.kind == "wait" => self.peers.wait(index),
+                Wish::Call(request) if request.kind == "wait" => {
+                    if let Err(error) = self.peers.wait(index) {
+                        self.peers.answer(index, &Answer { ok: None, error: Some(error) });
+                    }
+                }
                 Wish::Call(request) => {
                     let program =
                         Program { pidfd: self.pidfd.as_fd(), terminal: self.terminal.as_ref().map(AsFd::as_fd) };
@@ -343,6 +359,9 @@ impl Relay {
         if !self.running {
             let error = Some("You cannot attach to a restarting container, wait until it is running".to_string());
             return self.peers.answer(index, &Answer { ok: None, error });
+        }
+        if let Err(error) = self.peers.may_attach() {
+            return self.peers.answer(index, &Answer { ok: None, error: Some(error) });
         }
         let stdin = self.stdin.as_ref().filter(|_| wants_stdin).map(|stdin| stdin.pipe.as_fd());
         let ok = serde_json::json!({"terminal": self.terminal.is_some(), "stdin": stdin.is_some()});

@@ -27,7 +27,7 @@ use serde::Serialize;
 
 use crate::commands::Engine;
 use crate::containers;
-use crate::graph::{Owner, Picture};
+use crate::graph::{Owner, Picture, harmless};
 use crate::roots::Roots;
 
 pub use probe::Answer;
@@ -113,7 +113,7 @@ pub struct Report {
 impl Report {
     /// For a terminal.
     pub fn text(&self) -> String {
-        text::render(self)
+        harmless(&text::render(self))
     }
 }
 

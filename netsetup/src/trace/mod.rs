@@ -100,6 +100,9 @@ pub struct Packet {
     pub tcp_flags: u8,
 }
 
+/// One probe has some tens; what comes on top is others' traffic of the same port.
+const MOST_EVENTS: usize = 10_000;
+
 impl Tracer {
     /// Begins to watch, in the caller's network namespace, packets of this protocol from or to this port.
     pub fn begin(protocol: Protocol, port: u16) -> Result<Tracer> {
@@ -131,7 +134,7 @@ impl Tracer {
     pub fn read(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
         let mut buffer: Vec<u8> = Vec::with_capacity(1 << 16);
-        loop {
+        while events.len() < MOST_EVENTS {
             buffer.clear();
             match self.events.recv(&mut buffer, libc::MSG_DONTWAIT) {
                 Ok(0) => break,

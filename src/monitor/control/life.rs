@@ -101,7 +101,7 @@ fn take_name(served: &mut Served, old: &str, new: &str) -> Result<()> {
     if let Some(former) = served.cleaner.replace(cleaner) {
         former.dismiss();
     }
-    reservation::take_new_name(roots, new, id)?;
+    reservation::take_free_name(roots, new, id)?;
     rename_netns(&served.journal, &contents.entries, old, new)
 }
 
