@@ -479,8 +479,9 @@ fn published(request: &RunRequest, image: &ImageFacts, networks: &[Joining]) -> 
     }
     // The network's option says where ports are published that name no address.
     if let Some(binding) = networks[network].host_binding {
-        for publish in all.iter_mut().filter(|publish| publish.host_address.is_unspecified()) {
-            (publish.host_address, publish.both) = (binding, publish.both && binding.is_unspecified());
+        // 0.0.0.0 written out is an address, too.
+        for publish in all.iter_mut().filter(|publish| publish.both) {
+            (publish.host_address, publish.both) = (binding, binding.is_unspecified());
         }
     }
     Ok(all)

@@ -215,14 +215,14 @@ impl Op {
     }
 
     fn error(&self, failure: Failure) -> Error {
-        let mut error = failure.into_error(self.what());
-        // br_add_if() in net/bridge/br_if.c: BR_MAX_PORTS
-        if let (Op::Veth { bridge, .. }, Error::System { source, detail, .. }) = (self, &mut error)
-            && source.raw_os_error() == Some(libc::EXFULL)
-        {
-            *detail = Some(format!("{bridge} has 1023 links, all that a bridge can have"));
+        match self {
+            // br_add_if() in net/bridge/br_if.c: BR_MAX_PORTS
+            Op::Veth { bridge, .. } if failure.errno == libc::EXFULL => Error::Refused(format!(
+                "the bridge {bridge} is full: it has 1023 links, and Linux lets no bridge have more; remove containers, or \
+                 start this one in another network (minidock network create)"
+            )),
+            _ => failure.into_error(self.what()),
         }
-        error
     }
 }
 

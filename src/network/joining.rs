@@ -51,6 +51,7 @@ impl Joining {
 /// # Errors
 /// A network isn't there.
 pub fn settle_names(engine: &Engine, request: &mut RunRequest) -> Result<()> {
+    let publishes = !request.network.publish.is_empty() || request.network.publish_all;
     let mut leads_in = false;
     for wish in &mut request.network.attach {
         if wish.is_default() {
@@ -59,10 +60,13 @@ pub fn settle_names(engine: &Engine, request: &mut RunRequest) -> Result<()> {
         }
         let definition = catalog::find(engine, &wish.network)?;
         check(&definition, wish)?;
-        leads_in |= definition.driver == Driver::Bridge && !definition.internal;
+        // A bridge that leaves the gateway's address to a router (inhibit_ipv4) has no way in by this host.
+        leads_in |= publishes
+            && definition.driver == Driver::Bridge
+            && !definition.internal
+            && catalog::for_the_kernel(engine, &definition)?.gateway_mode_ipv4 != GatewayMode::Isolated;
         wish.network = definition.name;
     }
-    let publishes = !request.network.publish.is_empty() || request.network.publish_all;
     if publishes && !leads_in && !request.network.attach.is_empty() {
         request.warnings.push(
             "Published ports are discarded: the container is only in networks that nothing from outside leads into"
