@@ -15,6 +15,8 @@ use crate::request::signal::Signal;
 use crate::roots::Roots;
 use crate::state::State;
 
+/// The format that this program writes; lines of any other are read as far as they have the same fields.
+const FORMAT: u32 = 1;
 /// A file larger than this is put aside.
 const MAX_BYTES: u64 = 1 << 20;
 /// A single event larger than this (a container with huge labels) is written without its attributes.
@@ -23,6 +25,9 @@ const MAX_EVENT: usize = 64 << 10;
 /// One event, in docker's words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
+    /// Format version of the line; 0: one of the first, without it.
+    #[serde(default)]
+    pub version: u32,
     /// Nanoseconds since 1970; 0: [`note`] fills it in.
     pub time: u64,
     /// `container`, `network`, `volume` or `image`
@@ -46,6 +51,7 @@ impl Event {
     /// - image: load import tag untag delete prune
     pub fn new(kind: &str, action: &str, id: &str) -> Event {
         Event {
+            version: FORMAT,
             time: 0,
             kind: kind.to_owned(),
             action: action.to_owned(),

@@ -58,6 +58,9 @@ pub struct Header {
     /// The volumes that the container uses, named and anonymous, for the same reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<String>,
+    /// Fields of other versions.
+    #[serde(flatten)]
+    pub other: serde_json::Map<String, serde_json::Value>,
 }
 
 /// What is known of a container while it is being made, for `ps`.
@@ -182,7 +185,7 @@ impl Journal {
             return Ok(());
         }
         let header = Header { boot_id: present.boot_id, netns: present.netns, ..header };
-        let new = self.written_anew(&header, &contents.entries)?;
+        let new = self.written_anew(&header, &contents.entries, &contents.unknown)?;
         new.take_place()?;
         *self = new;
         Ok(())
@@ -191,15 +194,16 @@ impl Journal {
     /// The same journal with other entries, as a new file with a lock of its own, until [`Journal::take_place`] beside
     /// this one. Whoever shares this one's lock doesn't share the new one's.
     pub fn successor(&self, entries: &[Residue]) -> Result<Journal> {
-        let Some(header) = self.contents()?.header else { bail!("the journal {} has no header", self.path.display()) };
-        self.written_anew(&header, entries)
+        let contents = self.contents()?;
+        let Some(header) = contents.header else { bail!("the journal {} has no header", self.path.display()) };
+        self.written_anew(&header, entries, &contents.unknown)
     }
 
     fn unborn(&self) -> PathBuf {
         self.path.with_extension("new")
     }
 
-    fn written_anew(&self, header: &Header, entries: &[Residue]) -> Result<Journal> {
+    fn written_anew(&self, header: &Header, entries: &[Residue], unknown: &[String]) -> Result<Journal> {
         let _ = std::fs::remove_file(self.unborn()); // a former owner's that was killed
         let file = OpenOptions::new()
             .read(true)
@@ -213,6 +217,7 @@ impl Journal {
         let new = Journal { file, path: self.path.clone() };
         let mut text = serde_json::to_string(header)?;
         text.push('\n');
+        unknown.iter().for_each(|line| text.extend([line, "\n"]));
         new.write(text, entries)?;
         Ok(new)
     }
@@ -291,8 +296,9 @@ impl Journal {
         file.take(MAX_BYTES).read_to_string(&mut text)?;
         let mut length = text.find('\n').map_or(text.len(), |end| end + 1);
         for residue in kept {
-            let line = serde_json::to_string(residue)? + "\n";
-            if !text[length..].starts_with(&line) {
+            // By meaning, not by letter: another version writes fields that this one doesn't know.
+            let line = text[length..].split_inclusive('\n').next().unwrap_or_default();
+            if serde_json::from_str::<Residue>(line).ok().as_ref() != Some(residue) {
                 bail!("the journal {} does not begin with what is to be kept", self.path.display());
             }
             length += line.len();
@@ -363,6 +369,7 @@ mod tests {
             birth: None,
             session: None,
             volumes: vec![],
+            other: serde_json::Map::new(),
         }
     }
 

@@ -51,6 +51,7 @@ mod state;
 mod streams;
 mod sys;
 mod terminal;
+mod unknown;
 mod view;
 mod volume;
 mod walk;

@@ -157,6 +157,7 @@ fn record(roots: &Roots, name: &str, residues: &[Residue]) -> Result<()> {
         image: None,
         birth: None,
         session: None,
+        other: serde_json::Map::new(),
     };
     Journal::create(&path, &header, &new).map(|_| ())
 }

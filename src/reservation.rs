@@ -74,6 +74,7 @@ pub fn begin(
         birth: Some(birth),
         session,
         volumes: chosen.volumes.iter().map(|volume| volume.name.clone()).collect(),
+        other: serde_json::Map::new(),
     };
     let journal = {
         // Held until the journal is locked: a folder without a locked journal is taken for a left-over.

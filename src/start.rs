@@ -376,7 +376,7 @@ impl Making<'_> {
             restart_count: 0,
             health: None,
             monitor: None,
-            other: serde_json::Map::new(),
+            was_read: false,
         })
     }
 

@@ -20,6 +20,7 @@ use crate::process::Process;
 use crate::request::RunRequest;
 use crate::request::mounts::Mount;
 use crate::roots::Roots;
+use crate::unknown;
 
 /// The format that this program writes.
 pub const FORMAT: u32 = 1;
@@ -160,6 +161,22 @@ fn attachments<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Attachm
     })
 }
 
+/// Takes away what the first version called otherwise: it must not come back as an unknown field.
+fn forget_first_version(state: &mut serde_json::Value) {
+    let Some(state) = state.as_object_mut() else { return };
+    if let Some(first) = state.remove("attachment") {
+        let list = if first.is_null() { vec![] } else { vec![first] };
+        state.entry("attachments").or_insert(list.into());
+    }
+    let attachments = state.get_mut("attachments").and_then(|attachments| attachments.as_array_mut());
+    for attachment in attachments.into_iter().flatten().filter_map(|attachment| attachment.as_object_mut()) {
+        let Some(address) = attachment.remove("address") else { continue };
+        let (prefix_len, gateway) = (attachment.remove("prefix_len"), attachment.remove("gateway"));
+        let place = serde_json::json!({"address": address, "prefix_len": prefix_len, "gateway": gateway});
+        attachment.entry("ipv4").or_insert(place);
+    }
+}
+
 /// What came of request and image together.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Config {
@@ -230,6 +247,8 @@ pub struct State {
     /// Layer folders, lowest first.
     pub layers: Vec<PathBuf>,
     /// The folder of its hosts, hostname and resolv.conf: its own, or that of the container whose network it shares.
+    /// The first version had only the former, and no field.
+    #[serde(default)]
     pub etc_folder: PathBuf,
     /// The container vanishes when it ends.
     pub auto_remove: bool,
@@ -252,9 +271,15 @@ pub struct State {
     /// Binds that it took over by `--volumes-from`.
     #[serde(default)]
     pub inherited: Vec<Mount>,
-    /// Fields of other versions.
-    #[serde(flatten)]
-    pub other: serde_json::Map<String, serde_json::Value>,
+    /// It was read from its file, which may have fields of another version; [`State::write`] keeps them.
+    #[serde(skip)]
+    pub was_read: bool,
+}
+
+/// What a file of a newer version still says when its other fields mean something else.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
 }
 
 impl State {
@@ -266,7 +291,41 @@ impl State {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
-        serde_json::from_slice(&bytes).map(Some).with_context(|| format!("{} is damaged", path.display()))
+        match serde_json::from_slice::<State>(&bytes) {
+            Ok(mut state) => {
+                state.was_read = true;
+                if state.etc_folder.as_os_str().is_empty() {
+                    state.etc_folder = folder.to_path_buf();
+                }
+                Ok(Some(state))
+            }
+            Err(error) => match serde_json::from_slice::<Versioned>(&bytes) {
+                Ok(Versioned { version }) if version > FORMAT => Err(error).with_context(|| {
+                    format!(
+                        "{} was written by a newer minidock (format {version}, this one knows {FORMAT}); \
+                         use that one, or remove the container with rm -f",
+                        path.display()
+                    )
+                }),
+                _ => Err(error).with_context(|| format!("{} is damaged; rm -f removes the container", path.display())),
+            },
+        }
+    }
+
+    /// The file's fields, with those that only other versions know.
+    fn document(&self, path: &Path) -> Result<serde_json::Value> {
+        let mut new = serde_json::to_value(self)?;
+        let Ok(Ok(mut old)) = std::fs::read(path).map(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes))
+        else {
+            return Ok(new);
+        };
+        forget_first_version(&mut old);
+        let Ok(mut known) = serde_json::from_value::<State>(old.clone()) else { return Ok(new) };
+        if let Ok(request) = serde_json::from_value::<RunRequest>(known.request.clone()) {
+            known.request = serde_json::to_value(request)?;
+        }
+        unknown::carry(&old, &serde_json::to_value(known)?, &mut new);
+        Ok(new)
     }
 
     /// What is known of a container that is being made; `None` for one of an older version.
@@ -299,14 +358,15 @@ impl State {
             monitor: None,
             volumes: vec![],
             inherited: vec![],
-            other: serde_json::Map::new(),
+            was_read: false,
         })
     }
 
     /// Writes it, replacing the former one at once. On a full disk it's written over the former one, which needs no new
     /// block: how a program ended must not be lost.
     pub fn write(&self, roots: &Roots) -> Result<()> {
-        let (path, bytes) = (roots.container(&self.id).join("state.json"), serde_json::to_vec(self)?);
+        let path = roots.container(&self.id).join("state.json");
+        let bytes = if self.was_read { serde_json::to_vec(&self.document(&path)?)? } else { serde_json::to_vec(self)? };
         files::replace(&path, &bytes).or_else(|error| {
             let full =
                 error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::StorageFull);

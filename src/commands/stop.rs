@@ -178,7 +178,9 @@ pub fn remove(roots: &Roots, id: &str, name: &str, force: bool, scope: Scope) ->
             Claim::Running(state) => end(roots, &state, libc::SIGKILL, Some(PATIENCE))?,
         }
     };
-    if let Some(mut state) = State::read(&roots.container(id))? {
+    // By force also one whose state this version can't read: its journal alone says what to undo.
+    let state = State::read(&roots.container(id));
+    if let Some(mut state) = if force { state.unwrap_or_default() } else { state? } {
         state.status = Status::Removing;
         state.write(roots)?; // whoever comes after a crash goes on with it
     }

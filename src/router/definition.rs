@@ -57,6 +57,9 @@ pub struct Definition {
     pub gateway: Ipv4Addr,
     /// Where the network's containers send what leaves the subnet, unless told otherwise.
     pub network_gateway: Ipv4Addr,
+    /// Fields of other versions.
+    #[serde(flatten)]
+    pub other: serde_json::Map<String, serde_json::Value>,
 }
 
 /// A one-to-one address.
@@ -101,7 +104,12 @@ pub fn find(roots: &Roots, name: &str) -> Result<Definition> {
         }
         _ => bail!("No such router: {name}; minidock router ls lists them"),
     };
-    serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))
+    let router: Definition =
+        serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))?;
+    if router.version > FORMAT {
+        bail!("the router {name} was made by a newer minidock (format {})", router.version);
+    }
+    Ok(router)
 }
 
 /// All routers that stand, by name.

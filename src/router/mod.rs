@@ -194,6 +194,7 @@ fn decide(
         switch: there.switch,
         gateway: outside.gateway,
         network_gateway: plan::gateway(&network)?,
+        other: serde_json::Map::new(),
     };
     Ok((definition, Some((network, facts))))
 }
@@ -222,6 +223,7 @@ fn new_journal(folder: &Path, owner: &str, first: &[Residue]) -> Result<Journal>
         image: None,
         birth: None,
         session: None,
+        other: serde_json::Map::new(),
     };
     Journal::create(&folder.join("journal"), &header, first)
 }

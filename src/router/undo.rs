@@ -28,7 +28,8 @@ pub fn recover(roots: &Roots) -> Result<()> {
     }
     let _lock = lock(roots)?;
     for name in names_in(&folder_of_all(roots)) {
-        let stands = find(roots, &name).is_ok() && of_this_boot(&folder(roots, &name));
+        // Written when all of it stands; what a newer version wrote stands too.
+        let stands = folder(roots, &name).join("router.json").exists() && of_this_boot(&folder(roots, &name));
         if !stands {
             undo_router(roots, &name)?;
             continue;

@@ -32,6 +32,7 @@ host() {
         exec "$@"' host "$@" </dev/null >"$work/host-$octet.log" 2>&1 &
 }
 host 1 sh -c "containerd --root '$work/containerd' --state '$work/run/containerd' --address '$work/run/containerd.sock' &
+    echo \$! >'$work/run/containerd.pid'
     until [ -S '$work/run/containerd.sock' ]; do sleep 0.1; done
     exec dockerd --containerd '$work/run/containerd.sock' --data-root '$work/docker' --exec-root '$work/run/docker' \
         -p '$work/run/docker.pid' -H 'unix://$work/run/docker.sock' --cgroup-parent /minidock-compare"
@@ -41,8 +42,10 @@ minidock_host=$!
 tidy() {
     kill "$docker_host" "$minidock_host" 2>/dev/null || true
     wait 2>/dev/null || true
-    pkill -f "$work/run/containerd.sock" || true
-    sleep 1
+    for pid in $(cat "$work/run/containerd.pid" 2>/dev/null); do
+        kill "$pid" 2>/dev/null || true
+        while [ -d "/proc/$pid" ]; do sleep 0.1; done
+    done
     find /sys/fs/cgroup -depth -type d -path '*/minidock-compare*' -exec rmdir {} + 2>/dev/null || true
     rm -rf "$work"
 }
