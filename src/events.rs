@@ -11,6 +11,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::network::definition;
+use crate::plan::volumes::Volume;
 use crate::request::signal::Signal;
 use crate::roots::Roots;
 use crate::state::State;
@@ -45,10 +47,11 @@ impl Event {
     /// An event without attributes. docker's actions:
     ///
     /// - container: create start attach detach die kill stop pause unpause restart rename resize update destroy oom
-    ///   `health_status: healthy` `exec_create: CMD` `exec_start: CMD` exec_die copy export top prune
+    ///   `health_status: healthy` `exec_create: CMD` `exec_start: CMD` exec_detach exec_die archive-path extract-to-dir
+    ///   export top prune
     /// - network: create connect disconnect destroy prune
     /// - volume: create mount unmount destroy prune
-    /// - image: load import tag untag delete prune
+    /// - image: load import tag untag delete save prune
     pub fn new(kind: &str, action: &str, id: &str) -> Event {
         Event {
             version: FORMAT,
@@ -80,10 +83,61 @@ impl Event {
         Event::container("die", state).with("execDuration", seconds).with("exitCode", exit_code)
     }
 
+    /// `connect` or `disconnect` of a container's network.
+    pub fn network(roots: &Roots, action: &str, state: &State, network: (&str, &str)) -> Event {
+        let (id, name) = network;
+        let driver = match definition::read(roots, name) {
+            Ok(Some(definition)) => definition.driver.name(),
+            _ => "bridge",
+        };
+        Event::new("network", action, id).with("container", &state.id).with("name", name).with("type", driver)
+    }
+
+    /// `create` or `destroy` of a volume.
+    pub fn volume(action: &str, name: &str) -> Event {
+        Event::new("volume", action, name).with("driver", crate::volume::DRIVER)
+    }
+
     /// `kill`, with the signal's number.
     pub fn killed(state: &State, signal: Signal) -> Event {
         Event::container("kill", state).with("signal", signal.0)
     }
+}
+
+/// The volumes that came into being with a container.
+pub fn of_creation(state: &State) -> Vec<Event> {
+    let new = state.volumes.iter().filter(|volume| volume.new && !volume.name.is_empty());
+    new.map(|volume| Event::volume("create", &volume.name)).collect()
+}
+
+/// What a run begins with, beside the program: volumes, then networks.
+pub fn of_start(roots: &Roots, state: &State) -> Vec<Event> {
+    let mount = |volume: &Volume| {
+        Event::volume("mount", &volume.name)
+            .with("container", &state.id)
+            .with("destination", volume.target.display())
+            .with("propagation", "")
+            .with("read/write", !volume.read_only)
+    };
+    let mut events: Vec<Event> = named(state).map(mount).collect();
+    events.extend(networks(roots, "connect", state));
+    events
+}
+
+/// What ends with a run.
+pub fn of_end(roots: &Roots, state: &State) -> Vec<Event> {
+    let mut events: Vec<Event> = networks(roots, "disconnect", state).collect();
+    events.extend(named(state).map(|volume| Event::volume("unmount", &volume.name).with("container", &state.id)));
+    events
+}
+
+fn named(state: &State) -> impl Iterator<Item = &Volume> {
+    state.volumes.iter().filter(|volume| !volume.name.is_empty())
+}
+
+fn networks<'a>(roots: &'a Roots, action: &'a str, state: &'a State) -> impl Iterator<Item = Event> + 'a {
+    let networks = state.attachments.iter().map(|one| (one.network_id.as_str(), one.network.as_str()));
+    networks.map(move |network| Event::network(roots, action, state, network))
 }
 
 /// The file that is written now.

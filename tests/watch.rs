@@ -3,6 +3,7 @@
 
 mod host;
 
+use host::pty::Terminal;
 use host::{TestHost, wait_until};
 
 #[test]
@@ -133,5 +134,119 @@ fn top_lists_the_processes_with_ps_s_columns() {
     host.minidock(&["stop", "-t", "0", "web"]).ok();
     host.minidock(&["top", "web"]).exits(1).says(&["is not running"]);
     host.remove(&["web"]);
+    host.finish();
+}
+
+/// Everything that docker tells of, in its order and with its attributes.
+#[test]
+fn each_step_of_a_life_is_an_event_with_dockers_attributes() {
+    let host = TestHost::new();
+    let mut seen = 1; // the image's load
+    let mut told = |what: &[&str]| {
+        let format = "{{.Type}} {{.Action}} {{.Actor.ID}} {{json .Actor.Attributes}}";
+        let all = host.minidock(&["events", "--since", "1h", "--until", "0s", "--format", format]).ok().out();
+        let lines: Vec<String> = all.lines().skip(seen).map(str::to_string).collect();
+        let actions: Vec<String> = lines
+            .iter()
+            .map(|line| line.split(' ').take(2).collect::<Vec<_>>().join(" ").trim_end_matches(':').to_string())
+            .collect();
+        assert_eq!(actions, what, "{all}");
+        seen += lines.len();
+        lines
+    };
+    host.minidock(&["network", "create", "lan"]).ok();
+    told(&["network create"]);
+    let id = host.detached(&[
+        "--name",
+        "box",
+        "--network",
+        "lan",
+        "-v",
+        "vol:/v:ro",
+        "-v",
+        "/anon",
+        "busybox",
+        "sleep",
+        "1000",
+    ]);
+    let lines = told(&[
+        "volume create",
+        "volume create",
+        "container create",
+        "volume mount",
+        "volume mount",
+        "network connect",
+        "container start",
+    ]);
+    let has = |line: &str, what: &[&str]| what.iter().for_each(|what| assert!(line.contains(what), "{what}: {line}"));
+    has(
+        &lines[3],
+        &["volume mount vol ", "\"destination\":\"/v\"", "\"read/write\":\"false\"", &id, "\"driver\":\"local\""],
+    );
+    has(&lines[5], &["\"name\":\"lan\"", "\"type\":\"bridge\"", &format!("\"container\":\"{id}\"")]);
+    host.minidock(&["network", "connect", "bridge", "box"]).ok();
+    host.minidock(&["network", "disconnect", "bridge", "box"]).ok();
+    told(&["network connect", "network disconnect"]);
+    host.minidock(&["exec", "box", "true"]).ok();
+    told(&["container exec_create", "container exec_start", "container exec_die"]);
+    host.minidock(&["top", "box"]).ok();
+    host.minidock(&["cp", "box:/bin/busybox", "out"]).ok();
+    let lines = told(&["container top", "container archive-path"]);
+    has(&lines[1], &["\"path\":\"/bin/busybox\""]);
+    host.minidock(&["cp", "out", "box:/tmp"]).ok();
+    host.minidock(&["export", "-o", "out.tar", "box"]).ok();
+    host.minidock(&["rename", "box", "crate"]).ok();
+    host.minidock(&["update", "--cpu-shares", "512", "crate"]).ok();
+    host.minidock(&["pause", "crate"]).ok();
+    host.minidock(&["unpause", "crate"]).ok();
+    let lines = told(&[
+        "container extract-to-dir",
+        "container export",
+        "container rename",
+        "container update",
+        "container pause",
+        "container unpause",
+    ]);
+    has(&lines[2], &["\"oldName\":\"/box\"", "\"name\":\"crate\""]);
+    host.minidock(&["stop", "-t", "0", "crate"]).ok();
+    let ended = ["container die", "network disconnect", "volume unmount", "volume unmount", "container stop"];
+    let kills = ["container kill", "container kill"];
+    let lines = told(&[&kills[..], &ended[..]].concat());
+    has(&lines[2], &["\"exitCode\":\"137\"", "execDuration"]);
+    host.minidock(&["start", "crate"]).ok();
+    told(&["volume mount", "volume mount", "network connect", "container start"]);
+    host.minidock(&["rm", "-f", "-v", "crate"]).ok();
+    told(&[&["container kill"], &ended[..4], &["volume destroy", "container destroy"]].concat());
+    host.minidock(&["volume", "rm", "vol"]).ok();
+    host.minidock(&["network", "rm", "lan"]).ok();
+    host.minidock(&["tag", "busybox", "copy"]).ok();
+    host.minidock(&["rmi", "copy"]).ok();
+    told(&["volume destroy", "network destroy", "image tag", "image untag"]);
+    host.finish();
+}
+
+#[test]
+fn a_terminal_s_size_and_a_client_s_leave_are_events() {
+    let host = TestHost::new();
+    host.detached(&["-it", "--name", "box", "busybox", "cat"]);
+    let mut terminal = Terminal::start(host.command(&["attach", "box"]), 24, 80);
+    host::wait_until("it is attached", || terminal.is_raw());
+    terminal.resize(30, 100);
+    let actions = || {
+        host.minidock(&[
+            "events",
+            "--since",
+            "1h",
+            "--until",
+            "0s",
+            "--format",
+            "{{.Action}} {{.Actor.Attributes.width}}",
+        ])
+        .out()
+    };
+    host::wait_until("the new size is told", || actions().contains("resize 100"));
+    terminal.send("\x10\x11");
+    host::wait_until("that it left is told", || actions().lines().any(|line| line.starts_with("detach")));
+    host.remove(&["box"]);
     host.finish();
 }

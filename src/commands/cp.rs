@@ -20,10 +20,12 @@ use crate::copy::tar_out::TarOut;
 use crate::copy::view::{View, Wanted};
 use crate::copy::walk::walk;
 use crate::copy::{Sink, archive_bytes, shown};
+use crate::events::{self, Event};
 use crate::format::human;
 use crate::progress::Progress;
 use crate::recover;
 use crate::roots::Roots;
+use crate::state::State;
 
 /// Copies.
 pub fn cp(roots: &Roots, args: &CpArgs) -> Result<u8> {
@@ -91,6 +93,7 @@ fn from_container(roots: &Roots, args: &CpArgs, name: &str, path: &[u8], quiet: 
     let view = View::open(roots, &id, Wanted::Everything)?;
     let source = Source::find(view.root.as_fd(), &rooted(path), args.follow_link)
         .map_err(|missing| not_there(missing, path, name))?;
+    told(roots, &id, "archive-path", path);
     let own_name = source.name.clone().unwrap_or_default();
     if to_stdout {
         let mut sink = Sink::Tar(TarOut::new(Box::new(BufWriter::new(io::stdout().lock()))));
@@ -110,6 +113,13 @@ fn from_container(roots: &Roots, args: &CpArgs, name: &str, path: &[u8], quiet: 
     sink.finish()?;
     done(progress, quiet, bytes, &args.target.display().to_string());
     Ok(())
+}
+
+/// docker's event, which names the path.
+fn told(roots: &Roots, id: &str, action: &str, path: &[u8]) {
+    if let Ok(Some(state)) = State::read(&roots.container(id)) {
+        events::note(roots, Event::container(action, &state).with("path", shown(path)));
+    }
 }
 
 /// docker checks the folder before it asks for anything.
@@ -137,6 +147,7 @@ fn to_container(roots: &Roots, args: &CpArgs, name: &str, path: &[u8], quiet: bo
     };
     let view = View::open(roots, &id, Wanted::Everything)?;
     let path = rooted(path);
+    told(roots, &id, "extract-to-dir", &path);
     let Some(source) = source else {
         return unpack(&view, &path, name).map_err(read_only);
     };
@@ -254,6 +265,9 @@ pub fn export(roots: &Roots, args: &ExportArgs) -> Result<u8> {
     tar.finish()?;
     if let Some(output) = output {
         output.keep()?;
+    }
+    if let Ok(Some(state)) = State::read(&roots.container(&id)) {
+        events::note(roots, Event::container("export", &state));
     }
     Ok(0)
 }

@@ -167,6 +167,7 @@ fn relay(roots: &Roots, program: &Program, connection: Connection, size: (u16, u
         to_terminal: vec![],
         running: true,
         stdin: None,
+        on_detach: Some((roots.clone(), event("exec_detach"))),
     };
     let ended = relay.run(|_, _| ()).unwrap_or(relay::Ended { code: 255, killed: false });
     events::note(roots, event("exec_die").with("exitCode", ended.code));

@@ -7,6 +7,7 @@ use anyhow::{Result, anyhow};
 
 use crate::cli::TopArgs;
 use crate::containers;
+use crate::events::{self, Event};
 use crate::format::table;
 use crate::processes::{self, columns};
 use crate::roots::Roots;
@@ -17,6 +18,7 @@ pub fn top(roots: &Roots, args: &TopArgs) -> Result<u8> {
     let state = containers::find_running(roots, &args.container())?;
     let processes = processes::of_container(roots, &state.id);
     let (titles, rows) = columns::table(&args.options(), &processes, &around()).map_err(|why| anyhow!(why))?;
+    events::note(roots, Event::container("top", &state));
     print!("{}", table::align_wide(std::iter::once(&titles).chain(&rows)));
     Ok(0)
 }

@@ -63,6 +63,20 @@ pub fn main(mut order: Order, connection: Connection) -> i32 {
     0
 }
 
+/// The events of a start: the client knows of it already, so it waits for none of this.
+fn tell_start(order: &Order, state: &crate::state::State) {
+    let roots = &order.engine.roots;
+    let mut told = match order.origin {
+        Origin::New => events::of_creation(state),
+        Origin::Kept => vec![],
+    };
+    told.extend((order.origin == Origin::New).then(|| Event::container("create", state)));
+    told.extend((!order.detach).then(|| Event::container("attach", state)));
+    told.extend(events::of_start(roots, state));
+    told.push(Event::container("start", state));
+    events::note_all(roots, told);
+}
+
 /// From the running program to its end, and over its restarts.
 fn serve(order: Order, container: Container, client: UnixStream, keep_stdin: Option<OwnedFd>) {
     let Container { journal, cleaner, state, run } = container;
@@ -70,13 +84,7 @@ fn serve(order: Order, container: Container, client: UnixStream, keep_stdin: Opt
         send(&client, wire::NOTE, format!("WARNING: {warning}\n").as_bytes());
     }
     send(&client, wire::STARTED, &[]);
-    let told: &[&str] = match (order.origin, order.detach) {
-        (Origin::New, false) => &["create", "attach", "start"],
-        (Origin::New, true) => &["create", "start"],
-        (Origin::Kept, false) => &["attach", "start"],
-        (Origin::Kept, true) => &["start"],
-    };
-    events::note_all(&order.engine.roots, told.iter().map(|action| Event::container(action, &state)));
+    tell_start(&order, &state);
     let stdin_once = order.request.interactive && !order.request.detach;
     let mut peers = Peers::owner((!order.detach).then_some(client));
     let Run { running, outputs, proxies, resolver, ports, log, mounts, control, warnings: _ } = run;
@@ -107,6 +115,7 @@ fn serve(order: Order, container: Container, client: UnixStream, keep_stdin: Opt
         to_terminal: vec![],
         running: true,
         stdin: keep_stdin.map(|pipe| Stdin { pipe, once: stdin_once }),
+        on_detach: None,
     };
     join_session(&mut relay);
     loop {
@@ -119,10 +128,11 @@ fn serve(order: Order, container: Container, client: UnixStream, keep_stdin: Opt
         if !again {
             relay.peers.listener = None;
         }
-        if oom_killed {
-            events::note(&served.order.engine.roots, Event::container("oom", &served.state));
-        }
-        events::note(&served.order.engine.roots, Event::died(&served.state, ended.code));
+        let mut told = vec![];
+        told.extend(oom_killed.then(|| Event::container("oom", &served.state)));
+        told.push(Event::died(&served.state, ended.code));
+        told.extend(events::of_end(&served.order.engine.roots, &served.state));
+        events::note_all(&served.order.engine.roots, told);
         served.resolver = None; // its sockets hold the container's network namespace
         (served.health, served.watch) = (None, None);
         served.proxies.clear();
@@ -237,7 +247,9 @@ fn restart(relay: &mut Relay, aside: &mut Aside, ran: Duration) -> bool {
             aside.mounts = mounts;
             (served.proxies, served.ports, served.resolver) = (proxies, ports, resolver);
             served.health = Checker::new(&served.state);
-            events::note(&served.order.engine.roots, Event::container("start", &served.state));
+            let mut told = events::of_start(&served.order.engine.roots, &served.state);
+            told.push(Event::container("start", &served.state));
+            events::note_all(&served.order.engine.roots, told);
             relay.pidfd = running.pidfd;
             (relay.outputs, relay.terminal, relay.log) = (outputs, running.terminal, log);
             relay.to_terminal.clear();

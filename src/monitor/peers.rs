@@ -79,6 +79,8 @@ pub enum Wish {
     StdinEnd,
     /// The foreground client was killed: its container goes with it.
     OwnerDied,
+    /// A client has left a program that lives on, by the detach keys.
+    Detached,
 }
 
 /// All of them, and the socket that new ones come through.
@@ -376,7 +378,10 @@ fn read(peer: &mut Peer) -> Vec<Wish> {
             wishes.push(Wish::Resize(word(0), word(2)));
         }
         wire::STDIN_END => wishes.push(Wish::StdinEnd),
-        wire::DETACH => detached = true,
+        wire::DETACH => {
+            detached = true;
+            wishes.push(Wish::Detached);
+        }
         _ => {}
     })
     .is_err();

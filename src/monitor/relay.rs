@@ -16,6 +16,7 @@ use super::peers::{HIGH_WATER, Peers, Wish};
 use crate::events::{self, Event};
 use crate::health::probe::Checker;
 use crate::request::restart::Restart;
+use crate::roots::Roots;
 use crate::state::Status;
 use crate::{log, process, terminal, wire};
 
@@ -43,6 +44,8 @@ pub struct Relay {
     pub to_terminal: Vec<u8>,
     /// The writing end of its standard input (`-i` without `-t`).
     pub stdin: Option<Stdin>,
+    /// What is told when a client of `exec` leaves; of a container it is known from `served`.
+    pub on_detach: Option<(Roots, Event)>,
 }
 
 /// What `attach` gets to write into.
@@ -322,6 +325,15 @@ impl Relay {
                 Wish::Resize(rows, columns) => {
                     if let Some(terminal) = &self.terminal {
                         terminal::set_size(terminal.as_fd(), rows, columns);
+                        self.served.iter().for_each(|served| control::resized(served, rows, columns));
+                    }
+                }
+                Wish::Detached => {
+                    if let Some((roots, event)) = &self.on_detach {
+                        events::note(roots, event.clone());
+                    }
+                    if let Some(served) = &self.served {
+                        events::note(&served.order.engine.roots, Event::container("detach", &served.state));
                     }
                 }
                 Wish::StdinEnd => drop(self.stdin.take_if(|stdin| stdin.once)),
@@ -365,6 +377,9 @@ impl Relay {
         }
         let stdin = self.stdin.as_ref().filter(|_| wants_stdin).map(|stdin| stdin.pipe.as_fd());
         let ok = serde_json::json!({"terminal": self.terminal.is_some(), "stdin": stdin.is_some()});
+        if let Some(served) = &self.served {
+            events::note(&served.order.engine.roots, Event::container("attach", &served.state));
+        }
         self.peers.attach(index, &Answer { ok: Some(ok), error: None }, stdin);
     }
 }

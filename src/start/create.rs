@@ -37,6 +37,7 @@ fn make(making: &mut Making<'_>, name: String, chosen: Chosen) -> Result<()> {
     making.make_folders(&plan)?;
     let state = making.state(&plan, &reservation)?;
     state.write(roots)?;
-    events::note(roots, Event::container("create", &state));
+    let created = Event::container("create", &state);
+    events::note_all(roots, events::of_creation(&state).into_iter().chain([created]));
     Ok(())
 }

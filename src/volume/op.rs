@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::{ANONYMOUS, Record, Store};
+use crate::events::{self, Event};
 use crate::explain::{Command, quote};
 use crate::roots::Roots;
 
@@ -61,5 +62,11 @@ pub fn apply(ops: &[Op]) -> Result<()> {
 /// # Errors
 /// The file system's.
 pub fn undo(roots: &Roots, name: &str, id: &str) -> Result<()> {
-    Store::of(roots).remove_anonymous(name, &|name| super::users::of(roots, name, Some(id)))
+    let store = Store::of(roots);
+    let was_there = store.folder(name).exists();
+    store.remove_anonymous(name, &|name| super::users::of(roots, name, Some(id)))?;
+    if was_there && !store.folder(name).exists() {
+        events::note(roots, Event::volume("destroy", name));
+    }
+    Ok(())
 }

@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::cleaner::Cleaner;
+use crate::events::{self, Event};
 use crate::health::probe::Checker;
 use crate::journal::Journal;
 use crate::start::Order;
@@ -106,7 +107,7 @@ pub struct Program<'a> {
 pub fn handle(served: &mut Served, program: Program<'_>, request: &Request) -> Result<Value> {
     match request.kind.as_str() {
         "ping" => Ok(Value::Null),
-        "resize" => resize(program, &request.body),
+        "resize" => resize(served, program, &request.body),
         "stopping" => life::stopping(served),
         "restart" => life::restart(served, &request.body),
         "pause" => life::pause(served),
@@ -129,12 +130,19 @@ pub fn thaw(served: &mut Served) -> Result<Value> {
 }
 
 /// `{"rows": 24, "columns": 80}`
-fn resize(program: Program<'_>, body: &Value) -> Result<Value> {
+fn resize(served: &Served, program: Program<'_>, body: &Value) -> Result<Value> {
     let word = |name: &str| body.get(name).and_then(Value::as_u64).and_then(|number| u16::try_from(number).ok());
     let (Some(rows), Some(columns)) = (word("rows"), word("columns")) else { bail!("no rows and columns were given") };
     let Some(terminal) = program.terminal else { bail!("the container has no terminal") };
     crate::terminal::set_size(terminal, rows, columns);
+    resized(served, rows, columns);
     Ok(Value::Null)
+}
+
+/// Tells of a new size of the container's terminal.
+pub fn resized(served: &Served, rows: u16, columns: u16) {
+    let event = Event::container("resize", &served.state).with("height", rows).with("width", columns);
+    events::note(&served.order.engine.roots, event);
 }
 
 /// The listening end.

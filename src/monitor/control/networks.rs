@@ -167,10 +167,8 @@ fn lead_out(attachments: &mut [Attachment]) -> Vec<IpAddr> {
 }
 
 fn note(served: &Served, action: &str, id: &str, name: &str) {
-    let mut event = Event::new("network", action, id);
-    event.attributes.insert("container".to_owned(), served.state.id.clone());
-    event.attributes.insert("name".to_owned(), name.to_owned());
-    events::note(&served.order.engine.roots, event);
+    let roots = &served.order.engine.roots;
+    events::note(roots, Event::network(roots, action, &served.state, (id, name)));
 }
 
 /// A text file of at most 1 MiB.
