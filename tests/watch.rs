@@ -194,7 +194,7 @@ fn each_step_of_a_life_is_an_event_with_dockers_attributes() {
     let lines = told(&["container top", "container archive-path"]);
     has(&lines[1], &["\"path\":\"/bin/busybox\""]);
     host.minidock(&["cp", "out", "box:/tmp"]).ok();
-    host.minidock(&["export", "-o", "out.tar", "box"]).ok();
+    host.minidock(&["export", "-o", "./out.tar", "box"]).ok();
     host.minidock(&["rename", "box", "crate"]).ok();
     host.minidock(&["update", "--cpu-shares", "512", "crate"]).ok();
     host.minidock(&["pause", "crate"]).ok();

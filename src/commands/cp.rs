@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use images::{Entry, Limits, TarReader};
 use runtime::mounts::beneath::Root;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::cli::{CpArgs, ExportArgs};
@@ -241,7 +242,7 @@ pub fn export(roots: &Roots, args: &ExportArgs) -> Result<u8> {
         bail!("cowardly refusing to save to a terminal. Use the -o flag or redirect");
     }
     let id = containers::find_id(roots, &args.container)?;
-    let output = args.output.as_deref().map(Output::create).transpose()?;
+    let output = args.output.as_deref().map(|path| Output::create(path, "export container")).transpose()?;
     let view = View::open(roots, &id, Wanted::OwnFiles)
         .with_context(|| format!("cannot export container {}", recover::short(&id)))?;
     let root =
@@ -272,37 +273,59 @@ pub fn export(roots: &Roots, args: &ExportArgs) -> Result<u8> {
     Ok(0)
 }
 
-/// A file that appears whole or not at all.
-struct Output {
+/// A file that appears whole or not at all. By its folder's descriptor: the view of a running container is another mount
+/// namespace, in which the path may be another's or nobody's.
+pub struct Output {
     path: PathBuf,
-    half: PathBuf,
-    file: File,
+    folder: OwnedFd,
+    name: std::ffi::OsString,
+    half: std::ffi::OsString,
+    /// What is written to.
+    pub file: File,
+    kept: bool,
 }
 
 impl Output {
-    fn create(path: &Path) -> Result<Output> {
-        check_output(path.as_os_str()).context("failed to export container")?;
-        if path.is_dir() {
-            bail!("failed to export container: invalid output path: {:?} is a directory", path.display().to_string());
-        }
-        let mut half = path.as_os_str().to_owned();
+    /// Begins it.
+    ///
+    /// # Errors
+    /// docker's words: `what` is what failed.
+    pub fn create(path: &Path, what: &str) -> Result<Output> {
+        let context = || format!("failed to {what}");
+        check_output(path.as_os_str()).with_context(context)?;
+        let name = path.file_name().filter(|_| !path.is_dir());
+        let Some(name) = name.map(OsStr::to_owned) else {
+            bail!("failed to {what}: invalid output path: {:?} is a directory", path.display().to_string());
+        };
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let context = || format!("cannot write {}", path.display());
+        let folder = File::open(parent).with_context(context)?.into();
+        let mut half = name.clone();
         half.push(format!(".{}.tmp", std::process::id()));
-        let (path, half) = (path.to_path_buf(), PathBuf::from(half));
-        let file = File::create_new(&half).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Output { path, half, file })
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&folder, &half, flags, Mode::from_raw_mode(0o666))
+            .map_err(io::Error::from)
+            .with_context(context)?;
+        Ok(Output { path: path.to_path_buf(), folder, name, half, file: file.into(), kept: false })
     }
 
-    fn keep(mut self) -> Result<()> {
-        std::fs::rename(&self.half, &self.path).with_context(|| format!("cannot write {}", self.path.display()))?;
-        self.half = PathBuf::new();
+    /// Gives it its name.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn keep(mut self) -> Result<()> {
+        rustix::fs::renameat(&self.folder, &self.half, &self.folder, &self.name)
+            .map_err(io::Error::from)
+            .with_context(|| format!("cannot write {}", self.path.display()))?;
+        self.kept = true;
         Ok(())
     }
 }
 
 impl Drop for Output {
     fn drop(&mut self) {
-        if !self.half.as_os_str().is_empty() {
-            let _ = std::fs::remove_file(&self.half);
+        if !self.kept {
+            let _ = rustix::fs::unlinkat(&self.folder, &self.half, rustix::fs::AtFlags::empty());
         }
     }
 }
