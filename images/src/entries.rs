@@ -52,7 +52,7 @@ pub struct Sparse {
 }
 
 /// One entry, with its extension headers applied.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Entry {
     /// What it is.
     pub kind: Kind,

@@ -47,6 +47,7 @@ pub use import::ImportOptions;
 pub use layer::{Contents, unpack_tar};
 pub use limits::{Devices, Limits};
 pub use load::{LoadOptions, Loaded};
+pub use metadata::keeps as keeps_attribute;
 pub use progress::{Callback, Phase};
 pub use reference::Reference;
 pub use remove::Removed;

@@ -58,7 +58,7 @@ fn kept(entry: &Entry) -> impl Iterator<Item = (&[u8], &[u8])> {
 
 /// Which attributes an image may bring. `trusted.*` and `user.overlay.*` would forge overlayfs's own marks
 /// (redirects, opaque folders); labels of security modules belong to the host.
-pub(crate) fn keeps(name: &[u8]) -> bool {
+pub fn keeps(name: &[u8]) -> bool {
     match name {
         b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default" => true,
         _ => name.starts_with(b"user.") && !name.starts_with(b"user.overlay."),

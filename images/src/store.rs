@@ -308,6 +308,14 @@ impl Store {
         Ok(before)
     }
 
+    /// The folders of all of an image's layers, lowest first; one that it has twice comes twice, as in its history.
+    ///
+    /// # Errors
+    /// A damaged or newer record.
+    pub fn layer_folders(&self, id: ImageId) -> Result<Vec<PathBuf>> {
+        Ok(self.record(id)?.layers.iter().map(|layer| self.layer_path(layer)).collect())
+    }
+
     /// Folder of a layer.
     pub(crate) fn layer_path(&self, diff_id: &Digest) -> PathBuf {
         self.dir.join("layers").join(layer_name(diff_id))

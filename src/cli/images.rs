@@ -58,6 +58,17 @@ pub struct ImagesArgs {
     pub repository: Option<String>,
 }
 
+/// Write images as a tar archive.
+#[derive(Debug, Clone, Default, Args)]
+pub struct SaveArgs {
+    /// Into a file instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Names or ids; a name without a tag means all tags of it
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<String>,
+}
+
 /// Show how an image was made.
 #[derive(Debug, Clone, Default, Args)]
 pub struct HistoryArgs {

@@ -37,7 +37,7 @@ pub use containers::{
 };
 pub use copy::{CpArgs, DiffArgs, ExportArgs};
 pub use engine::{CompletionArgs, DoctorArgs, InfoArgs, ManArgs};
-pub use images::{HistoryArgs, ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
+pub use images::{HistoryArgs, ImagesArgs, ImportArgs, LoadArgs, RmiArgs, SaveArgs, TagArgs};
 pub use net::{NetGraphArgs, WalkArgs};
 pub use networks::{
     NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs, NetworkLsArgs, NetworkPruneArgs,
@@ -161,6 +161,8 @@ pub enum Command {
     Diff(DiffArgs),
     /// `export`, `container export`
     Export(ExportArgs),
+    /// `save`, `image save`
+    Save(SaveArgs),
     /// `history`, `image history`
     History(HistoryArgs),
     /// `image prune`

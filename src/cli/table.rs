@@ -11,7 +11,7 @@ use super::containers::{
 };
 use super::copy::{CpArgs, DiffArgs, ExportArgs};
 use super::engine::{CompletionArgs, DoctorArgs, InfoArgs, ManArgs};
-use super::images::{HistoryArgs, ImagesArgs, ImportArgs, LoadArgs, RmiArgs, TagArgs};
+use super::images::{HistoryArgs, ImagesArgs, ImportArgs, LoadArgs, RmiArgs, SaveArgs, TagArgs};
 use super::net::{NetGraphArgs, WalkArgs};
 use super::networks::{
     NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs, NetworkLsArgs, NetworkPruneArgs,
@@ -197,6 +197,9 @@ pub(super) const COMMANDS: &[Entry] = &[
     entry!(&["export", "container export"], "Write a container's files as a tar archive",
         "[OPTIONS] CONTAINER", "requires 1 argument", ExportArgs, Command::Export,
         "minidock export -o web.tar web"),
+    entry!(&["save", "image save"], "Write images as a tar archive",
+        "[OPTIONS] IMAGE [IMAGE...]", "requires at least 1 argument", SaveArgs, Command::Save,
+        "minidock save -o busybox.tar busybox"),
     entry!(&["history", "image history"], "Show how an image was made",
         "[OPTIONS] IMAGE", "requires 1 argument", HistoryArgs, Command::History,
         "minidock history --no-trunc busybox"),
@@ -306,7 +309,6 @@ const MISSING: &[(&str, &str)] = &[
     ("logout", "load images from archives with 'minidock load'"),
     ("pull", "load images from archives with 'minidock load'"),
     ("push", "minidock only loads images so far"),
-    ("save", "keep the archive that was loaded"),
     ("search", "load images from archives with 'minidock load'"),
 ];
 

@@ -20,6 +20,7 @@ pub mod ps;
 pub mod ready;
 pub mod router;
 pub mod run;
+pub mod save;
 pub mod shell;
 pub mod start;
 pub mod stats;
@@ -141,6 +142,7 @@ pub fn dispatch(global: Global, command: Command) -> Result<u8> {
         Command::Cp(args) => cp::cp(roots, &args),
         Command::Diff(args) => diff::diff(roots, &args),
         Command::Export(args) => cp::export(roots, &args),
+        Command::Save(args) => save::save(roots, &args),
         Command::History(args) => image_list::history(roots, &args),
         Command::ImagePrune(args) => image_list::prune(roots, &args),
         Command::SystemDf(args) => system::df(roots, &args),

@@ -1,0 +1,111 @@
+//! `save`: what it writes is loaded again as the same files.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod host;
+
+use host::{TestHost, images};
+use serde_json::{Value, json};
+use tar::EntryType;
+
+/// Kind, mode, owner, links, size, time and content of every file that the image has.
+const SHOW: &str = "cd /; find . -mindepth 1 -xdev -path ./proc -prune -o -path ./sys -prune -o -path ./dev -prune -o -path ./etc \
+                    -prune -o -path './bin/*' -prune -o -print0 | sort -z | xargs -0 stat -c '%n %F %a %u:%g %h %s %Y %N'; \
+                    find data opaque -type f -exec md5sum {} + | sort";
+
+fn layered() -> Vec<u8> {
+    let base = images::rootfs();
+    let one = images::Layer::new()
+        .folder("data", 0o1775)
+        .owner(7, 8)
+        .file("data/set-uid", 0o4755, b"x")
+        .file("data/gone", 0o600, b"hidden")
+        .hard_link("data/second-name", "data/set-uid")
+        .link("data/link", "../somewhere else")
+        .folder("opaque", 0o700)
+        .file("opaque/below", 0o644, b"hidden too")
+        .entry(EntryType::Fifo, "data/fifo", 0o640, "", b"")
+        .file(&format!("data/{}", "long".repeat(20)), 0o644, b"long name")
+        .bytes();
+    let two = images::Layer::new()
+        .file("data/.wh.gone", 0o644, b"")
+        .folder("opaque", 0o750)
+        .file("opaque/.wh..wh..opq", 0o644, b"")
+        .file("opaque/above", 0o644, b"seen")
+        .bytes();
+    let config = json!({"Cmd": ["sh"], "Env": ["A=b"], "Labels": {"l": "m"}});
+    images::docker_archive(&[base, one, two], config, &["layered:one"])
+}
+
+#[test]
+fn what_is_saved_is_loaded_as_the_same_files_and_configuration() {
+    let host = TestHost::new();
+    std::fs::write(host.work.join("in.tar"), layered()).unwrap();
+    host.minidock(&["load", "-q", "-i", "in.tar"]).ok();
+    let show = || host.minidock(&["run", "--rm", "layered:one", "sh", "-c", SHOW]).ok().out();
+    let config = || host.minidock(&["image", "inspect", "layered:one", "--format", "{{json .Config}}"]).ok().out();
+    let (files, settings) = (show(), config());
+    assert!(files.contains("./data/set-uid regular file 4755 7:8 2 ") && files.contains("./opaque/above"), "{files}");
+    assert!(!files.contains("gone") && !files.contains("below"), "{files}");
+    host.minidock(&["save", "-o", "out.tar", "layered:one"]).ok();
+    host.minidock(&["rmi", "layered:one"]).ok();
+    assert_eq!(host.minidock(&["load", "-i", "out.tar"]).ok().out(), "Loaded image: layered:one");
+    assert_eq!(show(), files);
+    assert_eq!(config(), settings);
+    // What was made of it once makes the same again.
+    host.minidock(&["save", "-o", "again.tar", "layered:one"]).ok();
+    let id = || host.minidock(&["images", "-q", "--no-trunc", "layered"]).ok().out();
+    let before = id();
+    host.minidock(&["load", "-q", "-i", "again.tar"]).ok();
+    assert_eq!(id(), before, "the digests are stable");
+    host.finish();
+}
+
+#[test]
+fn several_images_go_to_stdout_and_are_an_oci_layout_too() {
+    let host = TestHost::new();
+    host.minidock(&["tag", "busybox", "other:1"]).ok();
+    host.minidock(&["tag", "busybox", "other:2"]).ok();
+    std::fs::write(host.work.join("in.tar"), layered()).unwrap();
+    host.minidock(&["load", "-q", "-i", "in.tar"]).ok();
+    let path = host.work.join("all.tar").display().to_string();
+    let minidock = host::minidock().display().to_string();
+    host.sh(&format!(
+        "{minidock} save other layered:one | cat > {path}; mkdir -p {path}.d; tar -xf {path} -C {path}.d"
+    ))
+    .ok();
+    let read = |name: &str| -> Value { serde_json::from_str(&host::read(format!("{path}.d/{name}"))).unwrap() };
+    let manifest = read("manifest.json");
+    assert_eq!(manifest[0]["RepoTags"], json!(["other:1", "other:2"]));
+    assert_eq!(manifest[1]["RepoTags"], json!(["layered:one"]));
+    let index = read("index.json");
+    assert_eq!(index["manifests"].as_array().unwrap().len(), 3);
+    for blob in std::fs::read_dir(format!("{path}.d/blobs/sha256")).unwrap().flatten() {
+        let digest = images::sha256(&std::fs::read(blob.path()).unwrap());
+        assert!(digest.ends_with(&blob.file_name().into_string().unwrap()), "{digest}");
+    }
+    // As a layout alone.
+    std::fs::remove_file(format!("{path}.d/manifest.json")).unwrap();
+    for image in ["other:1", "other:2", "layered:one"] {
+        host.minidock(&["rmi", image]).ok();
+    }
+    let loaded = host.minidock(&["load", "-i", &format!("{path}.d")]).ok().out();
+    for image in ["other:1", "other:2", "layered:one"] {
+        assert!(loaded.contains(&format!("Loaded image: {image}")), "{loaded}");
+        host.minidock(&["run", "--rm", image, "true"]).ok();
+    }
+    host.finish();
+}
+
+#[test]
+fn the_usual_mistakes() {
+    let host = TestHost::new();
+    host.minidock(&["save"]).exits(1).says(&["requires at least 1 argument"]);
+    host.minidock(&["save", "-o", "x.tar", "busybx"]).exits(1).says(&["no such image: busybx; did you mean busybox?"]);
+    host.minidock(&["save", "-o", "/no/such/x.tar", "busybox"]).exits(1).says(&["invalid output path"]);
+    host.minidock(&["save", "-o", ".", "busybox"]).exits(1).says(&["is a directory"]);
+    assert!(!host.work.join("x.tar").exists());
+    let id = host.minidock(&["images", "-q", "busybox"]).ok().out();
+    host.minidock(&["image", "save", "-o", "id.tar", &id]).ok();
+    assert!(host.minidock(&["load", "-i", "id.tar"]).ok().out().starts_with("Loaded image ID: sha256:"));
+    host.finish();
+}
