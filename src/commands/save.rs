@@ -259,8 +259,11 @@ fn layer_entry(top: &OwnedFd, entry: &Entry, data: &mut dyn Read, tar: &mut TarO
     Ok(())
 }
 
+/// Names and values.
+type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// The attributes that an image may have, and whether overlayfs's says that the folder is opaque.
-fn attributes(top: &OwnedFd, name: &[u8]) -> Result<(Vec<(Vec<u8>, Vec<u8>)>, bool)> {
+fn attributes(top: &OwnedFd, name: &[u8]) -> Result<(Attributes, bool)> {
     let name = name.strip_suffix(b"/").unwrap_or(name);
     let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let fd = rustix::fs::openat2(top, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty(), how)
