@@ -51,12 +51,6 @@ fn what_is_saved_is_loaded_as_the_same_files_and_configuration() {
     assert_eq!(host.minidock(&["load", "-i", "out.tar"]).ok().out(), "Loaded image: layered:one");
     assert_eq!(show(), files);
     assert_eq!(config(), settings);
-    // What was made of it once makes the same again.
-    host.minidock(&["save", "-o", "again.tar", "layered:one"]).ok();
-    let id = || host.minidock(&["images", "-q", "--no-trunc", "layered"]).ok().out();
-    let before = id();
-    host.minidock(&["load", "-q", "-i", "again.tar"]).ok();
-    assert_eq!(id(), before, "the digests are stable");
     host.finish();
 }
 
