@@ -21,6 +21,10 @@ pub(crate) fn run(
     channel: &Channel,
     parent: BorrowedFd,
 ) -> Result<Infallible, StartError> {
+    // This process's own are those of `minidock run`: with the secrets of `-e`, for all in the container to read.
+    let shown: Vec<CString> =
+        [c"/sbin/docker-init", c"--"].map(CString::from).into_iter().chain(args.to_vec()).collect();
+    sys::show_as(&shown, env);
     // Blocked before there is anything to lose: a signal between the fork and the loop stays pending.
     sys::block_signals();
     match sys::fork().doing(|| "fork the program")? {

@@ -361,3 +361,45 @@ pub fn fork() -> io::Result<Fork> {
         pid => Ok(Fork::Parent(pid as i32)),
     }
 }
+
+/// Overwrites this process's command line and environment, as /proc/PID/cmdline and environ show them, in the memory where
+/// the kernel has put them (prctl(PR_SET_MM) would need CAP_SYS_RESOURCE). What doesn't fit is cut off. Nobody may use the
+/// C library's environment afterwards. Does nothing where the memory isn't as expected.
+pub fn show_as(words: &[CString], env: &[CString]) {
+    use std::os::unix::ffi::OsStrExt;
+    unsafe extern "C" {
+        static environ: *const *const c_char;
+    }
+    let mut own = Vec::new();
+    for word in std::env::args_os() {
+        own.extend_from_slice(word.as_bytes());
+        own.push(0);
+    }
+    // create_elf_tables() in fs/binfmt_elf.c: the arguments, the environment and the program's name follow each other.
+    // SAFETY: getauxval(3) only reads; environ ends with a null pointer, and this process has one thread.
+    let (end, env_start) = unsafe {
+        let end = libc::getauxval(libc::AT_EXECFN) as usize;
+        let first = if environ.is_null() { std::ptr::null() } else { *environ };
+        (end, if first.is_null() { end } else { first as usize })
+    };
+    let start = env_start.wrapping_sub(own.len());
+    if end == 0 || start > env_start || env_start > end || end - start > MOST_ARGUMENTS {
+        return;
+    }
+    // SAFETY: both ends lie in the initial stack, which is mapped without a gap from the arguments to AT_EXECFN: below
+    // env_start are the arguments or, were that wrong, the stack that main() runs on. One thread, and no reference to it.
+    let area = unsafe { std::slice::from_raw_parts_mut(start as *mut u8, end - start) };
+    let (args_area, env_area) = area.split_at_mut(own.len());
+    if *args_area != own[..] {
+        return;
+    }
+    for (area, words) in [(args_area, words), (env_area, env)] {
+        area.fill(0);
+        let bytes = words.iter().flat_map(|word| word.as_bytes_with_nul());
+        let room = area.len().saturating_sub(1); // the last byte stays 0: the end of the last word
+        area[..room].iter_mut().zip(bytes).for_each(|(place, byte)| *place = *byte);
+    }
+}
+
+/// A kernel gives the arguments at most 6 MiB (bprm_stack_limits() in fs/exec.c).
+const MOST_ARGUMENTS: usize = 6 << 20;
