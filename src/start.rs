@@ -366,6 +366,7 @@ impl Making<'_> {
             oom_killed: false,
             error: String::new(),
             attachments: vec![],
+            class: None,
             layers: self.image.layers.clone(),
             config: self.config(plan, reservation)?,
             volumes: plan.volumes.clone(),
@@ -392,6 +393,7 @@ impl Making<'_> {
             oom_killed: false,
             error: String::new(),
             attachments: plan.attachments.clone(),
+            class: plan.class,
             etc_folder: self.etc_folder(reservation),
             ..state
         }

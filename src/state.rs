@@ -244,6 +244,9 @@ pub struct State {
     /// Its networks in the order of its cards; none for `host`, `none`, `container:` and `ns:`.
     #[serde(default, alias = "attachment", deserialize_with = "attachments")]
     pub attachments: Vec<Attachment>,
+    /// The class of its packets in this run, major number × 65536 + minor number; cards that come later get it too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<u32>,
     /// Layer folders, lowest first.
     pub layers: Vec<PathBuf>,
     /// The folder of its hosts, hostname and resolv.conf: its own, or that of the container whose network it shares.
@@ -348,6 +351,7 @@ impl State {
             oom_killed: false,
             error: String::new(),
             attachments: vec![],
+            class: None,
             layers: vec![],
             etc_folder: PathBuf::new(),
             auto_remove: header.auto_remove,

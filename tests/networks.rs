@@ -310,6 +310,10 @@ fn macvlan_containers_are_on_the_segment_of_the_parent() {
     host.detached(&["--name", "one", "--network", "pub", "busybox", "sleep", "1000"]);
     host.detached(&["--name", "two", "busybox", "sleep", "1000"]);
     host.minidock(&["network", "connect", "pub", "two"]).ok();
+    // The host itself reaches no card on its own link: it looks from inside.
+    let serve = ["busybox", "httpd", "-f", "-h", "/www"];
+    host.detached(&[&["--name", "ready", "--network", "pub", "--wait", "port:80"], &serve[..]].concat());
+    host.remove(&["ready"]);
     let in_one = |words: &str| host.minidock(&["exec", "one", "sh", "-c", words]).ok().out();
     assert!(in_one("ip route").contains(&format!("default via {OUTSIDE} dev eth0")));
     in_one(&format!("ping -c 1 -W 5 {OUTSIDE}"));

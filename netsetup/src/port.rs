@@ -14,6 +14,7 @@ pub(crate) mod sock_diag;
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, ipproto, sockopt};
@@ -88,7 +89,7 @@ pub struct ReservedPort {
     address: SocketAddr,
     socket: OwnedFd,
     /// The lock of step 2: its closing is the unlocking.
-    lock: Option<OwnedFd>,
+    lock: Option<Arc<OwnedFd>>,
 }
 
 impl ReservedPort {
@@ -180,14 +181,28 @@ fn socket(protocol: Protocol, address: IpAddr) -> Result<OwnedFd, Errno> {
 }
 
 /// Step 2 of the module's comment. Returns the lock, which must live as long as the socket.
-fn bind_over_time_wait(socket: &OwnedFd, wanted: SocketAddr) -> Result<OwnedFd, Errno> {
-    let lock = net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-    // By port alone, whatever the address: "any" and a specific address exclude each other too.
-    let name = format!("minidock/port/tcp/{}", wanted.port());
-    net::bind(&lock, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
+fn bind_over_time_wait(socket: &OwnedFd, wanted: SocketAddr) -> Result<Arc<OwnedFd>, Errno> {
+    let lock = lock(wanted.port())?;
     sockopt::set_socket_reuseaddr(socket, true)?;
     net::bind(socket, &wanted)?;
     sockopt::set_socket_reuseaddr(socket, false)?;
+    Ok(lock)
+}
+
+/// The lock of a port, whatever the address: "any" and a specific address exclude each other too. One process takes it
+/// once for all its sockets with that number (of both IP versions, of several addresses).
+fn lock(port: u16) -> Result<Arc<OwnedFd>, Errno> {
+    static OWN: Mutex<Vec<(u16, Weak<OwnedFd>)>> = Mutex::new(Vec::new());
+    let mut own = OWN.lock().unwrap_or_else(PoisonError::into_inner);
+    own.retain(|(_, lock)| lock.strong_count() > 0);
+    if let Some(lock) = own.iter().find(|(of, _)| *of == port).and_then(|(_, lock)| lock.upgrade()) {
+        return Ok(lock);
+    }
+    let lock = net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    let name = format!("minidock/port/tcp/{port}");
+    net::bind(&lock, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
+    let lock = Arc::new(lock);
+    own.push((port, Arc::downgrade(&lock)));
     Ok(lock)
 }
 
@@ -261,6 +276,26 @@ mod tests {
     fn a_port_in_time_wait_can_be_reserved_but_only_once() {
         only_once(time_wait());
         only_once(time_wait_of_a_client());
+    }
+
+    /// A container that was proxied on several addresses starts again: each has a TIME_WAIT.
+    #[test]
+    fn one_port_of_several_addresses_is_reserved_over_time_wait() {
+        let addresses: [IpAddr; 3] = [
+            Ipv4Addr::new(127, 0, 0, 6).into(),
+            Ipv4Addr::new(127, 0, 0, 7).into(),
+            std::net::Ipv6Addr::LOCALHOST.into(),
+        ];
+        let port = reserve(Protocol::Tcp, addresses[0], 0).unwrap().port();
+        for address in addresses {
+            let listener = TcpListener::bind((address, port)).unwrap();
+            let mut client = TcpStream::connect((address, port)).unwrap();
+            drop(listener.accept().unwrap());
+            assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
+        }
+        let again: Vec<_> = addresses.iter().map(|address| reserve(Protocol::Tcp, *address, port).unwrap()).collect();
+        assert!(again.iter().all(|one| one.lock.is_some()), "the test needs a TIME_WAIT");
+        assert!(matches!(reserve(Protocol::Tcp, addresses[0], port), Err(PortError::InUse { .. })));
     }
 
     fn only_once(port: u16) {

@@ -12,6 +12,8 @@ use nix::sched::{CloneFlags, setns};
 use crate::containers;
 use crate::health::Status as HealthStatus;
 use crate::log::read::Reader;
+use crate::network::definition::{self, Definition};
+use crate::network::options::{self, BridgeOptions, Driver, Gateway};
 use crate::plan::paths::ContainerFolder;
 use crate::process::Process;
 use crate::request::network::NetworkMode;
@@ -44,12 +46,12 @@ pub fn wait(roots: &Roots, id: &str, wait: &Wait) -> Result<()> {
                 Ready::Log(pattern) => log.finds(roots, &state, pattern)?,
                 Ready::Port(port) => {
                     let ports = ports(&state, *port)?;
-                    let address = address(&state, &mut inside)?;
+                    let address = address(roots, &state, &mut inside)?;
                     ports.iter().all(|port| connect(address, *port).is_some())
                 }
                 Ready::Http(port, path) => {
                     let port = ports(&state, *port)?.first().copied().unwrap_or(80);
-                    answers(address(&state, &mut inside)?, port, path)
+                    answers(address(roots, &state, &mut inside)?, port, path)
                 }
             };
             if met {
@@ -119,16 +121,19 @@ fn ports(state: &State, wanted: Option<u16>) -> Result<Vec<u16>> {
     Ok(ports)
 }
 
-/// Where the container listens, as this process sees it.
-fn address(state: &State, inside: &mut Option<Process>) -> Result<IpAddr> {
+/// Where the container listens, as this process sees it: from the host, or, where the host has no place in its network
+/// (macvlan, ipvlan, an isolated gateway), from inside.
+fn address(roots: &Roots, state: &State, inside: &mut Option<Process>) -> Result<IpAddr> {
     let own = state.attachments.iter().find_map(|one| {
         let place = one.ipv4.or(one.ipv6)?;
         Some(place.address)
     });
-    if let Some(address) = own {
-        return Ok(address);
+    if view::request(state)?.network.mode == NetworkMode::Host {
+        return Ok(Ipv4Addr::LOCALHOST.into());
     }
-    if view::request(state)?.network.mode != NetworkMode::Host && *inside != state.process {
+    let first = state.attachments.first().map(|one| definition::read(roots, &one.network)).transpose()?;
+    let from_here = first.is_some_and(|network| network.is_none_or(|network| host_is_in(&network)));
+    if !from_here && *inside != state.process {
         let process = state.process.with_context(|| format!("container {} is not running", state.name))?;
         let what = || format!("cannot enter the network namespace of container {}", state.name);
         let namespace = File::open(format!("/proc/{}/ns/net", process.pid)).with_context(what)?;
@@ -137,7 +142,15 @@ fn address(state: &State, inside: &mut Option<Process>) -> Result<IpAddr> {
             *inside = Some(process);
         }
     }
-    Ok(Ipv4Addr::LOCALHOST.into())
+    Ok(own.unwrap_or(Ipv4Addr::LOCALHOST.into()))
+}
+
+/// Whether the host has an address in the network.
+fn host_is_in(network: &Definition) -> bool {
+    let has_gateways = |options: BridgeOptions| {
+        !options.inhibit_ipv4 && ![options.gateway_ipv4, options.gateway_ipv6].contains(&Gateway::Isolated)
+    };
+    network.driver == Driver::Bridge && options::bridge(&network.options).is_ok_and(has_gateways)
 }
 
 fn connect(address: IpAddr, port: u16) -> Option<TcpStream> {

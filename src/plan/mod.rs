@@ -60,6 +60,8 @@ pub struct Plan {
     pub proxies: Vec<Command>,
     /// The container's places in networks.
     pub attachments: Vec<Attachment>,
+    /// The class of its packets: that of `--net-cls`, or the one that `--net-rate` makes.
+    pub class: Option<u32>,
     /// The networks whose names the container may ask for; none: it has no resolver of ours.
     pub names: Vec<netsetup::dns::Scope>,
     /// Its volumes, to be filled from the image where they are empty.
@@ -94,6 +96,10 @@ pub fn plan(
     let volumes = reservation.chosen.volumes.clone();
     let user = request.user.as_deref().or(Some(image.user.as_str()).filter(|user| !user.is_empty()));
     let rated = shaping::rated(request, facts, &reservation.id)?;
+    for joining in &facts.networks {
+        let uplink = facts.uplink.as_ref().map(|uplink| uplink.link.as_str());
+        shaping::check(&request.network.shaping, &joining.network, uplink)?;
+    }
     let bundle = Bundle {
         spec: &spec,
         id: &reservation.id,
@@ -128,8 +134,9 @@ pub fn plan(
     let is_rule = |op: &Op| matches!(op, Op::Net(netsetup::Op::Firewall(_)));
     let at = host_lane.iter().position(is_rule).unwrap_or(host_lane.len());
     host_lane.splice(at..at, shaping::links(request, facts, &cards, rated, places));
+    let class = rated.or(request.network.net_cls);
     for (joining, card) in facts.networks.iter().zip(&cards) {
-        host_lane.extend(shaping::class(&joining.network, card, rated.or(request.network.net_cls)));
+        host_lane.extend(shaping::class(&joining.network, card, class));
     }
     let attachments: Vec<Attachment> =
         facts.networks.iter().zip(&cards).map(|(one, card)| endpoints::attachment(one, card)).collect();
@@ -142,6 +149,7 @@ pub fn plan(
         endpoint: host_lane,
         proxies: attachments.iter().flat_map(|one| proxy_commands(one, &facts.networks)).collect(),
         attachments,
+        class,
         runtime,
         spec,
         volumes,

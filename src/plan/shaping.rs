@@ -1,6 +1,6 @@
 //! Traffic classes: what makes `--net-cls` hold for packets, not only for sockets, and the classes of `--net-rate`.
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use netsetup::tc;
 use netsetup::{Endpoint, Network};
 use runtime::cgroup::ClassWay;
@@ -10,15 +10,40 @@ use crate::facts::Facts;
 use crate::op::Op;
 use crate::request::RunRequest;
 use crate::request::network::NetworkMode;
+use crate::request::shaping::Shaping;
 
 /// Who sees to the class of the container's packets. `rated`: the class of `--net-rate`.
 pub fn class_way(request: &RunRequest, facts: &Facts, rated: Option<u32>) -> ClassWay {
-    match (&request.network.mode, rated) {
-        (NetworkMode::Host, Some(class)) => ClassWay::Rated(class),
-        (NetworkMode::Host, None) => ClassWay::Packets,
+    // What leaves by a macvlan or ipvlan comes to the parent's queue as its socket sent it; a veth pair clears the class,
+    // and the host's rules give it again.
+    let on_parent = facts.networks.iter().any(|joining| !on_bridge(&joining.network));
+    match rated {
+        Some(class) if on_parent || request.network.mode == NetworkMode::Host => ClassWay::Rated(class),
+        None if on_parent || request.network.mode == NetworkMode::Host => ClassWay::Packets,
         _ if !facts.networks.is_empty() => ClassWay::Carried,
         _ => ClassWay::NetCls,
     }
+}
+
+/// What can't be kept in a network is refused: the card of a macvlan or ipvlan has no end on the host.
+pub fn check(shaping: &Shaping, network: &Network, uplink: Option<&str>) -> Result<()> {
+    if on_bridge(network) {
+        return Ok(());
+    }
+    let name = &network.name;
+    if shaping.rate_in.is_some() {
+        bail!(
+            "--net-rate-in needs a bridge: the cards of network {name} have no end on the host, where it would be kept; \
+             leave it out"
+        );
+    }
+    if let Some(uplink) = uplink.filter(|uplink| shaping.rate.is_some() && *uplink != network.bridge) {
+        bail!(
+            "--net-rate is kept on the uplink {uplink}, and network {name} leaves by {}; leave it out",
+            network.bridge
+        );
+    }
+    Ok(())
 }
 
 /// The class that `--net-rate` makes on the uplink.
@@ -39,13 +64,21 @@ pub fn links(request: &RunRequest, facts: &Facts, cards: &[Endpoint], rated: Opt
         let lock = places.networks.join("uplink.lock");
         ops.push(tc::Op::Class { link: uplink.link.clone(), class, rate, lock });
     }
-    for (joining, card) in facts.networks.iter().zip(cards) {
-        if let Some(rate) = shaping.rate_in.filter(|_| on_bridge(&joining.network)) {
-            ops.push(tc::Op::Inbound { link: card.host_link.clone(), rate });
-        }
-        if let Some(netem) = shaping.netem {
-            ops.push(tc::Op::Netem { link: card.inside_link.clone(), netem });
-        }
+    let mut ops: Vec<Op> = ops.into_iter().map(|op| Op::Net(netsetup::Op::Tc(op))).collect();
+    for (joining, endpoint) in facts.networks.iter().zip(cards) {
+        ops.extend(card(shaping, &joining.network, endpoint));
+    }
+    ops
+}
+
+/// The queueing disciplines of one card.
+pub fn card(shaping: &Shaping, network: &Network, card: &Endpoint) -> Vec<Op> {
+    let mut ops = Vec::new();
+    if let Some(rate) = shaping.rate_in.filter(|_| on_bridge(network)) {
+        ops.push(tc::Op::Inbound { link: card.host_link.clone(), rate });
+    }
+    if let Some(netem) = shaping.netem {
+        ops.push(tc::Op::Netem { link: card.inside_link.clone(), netem });
     }
     ops.into_iter().map(|op| Op::Net(netsetup::Op::Tc(op))).collect()
 }

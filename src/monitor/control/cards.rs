@@ -7,13 +7,13 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use netsetup::firewall::{self, nftables};
-use netsetup::{Endpoint, Host, Links, Live, NewNetns};
+use netsetup::{Endpoint, Host, Links, Live, Network, NewNetns};
 
 use super::Served;
 use crate::network::joining::Joining;
 use crate::op::{self, Op};
 use crate::plan::endpoints::{self, Card, Leased, Names, Owner};
-use crate::plan::names;
+use crate::plan::{names, shaping};
 use crate::recover;
 use crate::request::attach::Attach;
 use crate::residue::{self, Residue};
@@ -64,7 +64,26 @@ pub fn ops(served: &Served, joining: &Joining, endpoint: &Endpoint) -> Vec<Op> {
     let networks = served.order.engine.roots.run.join("network");
     let mut ops: Vec<Op> = netsetup::plan_endpoint(&joining.network, endpoint).into_iter().map(Op::Net).collect();
     ops.push(names::publish(&networks, &joining.network, endpoint, &joining.wish.aliases));
+    // After the links and before the rules, as at a start.
+    let is_rule = |op: &Op| matches!(op, Op::Net(netsetup::Op::Firewall(_)));
+    let at = ops.iter().position(is_rule).unwrap_or(ops.len());
+    ops.splice(at..at, shaping::card(&served.order.request.network.shaping, &joining.network, endpoint));
+    ops.extend(shaping::class(&joining.network, endpoint, served.state.class));
     ops
+}
+
+/// What can't be kept on a card that comes later is refused.
+pub fn check_shaping(served: &Served, network: &Network) -> Result<()> {
+    shaping::check(&served.order.request.network.shaping, network, None)?;
+    if network.driver != netsetup::Driver::Bridge && served.state.class.is_some() {
+        bail!(
+            "the packets of container {} have a class, which a card of network {} can't be given while it runs; stop it \
+             first: the network is joined at its next start",
+            served.state.name,
+            network.name
+        );
+    }
+    Ok(())
 }
 
 /// The operations of a card's ports.

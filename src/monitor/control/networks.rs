@@ -31,6 +31,7 @@ pub fn connect(served: &mut Served, body: &Value) -> Result<Value> {
     if served.state.attachments.iter().any(|one| one.network == name) {
         bail!("endpoint with name {} already exists in network {name}", served.state.name);
     }
+    cards::check_shaping(served, &joining.network)?;
     if !served.journal.has_room() {
         bail!(
             "networks have come and gone too often in this run of container {}; restart it: minidock restart {0}",
