@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use host::command::wait_listening;
 use host::net::{Server, fetch, unreachable};
-use host::{Firewall, TestHost, images};
+use host::{Firewall, TestHost, images, wait_until};
 
 /// The machine in the outside network, behind `br-ex`.
 const FAR: &str = "16.158.1.1";
@@ -214,7 +214,7 @@ fn what_it_explains_makes_the_same() {
         typed.sh("ip netns del routerns").ok();
         for host in [real, typed] {
             host.remove(&["vm"]);
-            host::wait_until("the legs are gone", || host.sh("! ls /sys/class/net | grep ^rt").code() == 0);
+            wait_until("the legs are gone", || host.sh("! ls /sys/class/net | grep ^rt").code() == 0);
             remove_outside_network(&host);
             if host.sh("mountpoint -q /run/netns").code() == 0 {
                 host.sh("umount /run/netns").ok(); // `ip netns add` has made it one
@@ -324,6 +324,22 @@ fn a_floating_address_ends_with_its_container() {
         host.minidock(CREATE).ok();
         host.minidock(&["router", "floating", "add", "routerns", "16.158.1.103", "vm"]).ok();
         assert!(!unreachable(&host.outside, "16.158.1.103:80"));
+        // It comes back with the container's next run: after a restart, and after a stop and a start.
+        let comes_back = || wait_until("the address is back", || !unreachable(&host.outside, "16.158.1.103:80"));
+        host.minidock(&["restart", "-t", "0", "vm"]).ok();
+        comes_back();
+        host.minidock(&["stop", "-t", "0", "vm"]).ok();
+        wait_until("the address is away", || {
+            host.minidock(&["router", "floating", "ls"]).ok().out().lines().count() == 1
+        });
+        host.minidock(&["start", "vm"]).ok();
+        comes_back();
+        // One that was taken away while it was stopped, or given to another, doesn't.
+        host.minidock(&["stop", "-t", "0", "vm"]).ok();
+        host.minidock(&["router", "floating", "rm", "routerns", "16.158.1.103"]).ok();
+        host.minidock(&["start", "vm"]).ok();
+        host.minidock(&["router", "floating", "add", "routerns", "16.158.1.104", "vm"]).ok();
+        assert!(unreachable(&host.outside, "16.158.1.103:80"));
         host.remove(&["vm"]);
         assert_eq!(host.minidock(&["router", "floating", "ls"]).ok().out().lines().count(), 1);
         let rules = host.sh("ip netns exec routerns nft list ruleset").ok().out();

@@ -19,7 +19,7 @@ const WARM_UP: Duration = Duration::from_millis(1200);
 const WINDOW: Duration = Duration::from_secs(3);
 
 /// The tree of the lecture, made by hand: Mbit/s of 1:10, 1:11 and the default class. Low enough for an emulated machine.
-const TREE: [(&str, u32); 3] = [("1:10", 1), ("1:11", 2), ("1:30", 4)];
+const TREE: [(&str, u32); 3] = [("1:10", 2), ("1:11", 4), ("1:30", 8)];
 
 fn make_tree(host: &TestHost) {
     let mut script = "tc qdisc add dev uplink root handle 1: htb default 30\n".to_string();
@@ -134,7 +134,7 @@ fn without_tree(host: TestHost) {
 fn bridged_containers_are_in_their_classes_with_nftables() {
     let host = TestHost::with_firewall(Firewall::Nftables);
     make_tree(&host);
-    assert_rates(&measure(&host, &[]), &[1, 2, 4]);
+    assert_rates(&measure(&host, &[]), &[2, 4, 8]);
     // The class is the host's own matter: nothing of it leaves the host, and the tree is as it was.
     let tree = host.sh("tc class show dev uplink").ok().out();
     assert_eq!(tree.lines().count(), 3, "{tree}");
@@ -147,7 +147,7 @@ fn bridged_containers_are_in_their_classes_with_nftables() {
 fn bridged_containers_are_in_their_classes_with_iptables() {
     let host = TestHost::with_firewall(Firewall::Iptables);
     make_tree(&host);
-    assert_rates(&measure(&host, &[]), &[1, 2, 4]);
+    assert_rates(&measure(&host, &[]), &[2, 4, 8]);
     assert!(!host.sh("iptables-save -t mangle").ok().out().contains("CLASSIFY"));
     without_tree(host);
 }
@@ -157,7 +157,7 @@ fn bridged_containers_are_in_their_classes_beside_the_cgroup_classifier() {
     let host = TestHost::new();
     make_tree(&host);
     if add_classifier(&host) {
-        assert_rates(&measure(&host, &[]), &[1, 2, 4]);
+        assert_rates(&measure(&host, &[]), &[2, 4, 8]);
     }
     without_tree(host);
 }
@@ -169,7 +169,7 @@ fn containers_of_the_hosts_network_are_in_their_classes() {
     if !has_cgroup2(&host) {
         return without_tree(host);
     }
-    assert_rates(&measure(&host, &["--network", "host"]), &[1, 2, 4]);
+    assert_rates(&measure(&host, &["--network", "host"]), &[2, 4, 8]);
     without_tree(host);
 }
 
@@ -178,7 +178,7 @@ fn containers_of_the_hosts_network_are_in_their_classes_by_the_cgroup_classifier
     let host = TestHost::new();
     make_tree(&host);
     if add_classifier(&host) {
-        assert_rates(&measure(&host, &["--network", "host"]), &[1, 2, 4]);
+        assert_rates(&measure(&host, &["--network", "host"]), &[2, 4, 8]);
     }
     without_tree(host);
 }
@@ -193,7 +193,7 @@ fn containers_of_a_macvlan_are_in_their_classes() {
     }
     let macvlan = ["network", "create", "-d", "macvlan", "-o", "parent=uplink", "--subnet", "10.99.0.0/24"];
     host.minidock(&[&macvlan[..], &["--gateway", OUTSIDE, "--ip-range", "10.99.0.128/25", "segment"]].concat()).ok();
-    assert_rates(&measure(&host, &["--network", "segment"]), &[1, 2, 4]);
+    assert_rates(&measure(&host, &["--network", "segment"]), &[2, 4, 8]);
     let rated = ["--network", "segment", "--net-rate", "3mbit"];
     let sink = [Sink::new(&host, 5080)];
     host.detached(&[&["--name", "aa"], &rated[..], &["busybox", "sh", "-c", &sender(5080)]].concat());
@@ -234,7 +234,7 @@ fn a_card_that_comes_later_has_the_class_and_the_rates() {
         for name in ["aa", "bb"] {
             host.minidock(&["exec", name, "touch", "/go"]).ok();
         }
-        assert_rates(&rates(&sinks), &[1, 3]);
+        assert_rates(&rates(&sinks), &[2, 3]);
         let link = host.sh("ip -o link show | sed -n 's/.*\\(veth[^@]*_1\\)@.*/\\1/p'").ok().out();
         let shown: Vec<_> = link.lines().map(|link| host.sh(&format!("tc qdisc show dev {link}")).ok().out()).collect();
         let limited = shown.iter().filter(|text| text.contains("tbf") && text.contains("rate 5Mbit")).count();
@@ -262,12 +262,12 @@ fn a_rate_needs_no_tree_made_by_hand_and_takes_its_own_away() {
     let before = disciplines(&host);
     let sinks = [5040, 5041, 5042].map(|port| Sink::new(&host, port));
     for (name, network, rate, port) in
-        [("aa", "bridge", "1mbit", 5040), ("bb", "bridge", "3mbit", 5041), ("cc", "host", "2mbit", 5042)]
+        [("aa", "bridge", "2mbit", 5040), ("bb", "bridge", "6mbit", 5041), ("cc", "host", "4mbit", 5042)]
     {
         let flags = ["--name", name, "--network", network, "--net-rate", rate];
         host.detached(&[&flags[..], &["busybox", "sh", "-c", &sender(port)]].concat());
     }
-    assert_rates(&rates(&sinks), &[1, 3, 2]);
+    assert_rates(&rates(&sinks), &[2, 6, 4]);
     host.remove(&["bb", "cc"]);
     assert_eq!(host.sh("tc class show dev uplink").ok().out().lines().count(), 1, "the others' classes are gone");
     // All processes at once; the next command finds what they left.
@@ -287,7 +287,7 @@ fn a_rate_uses_a_tree_that_is_there_and_leaves_it() {
     host.detached(&["--name", "bb", "--net-cls", "1:10", "busybox", "sh", "-c", &sender(5051)]);
     let classes = host.sh("tc class show dev uplink").ok().out();
     assert!(classes.contains("rate 12Mbit ceil 14Mbit"), "{classes}");
-    assert_rates(&rates(&sinks)[1..], &[1]);
+    assert_rates(&rates(&sinks)[1..], &[2]);
     host.remove(&["aa", "bb"]);
     assert_eq!(disciplines(&host), before);
     // A discipline without classes is somebody's choice.
@@ -307,7 +307,7 @@ fn what_comes_to_a_container_has_a_rate_too() {
         "--name",
         "aa",
         "--net-rate-in",
-        "3mbit",
+        "6mbit",
         "busybox",
         "sh",
         "-c",
@@ -335,7 +335,7 @@ fn what_comes_to_a_container_has_a_rate_too() {
         stop.store(true, Ordering::Relaxed);
         (after - before) as f64 * 8e-6 / (end - start).as_secs_f64()
     });
-    assert_rates(&[rate], &[3]);
+    assert_rates(&[rate], &[6]);
     host.remove(&["aa"]);
     host.finish();
 }
@@ -393,7 +393,7 @@ fn the_lectures_own_commands_give_the_same() {
     let by_hand = host.shell(&host.host, &script).spawn();
     host.detached(&["--name", "bb", "busybox", "sh", "-c", &sender(5071)]);
     host.detached(&["--name", "cc", "busybox", "sh", "-c", &sender(5072)]);
-    assert_rates(&rates(&sinks), &[1, 2, 4]);
+    assert_rates(&rates(&sinks), &[2, 4, 8]);
     drop(sinks);
     host.remove(&["bb", "cc"]);
     by_hand.wait();

@@ -29,6 +29,7 @@ use crate::network;
 use crate::recover::{self, Scope};
 use crate::request::namespaces::Pid;
 use crate::residue::{self, Residue};
+use crate::router;
 use crate::start::{self, Container, Order, Origin, Run, kept};
 use crate::state::Status;
 use crate::streams;
@@ -183,6 +184,9 @@ fn join_session(relay: &mut Relay) {
 fn open_watch(relay: &mut Relay) {
     if let Some(served) = relay.served.as_mut().filter(|served| !served.state.attachments.is_empty()) {
         served.watch = netsetup::Watch::open().ok();
+        if let Err(problem) = router::container_starts(&served.order.engine.roots, &served.state) {
+            relay.peers.note(&format!("minidock: {}\n", crate::error::text(&problem)));
+        }
     }
 }
 

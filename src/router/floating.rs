@@ -10,7 +10,7 @@ use netsetup::{Host, Live};
 
 use super::definition::{self, Definition, Floating};
 use super::plan::first_address;
-use super::{Say, all, find, folder, folder_of_all, lock, new_journal, undo};
+use super::{Say, all, find, folder, folder_of_all, lock, new_journal, undo, wishes};
 use crate::containers;
 use crate::error;
 use crate::files;
@@ -46,6 +46,7 @@ pub fn add(roots: &Roots, router: &str, outside: Ipv4Addr, container: &str, say:
     });
     let made =
         made.and_then(|()| files::replace(&folder.join("floating.json"), &serde_json::to_vec_pretty(&floating)?));
+    let made = made.and_then(|()| wishes::note(roots, &router.name, &floating));
     drop(journal);
     if let Err(error) = made {
         return Err(match undo::undo_folder(roots, &folder) {
@@ -145,7 +146,11 @@ fn residues(router: &Definition, floating: &Floating) -> Vec<netsetup::Residue> 
 pub fn remove(roots: &Roots, router: &str, outside: Ipv4Addr, say: Say<'_>) -> Result<()> {
     let _lock = lock(roots)?;
     let router = find(roots, router)?;
+    let wished = wishes::forget(roots, &router.name, outside)?;
     let Some(floating) = router.floating(roots).into_iter().find(|one| one.outside == outside) else {
+        if wished {
+            return Ok(()); // its container doesn't run
+        }
         bail!("router {0} has no address {outside}; minidock router floating ls {0}", router.name);
     };
     say(&netsetup::Op::Router(RouterOp::Unfloat {

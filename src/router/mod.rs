@@ -8,6 +8,7 @@ mod definition;
 mod floating;
 mod plan;
 mod undo;
+mod wishes;
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use netsetup::{Backend, Host, Live};
 pub use definition::{Definition, Floating, Side, all, find};
 pub use floating::{add as add_floating, container_ends, remove as remove_floating};
 pub use undo::{recover, remove};
+pub use wishes::container_starts;
 
 use crate::commands::Engine;
 use crate::explain::Command;

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use netsetup::{Host, Links, Residue as Net, Undone};
 
-use super::{find, folder, folder_of_all, lock};
+use super::{find, folder, folder_of_all, lock, wishes};
 use crate::containers;
 use crate::host_netns;
 use crate::journal::{self, Journal};
@@ -69,6 +69,7 @@ pub(super) fn undo_router(roots: &Roots, name: &str) -> Result<()> {
         undo_folder(roots, &folder.join("floating").join(address))?;
     }
     ignore_missing(std::fs::remove_dir(folder.join("floating")))?;
+    ignore_missing(std::fs::remove_dir_all(folder.join(wishes::FOLDER)))?;
     undo_folder(roots, &folder)
 }
 

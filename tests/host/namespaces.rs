@@ -4,10 +4,13 @@
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+use nix::sys::statvfs::{FsFlags, statvfs};
 
 /// A network namespace and, for the host itself, a mount namespace with it.
 pub struct Namespaces {
@@ -105,8 +108,44 @@ fn own_mounts() {
     let cgroups = open_tree(rustix::fs::CWD, "/sys/fs/cgroup", flags).unwrap();
     umount2("/sys", MntFlags::MNT_DETACH).unwrap();
     mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), nothing).unwrap();
-    move_mount(cgroups.as_fd(), "", rustix::fs::CWD, "/sys/fs/cgroup", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-        .unwrap();
+    let place = |what: &std::os::fd::OwnedFd, at: &std::path::Path| {
+        move_mount(what.as_fd(), "", rustix::fs::CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).unwrap();
+    };
+    let top = Path::new("/sys/fs/cgroup");
+    place(&cgroups, top);
+    let there = statfs(top).unwrap();
+    if there.filesystem_type() != TMPFS_MAGIC || statvfs(top).unwrap().flags().contains(FsFlags::ST_RDONLY) {
+        return mount_run();
+    }
+    // A folder of its own for the hierarchies: to remove a folder takes the mounts away that other hosts have on it.
+    let entries: Vec<PathBuf> = std::fs::read_dir(top).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let (mut links, mut trees) = (vec![], vec![]);
+    for path in entries {
+        match std::fs::read_link(&path) {
+            Ok(target) => links.push((path, target)),
+            // One of another test's, perhaps, that is just going.
+            Err(_) if !is_mount(&path) => {}
+            Err(_) => trees.push((open_tree(rustix::fs::CWD, &path, flags).unwrap(), path)),
+        }
+    }
+    mount(Some("tmpfs"), top, Some("tmpfs"), MsFlags::empty(), Some("mode=755")).unwrap();
+    for (path, target) in links {
+        std::os::unix::fs::symlink(target, path).unwrap();
+    }
+    for (tree, path) in trees {
+        std::fs::create_dir(&path).unwrap();
+        place(&tree, &path);
+    }
+    mount_run();
+}
+
+/// Whether it is another filesystem than the folder above it.
+fn is_mount(path: &Path) -> bool {
+    let device = |path: &Path| std::fs::metadata(path).map(|meta| meta.dev()).ok();
+    device(path).is_some_and(|own| Some(own) != path.parent().and_then(device))
+}
+
+fn mount_run() {
     mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::MS_NOSUID, Some("mode=755")).unwrap();
     std::fs::create_dir("/run/lock").unwrap();
 }
