@@ -67,6 +67,23 @@ fn iptables_rules_come_back_after_a_flush() {
 }
 
 #[test]
+fn rules_of_iptables_legacy_come_back_after_a_flush() {
+    let host = TestHost::with_firewall(Firewall::Iptables);
+    // As a host whose alternative for iptables is the old one.
+    host.sh("mount --bind /usr/sbin/xtables-legacy-multi /usr/sbin/xtables-nft-multi").ok();
+    web(&host, &["-p", "10080:80"]);
+    assert_eq!(fetch(&host.outside, &format!("{HOST}:10080"), "/index.html"), images::PAGE);
+    assert!(host.sh("iptables-legacy-save -t nat").ok().out().contains("--dport 10080"), "the rules are the old one's");
+    for flush in ["iptables-legacy -t nat -F", "iptables-legacy -F; iptables-legacy -t nat -F"] {
+        host.sh(flush).ok();
+        comes_back(&host, flush);
+    }
+    host.remove(&["web"]);
+    assert!(unreachable(&host.outside, &format!("{HOST}:10080")));
+    host.discard();
+}
+
+#[test]
 fn many_containers_mend_once_and_disturb_nobody() {
     let host = TestHost::new();
     for number in 0..6 {

@@ -1,5 +1,5 @@
 //! Notices when somebody changes rules: the kernel tells every change of nftables (iptables-nft's among them) to a
-//! netlink group. What became of our own rules is looked at a moment later, once for a whole burst of changes.
+//! netlink group. iptables-legacy tells nobody: the number of rules in its tables is looked at once a second. What became of our own rules is looked at a moment later, once for a whole burst of changes.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -23,6 +23,39 @@ pub struct Watch {
     socket: Socket,
     due: Option<Instant>,
     last_look: Option<Instant>,
+    legacy: Option<Legacy>,
+}
+
+/// The tables of iptables-legacy.
+struct Legacy {
+    tables: Vec<String>,
+    entries: Vec<Option<u32>>,
+    next: Instant,
+}
+
+/// From one look at iptables-legacy to the next; together with the mending, within a second.
+const LEGACY_PAUSE: Duration = Duration::from_millis(700);
+
+impl Legacy {
+    /// None when iptables-legacy has no tables here.
+    fn open() -> Option<Legacy> {
+        let text = std::fs::read_to_string("/proc/thread-self/net/ip_tables_names").ok()?;
+        let tables: Vec<String> = text.lines().map(str::to_owned).collect();
+        let entries = counts(&tables);
+        (!tables.is_empty()).then(|| Legacy { tables, entries, next: Instant::now() + LEGACY_PAUSE })
+    }
+
+    /// Whether rules have come or gone since the last look.
+    fn has_changed(&mut self, now: Instant) -> bool {
+        self.next = now + LEGACY_PAUSE;
+        let before = std::mem::replace(&mut self.entries, counts(&self.tables));
+        before != self.entries
+    }
+}
+
+fn counts(tables: &[String]) -> Vec<Option<u32>> {
+    let Ok(socket) = sys::raw_ipv4_socket() else { return vec![] };
+    tables.iter().map(|table| sys::legacy_entries(socket.as_fd(), table)).collect()
 }
 
 impl Watch {
@@ -30,7 +63,9 @@ impl Watch {
     ///
     /// # Errors
     /// A kernel without nftables, no descriptors left.
-    pub fn open() -> Result<Watch> {
+    ///
+    /// `legacy`: over the rules of iptables-legacy, too, where it has any.
+    pub fn open(legacy: bool) -> Result<Watch> {
         let open = || -> io::Result<Socket> {
             let mut socket = Socket::new(protocols::NETLINK_NETFILTER)?;
             sys::leave_out(socket.as_fd(), &NO_LOSS)?;
@@ -40,7 +75,7 @@ impl Watch {
             Ok(socket)
         };
         let socket = open().map_err(|error| Error::system("watch the firewall's changes", error))?;
-        Ok(Watch { socket, due: None, last_look: None })
+        Ok(Watch { socket, due: None, last_look: None, legacy: if legacy { Legacy::open() } else { None } })
     }
 
     /// Readable when something has changed.
@@ -50,7 +85,8 @@ impl Watch {
 
     /// How long the owner may sleep until it must ask [`Watch::is_due`].
     pub fn timeout(&self, now: Instant) -> Option<Duration> {
-        self.due.map(|due| due.saturating_duration_since(now))
+        let legacy = self.legacy.as_ref().map(|legacy| legacy.next);
+        self.due.into_iter().chain(legacy).min().map(|due| due.saturating_duration_since(now))
     }
 
     /// Takes the notices, after [`Watch::fd`] was readable.
@@ -70,7 +106,8 @@ impl Watch {
 
     /// Whether it's time to look; true once for each burst.
     pub fn is_due(&mut self, now: Instant) -> bool {
-        let due = self.due.is_some_and(|due| due <= now);
+        let changed = self.legacy.as_mut().is_some_and(|legacy| legacy.next <= now && legacy.has_changed(now));
+        let due = changed || self.due.is_some_and(|due| due <= now);
         if due {
             (self.due, self.last_look) = (None, Some(now));
         }

@@ -183,7 +183,8 @@ fn join_session(relay: &mut Relay) {
 /// Only now that the program runs: nobody waits for it. Without nftables there is nothing to be noticed.
 fn open_watch(relay: &mut Relay) {
     if let Some(served) = relay.served.as_mut().filter(|served| !served.state.attachments.is_empty()) {
-        served.watch = netsetup::Watch::open().ok();
+        let legacy = served.order.engine.config.firewall == Some(netsetup::Backend::Iptables);
+        served.watch = netsetup::Watch::open(legacy).ok();
         if let Err(problem) = router::container_starts(&served.order.engine.roots, &served.state) {
             relay.peers.note(&format!("minidock: {}\n", crate::error::text(&problem)));
         }
