@@ -196,7 +196,12 @@ fn journal_path(roots: &Roots, name: &str) -> PathBuf {
     if name == SHARED_MOUNTS {
         return roots.network(name).join("journal");
     }
-    roots.network(name).join(format!("net-{}", host_netns::current().unwrap_or(0))).join("journal")
+    roots.network(name).join(net_folder()).join("journal")
+}
+
+/// The folder of the network namespace that plays the host.
+fn net_folder() -> String {
+    format!("net-{}", host_netns::current().unwrap_or(0))
 }
 
 /// The network's lock; dropped with the file.

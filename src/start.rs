@@ -420,6 +420,7 @@ impl Making<'_> {
         let cmd = if request.command.is_empty() && inherits { image.cmd.clone() } else { words(&request.command) };
         Ok(Config {
             hostname: plan::hostname(request, self.facts, &reservation.id),
+            domainname: request.network.domainname.clone().unwrap_or_default(),
             user: request.user.clone().unwrap_or_else(|| image.user.clone()),
             env: environment(request, image),
             cmd,
@@ -428,6 +429,7 @@ impl Making<'_> {
             labels: plan::labels(request, image),
             exposed: exposed(request, image),
             stop_signal: plan.stop_signal,
+            stop_signal_text: request.stop_signal_typed.clone().or(image.stop_signal.clone()).unwrap_or_default(),
             health: health(request, image),
             shell: image.shell.clone(),
             stop_timeout_seconds: request.stop_timeout_s.unwrap_or(10),

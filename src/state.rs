@@ -182,6 +182,9 @@ fn forget_first_version(state: &mut serde_json::Value) {
 pub struct Config {
     /// Host name inside.
     pub hostname: String,
+    /// NIS domain name inside.
+    #[serde(default)]
+    pub domainname: String,
     /// As the flag or the image says.
     pub user: String,
     /// `NAME=VALUE`.
@@ -198,6 +201,9 @@ pub struct Config {
     pub exposed: Vec<String>,
     /// The signal that asks it to stop (number).
     pub stop_signal: i32,
+    /// The same as the user or the image wrote it; empty: nobody did.
+    #[serde(default)]
+    pub stop_signal_text: String,
     /// Its health check.
     #[serde(default)]
     pub health: Option<Healthcheck>,

@@ -118,6 +118,7 @@ fn config(state: &State) -> ConfigView {
     let config = &state.config;
     ConfigView {
         hostname: config.hostname.clone(),
+        domainname: config.domainname.clone(),
         user: config.user.clone(),
         env: config.env.clone(),
         cmd: config.cmd.clone(),
@@ -125,8 +126,11 @@ fn config(state: &State) -> ConfigView {
         working_dir: config.working_dir.clone(),
         volumes: state.volumes.iter().map(|volume| volume.target.display().to_string()).collect(),
         labels: config.labels.clone(),
-        stop_signal: Signal(config.stop_signal).to_string(),
-        healthcheck: config.health.as_ref().and_then(|check| serde_json::to_value(check).ok()),
+        stop_signal: match config.stop_signal_text.as_str() {
+            "" => Signal(config.stop_signal).to_string(),
+            text => text.to_owned(),
+        },
+        healthcheck: config.health.clone(),
         exposed: config
             .exposed
             .iter()

@@ -177,6 +177,9 @@ pub struct RunArgs {
     /// Host name
     #[arg(short = 'h', long, value_name = "NAME")]
     pub hostname: Option<String>,
+    /// Domain: NIS domain name, and the end of the full name in /etc/hosts
+    #[arg(long, value_name = "NAME")]
+    pub domainname: Option<String>,
     /// Name server for resolv.conf
     #[arg(long, value_name = "ADDRESS")]
     pub dns: Vec<String>,
@@ -250,6 +253,12 @@ pub struct RunArgs {
     /// Soft memory limit
     #[arg(long, value_name = "BYTES")]
     pub memory_reservation: Option<String>,
+    /// How readily memory is swapped out, 0 to 100 (cgroup v1 only)
+    #[arg(long, value_name = "NUMBER", value_parser = integer)]
+    pub memory_swappiness: Option<i64>,
+    /// At the memory limit programs wait instead of being killed (cgroup v1 only)
+    #[arg(long)]
+    pub oom_kill_disable: bool,
     /// Number of CPUs: 1.5
     #[arg(long, value_name = "NUMBER")]
     pub cpus: Option<String>,

@@ -11,7 +11,7 @@ pub enum Stop {
     Usage {
         /// What is wrong, and where help is. One to three lines.
         message: String,
-        /// 125 for a wrong flag (docker's code for "the engine failed"), 1 for a wrong command or argument count.
+        /// 125 for a wrong flag (docker's code for "the engine failed"), 1 for a wrong command or argument count, 0 for none at all.
         code: u8,
     },
 }
@@ -36,6 +36,11 @@ impl Stop {
     /// A wrong command word or number of arguments.
     pub(super) fn arguments(message: impl AsRef<str>, command: Option<&str>) -> Stop {
         Stop::usage(message.as_ref(), command, 1)
+    }
+
+    /// Nobody asked for this help: no command was typed. As docker: on stderr, and no failure.
+    pub(super) fn nothing_typed(help: &str) -> Stop {
+        Stop::Usage { message: help.trim_end().to_owned(), code: 0 }
     }
 
     fn usage(message: &str, command: Option<&str>, code: u8) -> Stop {

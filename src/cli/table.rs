@@ -297,7 +297,11 @@ fn read_create(matches: &mut ArgMatches) -> Result<Command, clap::Error> {
             return Err(error);
         }
     }
-    RunArgs::from_arg_matches_mut(matches).map(|args| Command::Create(Box::new(args)))
+    let args = RunArgs::from_arg_matches_mut(matches)?;
+    if args.words.is_empty() && args.rootfs.is_none() {
+        return Err(clap::Error::new(clap::error::ErrorKind::MissingRequiredArgument)); // said with this command's name
+    }
+    Ok(Command::Create(Box::new(args)))
 }
 
 /// docker's commands that minidock doesn't have (yet), with what to do meanwhile. Both forms are meant.
@@ -327,7 +331,7 @@ pub(super) const GROUPS: &[(&str, &str)] = &[
 pub(super) fn find(mut words: Vec<OsString>) -> Result<(&'static Entry, Vec<OsString>), Stop> {
     let word = |at: usize| words.get(at).and_then(|word| word.to_str());
     let Some(first) = words.first() else {
-        return Err(Stop::Help(help()));
+        return Err(Stop::nothing_typed(&help()));
     };
     let first = first.to_string_lossy().into_owned();
     if first == "help" {
@@ -340,7 +344,8 @@ pub(super) fn find(mut words: Vec<OsString>) -> Result<(&'static Entry, Vec<OsSt
         };
     }
     let both = match word(1) {
-        None | Some("--help" | "-h" | "help") => return Err(Stop::Help(group_help(&first))),
+        None => return Err(Stop::nothing_typed(&group_help(&first))),
+        Some("--help" | "-h" | "help") => return Err(Stop::Help(group_help(&first))),
         Some(second) => format!("{first} {second}"),
     };
     match entry(&both) {
@@ -387,11 +392,11 @@ pub(super) fn help() -> String {
         "Usage: minidock [OPTIONS] COMMAND\n\nA minimal but real container engine with networking built in\n\nCommands:\n",
     );
     for entry in COMMANDS.iter().filter(|entry| !entry.name().contains(' ')) {
-        text += &format!("  {:<10}{}\n", entry.name(), entry.about);
+        text += &format!("  {:<12}{}\n", entry.name(), entry.about);
     }
     text += "\nManagement commands (docker's longer forms):\n";
     for (group, about) in GROUPS {
-        text += &format!("  {group:<10}{about}\n");
+        text += &format!("  {group:<12}{about}\n");
     }
     text += "\nOptions:\n      --root DIR           Keep images and containers below DIR: a separate engine (also MINIDOCK_ROOT)\n      \
              --firewall BACKEND   nftables or iptables (also MINIDOCK_FIREWALL)\n  \
@@ -405,7 +410,7 @@ fn group_help(group: &str) -> String {
     let mut text = format!("Usage: minidock {group} COMMAND\n\nCommands:\n");
     for entry in COMMANDS {
         for form in entry.names.iter().filter_map(|name| name.strip_prefix(group)?.strip_prefix(' ')).take(1) {
-            text += &format!("  {form:<10}{}\n", entry.about);
+            text += &format!("  {form:<12}{}\n", entry.about);
         }
     }
     text

@@ -231,10 +231,17 @@ fn help_goes_to_stdout_and_every_parser_is_sound() {
             assert!(text.contains(entry.about), "{text}");
         }
     }
-    for line in ["", "--help", "-h", "help", "container", "image --help", "ps -h", "--version", "-v"] {
+    for line in ["--help", "-h", "help", "image --help", "ps -h", "--version", "-v"] {
         let Err(stop) = read(line) else { panic!("{line}") };
         assert!(matches!(stop, Stop::Help(_)), "{line}: {stop:?}");
         assert_eq!(stop.code(), 0);
+    }
+    for line in ["", "container"] {
+        let Err(stop) = read(line) else { panic!("{line}") };
+        assert!(
+            matches!(&stop, Stop::Usage { message, code: 0 } if message.starts_with("Usage: ")),
+            "{line}: {stop:?}"
+        );
     }
 }
 

@@ -89,12 +89,16 @@ pub fn confirmed(warning: &str, force: bool) -> bool {
     if force {
         return true;
     }
-    use std::io::Write;
+    use std::io::{BufRead, Write};
     print!("{warning}\nAre you sure you want to continue? [y/N] ");
     let _ = std::io::stdout().flush();
     let mut answer = String::new();
     // No stdin is no answer.
-    let _ = std::io::stdin().read_line(&mut answer);
+    let _ = std::io::Read::take(std::io::stdin().lock(), 64).read_line(&mut answer);
+    // After ^D the cursor stands behind the question still.
+    if answer.is_empty() && rustix::termios::isatty(std::io::stdout()) {
+        println!();
+    }
     answer.trim().eq_ignore_ascii_case("y")
 }
 

@@ -105,8 +105,9 @@ fn in_force(engine: &Engine) -> Result<Vec<(String, String, String)>> {
         .collect()
 }
 
+/// As one would write it in the configuration: the bridge's address.
 fn bip(network: &netsetup::Network) -> String {
-    network.ipv4.as_ref().map(|subnet| subnet.to_string()).unwrap_or_default()
+    network.ipv4.as_ref().map(|subnet| format!("{}/{}", subnet.gateway, subnet.prefix_len)).unwrap_or_default()
 }
 
 /// docker's names of file systems, by statfs's number (statfs(2)).

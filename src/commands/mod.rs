@@ -205,7 +205,7 @@ fn each(names: &[String], mut action: impl FnMut(&str) -> Result<()>) -> Result<
     for name in names {
         if let Err(problem) = action(name) {
             // docker's prefix; scripts that look for its texts find ours.
-            eprintln!("Error response: {}", error::text(&problem));
+            eprintln!("minidock: {}", error::text(&problem));
             code = 1;
         }
     }

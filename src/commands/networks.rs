@@ -1,7 +1,6 @@
 //! `network create`, `ls`, `inspect`, `rm`, `prune`, `connect`, `disconnect`.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, Write};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
@@ -91,7 +90,7 @@ pub fn inspect(engine: &Engine, args: &NetworkInspectArgs) -> Result<u8> {
         }
     }
     for problem in &problems {
-        eprintln!("Error response: {}", error::text(problem));
+        eprintln!("minidock: {}", error::text(problem));
     }
     Ok(u8::from(!problems.is_empty()))
 }
@@ -167,7 +166,8 @@ pub fn rm(engine: &Engine, args: &NetworkRmArgs) -> Result<u8> {
 /// Removes all networks that no container uses, a stopped one included.
 pub fn prune(engine: &Engine, args: &NetworkPruneArgs) -> Result<u8> {
     let filter = Filter::parse(&args.filter, Filtering::Prune, until).map_err(|why| anyhow!(why))?;
-    if !args.force && !confirmed()? {
+    let warning = "WARNING! This will remove all custom networks not used by at least one container.";
+    if !super::filter::confirmed(warning, args.force) {
         return Ok(0);
     }
     let (mut removed, mut code) = (Vec::new(), 0);
@@ -183,7 +183,7 @@ pub fn prune(engine: &Engine, args: &NetworkPruneArgs) -> Result<u8> {
                 removed.push(definition.name);
             }
             Err(problem) => {
-                eprintln!("Error response: {}", error::text(&problem));
+                eprintln!("minidock: {}", error::text(&problem));
                 code = 1;
             }
         }
@@ -209,18 +209,6 @@ fn until(text: &str) -> Option<u64> {
         let ago = number.parse::<u64>().ok()?.checked_mul(seconds * 1_000_000_000)?;
         view::now().checked_sub(ago)
     })
-}
-
-/// docker's question.
-fn confirmed() -> Result<bool> {
-    print!(
-        "WARNING! This will remove all custom networks not used by at least one container.\n\
-         Are you sure you want to continue? [y/N] "
-    );
-    std::io::stdout().flush()?;
-    let mut answer = String::new();
-    std::io::Read::take(std::io::stdin().lock(), 64).read_line(&mut answer)?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 /// Connects a container to a network.

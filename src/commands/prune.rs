@@ -1,10 +1,10 @@
 //! `container prune`: removes all containers that don't run.
 
-use std::io::{self, BufRead, Write};
 use std::path::Path;
 
 use anyhow::{Result, bail};
 
+use super::filter::confirmed;
 use super::stop;
 use crate::cli::PruneArgs;
 use crate::containers;
@@ -21,7 +21,7 @@ use crate::view;
 /// Removes all stopped containers.
 pub fn containers(roots: &Roots, args: &PruneArgs) -> Result<u8> {
     let filter = Filter::parse(&args.filter)?;
-    if !args.force && !confirm("WARNING! This will remove all stopped containers.")? {
+    if !confirmed("WARNING! This will remove all stopped containers.", args.force) {
         return Ok(0);
     }
     let (ids, bytes) = remove_stopped(roots, &filter)?;
@@ -52,15 +52,6 @@ pub fn remove_stopped(roots: &Roots, filter: &Filter) -> Result<(Vec<String>, u6
     let event = Event::new("container", "prune", "").with("reclaimed", bytes);
     events::note(roots, event);
     Ok((ids, bytes))
-}
-
-/// docker's question; anything but y is no.
-pub fn confirm(warning: &str) -> Result<bool> {
-    print!("{warning}\nAre you sure you want to continue? [y/N] ");
-    io::stdout().flush()?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    Ok(answer.trim().eq_ignore_ascii_case("y"))
 }
 
 /// `--filter` of the prune commands: all conditions have to fit.

@@ -28,7 +28,7 @@ pub fn stats(roots: &Roots, args: &StatsArgs) -> Result<u8> {
         match containers::find(roots, name) {
             Ok(state) => chosen.push((name.clone(), state.id)),
             Err(problem) => {
-                eprintln!("Error response: {}", crate::error::text(&problem));
+                eprintln!("minidock: {}", crate::error::text(&problem));
                 code = 1;
             }
         }

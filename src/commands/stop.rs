@@ -149,7 +149,7 @@ pub fn rm(roots: &Roots, args: &RmArgs) -> Result<u8> {
     each(&args.containers, |name| {
         let id = match containers::find_id(roots, name) {
             Err(error) if args.force && error.to_string().starts_with(containers::NO_SUCH) => {
-                eprintln!("Error response: {error}");
+                eprintln!("minidock: {error}");
                 return Ok(());
             }
             other => other?,

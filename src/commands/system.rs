@@ -92,7 +92,7 @@ pub fn prune_all(engine: &Engine, args: &SystemPruneArgs) -> Result<u8> {
             bytes += pruned.bytes;
         }
         Err(error) => {
-            eprintln!("Error response: {}", crate::error::text(&error));
+            eprintln!("minidock: {}", crate::error::text(&error));
             code = 1;
         }
     }

@@ -104,7 +104,7 @@ pub fn inspect(roots: &Roots, args: &VolumeInspectArgs) -> Result<u8> {
     }
     print!("{}", format::inspect::print(&found, args.format.as_deref())?);
     for problem in &problems {
-        eprintln!("Error response: {}", crate::error::text(problem));
+        eprintln!("minidock: {}", crate::error::text(problem));
     }
     Ok(u8::from(!problems.is_empty()))
 }

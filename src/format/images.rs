@@ -143,13 +143,57 @@ pub fn inspect(image: &ImageView) -> Document {
         "Created": image.created.as_str(),
         "DockerVersion": "",
         "Author": image.author.as_str(),
-        "Config": image.config.clone(),
+        "Config": config(&image.config),
         "Architecture": image.architecture.as_str(),
         "Os": image.os.as_str(),
         "Size": image.size_bytes,
         "GraphDriver": super::inspect::graph_driver(&image.layers, None, ""),
         "RootFS": object! { "Type": "layers", "Layers": image.diff_ids.clone() },
         "Metadata": object! { "LastTagTime": "0001-01-01T00:00:00Z" },
+    }
+}
+
+/// The image's configuration with docker's order of fields. What isn't set is left out of the JSON, and is empty text, an
+/// empty list or an empty map to a template, as Go's are.
+fn config(config: &serde_json::Map<String, serde_json::Value>) -> Document {
+    use serde_json::Value as Json;
+    let or = |key: &str, empty: Document| match config.get(key) {
+        None | Some(Json::Null) => Document::omittable(empty),
+        Some(value) => Document::Plain(value.clone()),
+    };
+    let text = |key: &str| or(key, "".into());
+    let list = |key: &str| or(key, Document::NoList);
+    let map = |key: &str| or(key, Document::Map(BTreeMap::new()));
+    // A set is a map to empty structs in Go, which prints them as `{}`.
+    let set = |key: &str| match config.get(key) {
+        Some(Json::Object(set)) => Document::Map(set.keys().map(|key| (key.clone(), object! {})).collect()),
+        _ => map(key),
+    };
+    let check = config.get("Healthcheck").and_then(|check| serde::Deserialize::deserialize(check).ok());
+    let yes = |key: &str| or(key, false.into());
+    object! {
+        "Hostname": text("Hostname"),
+        "Domainname": text("Domainname"),
+        "User": text("User"),
+        "AttachStdin": yes("AttachStdin"),
+        "AttachStdout": yes("AttachStdout"),
+        "AttachStderr": yes("AttachStderr"),
+        "ExposedPorts": set("ExposedPorts"),
+        "Tty": yes("Tty"),
+        "OpenStdin": yes("OpenStdin"),
+        "StdinOnce": yes("StdinOnce"),
+        "Env": list("Env"),
+        "Cmd": list("Cmd"),
+        "Healthcheck": Document::omittable(check.as_ref().map(super::inspect::healthcheck)),
+        "ArgsEscaped": yes("ArgsEscaped"),
+        "Image": text("Image"),
+        "Volumes": set("Volumes"),
+        "WorkingDir": text("WorkingDir"),
+        "Entrypoint": list("Entrypoint"),
+        "OnBuild": list("OnBuild"),
+        "Labels": map("Labels"),
+        "StopSignal": text("StopSignal"),
+        "Shell": list("Shell"),
     }
 }
 

@@ -10,6 +10,7 @@ use super::document::{Document, object};
 use super::human;
 use super::template::{FormatError, Template};
 use super::view::{ContainerView, HealthView, MountView, OverlayView, PlaceView, StateView, Status};
+use crate::health::Healthcheck;
 use crate::request::RunRequest;
 use crate::request::attach;
 use crate::request::limits::{MemorySwap, Throttle};
@@ -119,6 +120,19 @@ fn state(state: &StateView) -> Document {
     }
 }
 
+/// The check, with docker's order of fields.
+pub(super) fn healthcheck(check: &Healthcheck) -> Document {
+    let some = |number: u64| Document::omittable((number != 0).then_some(number));
+    object! {
+        "Test": Document::omittable(check.test.clone()),
+        "Interval": some(check.interval),
+        "Timeout": some(check.timeout),
+        "StartPeriod": some(check.start_period),
+        "StartInterval": some(check.start_interval),
+        "Retries": some(check.retries),
+    }
+}
+
 fn health(health: &HealthView) -> Document {
     object! {
         "Status": health.status.as_str(),
@@ -185,7 +199,7 @@ fn config(view: &ContainerView) -> Document {
     let volumes: BTreeMap<_, _> = config.volumes.iter().map(|path| (path.clone(), object! {})).collect();
     object! {
         "Hostname": config.hostname.as_str(),
-        "Domainname": "",
+        "Domainname": config.domainname.as_str(),
         "User": config.user.as_str(),
         "AttachStdin": attached && request.interactive,
         "AttachStdout": attached,
@@ -196,7 +210,7 @@ fn config(view: &ContainerView) -> Document {
         "StdinOnce": attached && request.interactive,
         "Env": config.env.clone(),
         "Cmd": Document::list_or_null(config.cmd.clone()),
-        "Healthcheck": Document::omittable(config.healthcheck.clone()),
+        "Healthcheck": Document::omittable(config.healthcheck.as_ref().map(healthcheck)),
         "Image": view.image_name.as_str(),
         "Volumes": if volumes.is_empty() { None::<bool>.into() } else { Document::Map(volumes) },
         "WorkingDir": config.working_dir.as_str(),
@@ -327,8 +341,8 @@ fn host_config(request: &RunRequest) -> Document {
         "DeviceRequests": Document::NoList,
         "MemoryReservation": limits.memory_reservation_bytes.unwrap_or(0),
         "MemorySwap": swap,
-        "MemorySwappiness": None::<i64>,
-        "OomKillDisable": false,
+        "MemorySwappiness": limits.memory_swappiness,
+        "OomKillDisable": limits.oom_kill_disable,
         "PidsLimit": limits.pids,
         "Ulimits": security.ulimits.iter().map(|limit| {
             let number = |value: Option<u64>| value.map_or(-1, |value| i64::try_from(value).unwrap_or(i64::MAX));

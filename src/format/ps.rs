@@ -110,6 +110,8 @@ pub(super) fn networks(container: &ContainerView) -> Vec<String> {
 fn size(container: &ContainerView) -> String {
     match container.size {
         None => "0B".to_owned(),
+        // The image's share was left out (`system df -v`).
+        Some(size) if size.image == 0 => human::significant(size.own, 3),
         Some(size) => {
             format!("{} (virtual {})", human::significant(size.own, 3), human::significant(size.own + size.image, 3))
         }

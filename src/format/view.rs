@@ -146,6 +146,8 @@ pub struct StateView {
 pub struct ConfigView {
     /// Host name inside.
     pub hostname: String,
+    /// `--domainname`
+    pub domainname: String,
     /// User as set by flag or image.
     pub user: String,
     /// `NAME=VALUE` each.
@@ -163,7 +165,7 @@ pub struct ConfigView {
     /// Such as `SIGTERM`; empty: the default.
     pub stop_signal: String,
     /// docker's HEALTHCHECK document in force: `{"Test": […], "Interval": …}`.
-    pub healthcheck: Option<serde_json::Value>,
+    pub healthcheck: Option<crate::health::Healthcheck>,
     /// EXPOSE of the image, `--expose` and `-p`.
     pub exposed: BTreeSet<(u16, Protocol)>,
 }

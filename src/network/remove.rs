@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use netsetup::{Facts, Host};
 
 use super::definition::{self, Definition};
-use super::{OF_ALL, SHARED_MOUNTS, journal_path, lock};
+use super::{OF_ALL, SHARED_MOUNTS, journal_path, lock, net_folder};
 use crate::commands::Engine;
 use crate::containers;
 use crate::facts::{self, DEFAULT_NETWORK};
@@ -204,7 +204,11 @@ fn undo_but(roots: &Roots, name: &str, keep: impl Fn(&Residue) -> bool) -> Resul
         first_error(residue::undo(roots, header.and_then(|header| header.netns), &entries))
             .with_context(|| format!("cannot remove network {name}"))?;
     }
-    std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))
+    std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+    if let Some(folder) = path.parent().filter(|folder| name != SHARED_MOUNTS && folder.ends_with(net_folder())) {
+        let _ = std::fs::remove_dir(folder); // one that isn't empty stays
+    }
+    Ok(())
 }
 
 /// Addresses and owners, as far as they are in this network namespace.

@@ -37,10 +37,13 @@ pub fn resources(
 }
 
 fn memory(limits: &Limits, can_limit_swap: bool) -> Option<LinuxMemory> {
-    if limits.memory_bytes.is_none() && limits.memory_reservation_bytes.is_none() && limits.memory_swap.is_none() {
+    let sizes = limits.memory_bytes.or(limits.memory_reservation_bytes).is_some() || limits.memory_swap.is_some();
+    if !sizes && limits.memory_swappiness.is_none() && !limits.oom_kill_disable {
         return None;
     }
     let mut memory = LinuxMemory::default();
+    memory.set_swappiness(limits.memory_swappiness);
+    memory.set_disable_oom_killer(limits.oom_kill_disable.then_some(true));
     memory.set_limit(limits.memory_bytes.map(|bytes| bytes as i64));
     memory.set_reservation(limits.memory_reservation_bytes.map(|bytes| bytes as i64));
     let implicit = limits.memory_bytes.map(|bytes| MemorySwap::Bytes(bytes.saturating_mul(2)));

@@ -37,7 +37,7 @@ use image::ImageFacts;
 use paths::ContainerFolder;
 use volumes::Volume;
 
-pub use spec::{OCI_VERSION, arguments, hostname};
+pub use spec::{OCI_VERSION, arguments, hostname, names_in_hosts};
 
 /// Everything that will happen, in stages. Within a stage nothing depends on anything else.
 #[derive(Debug)]
@@ -297,7 +297,8 @@ fn etc_files(
                 })?;
                 extra.push((host.name.clone(), address));
             }
-            etc::hosts(&extra, &etc::own_addresses(cards), &hostname)
+            let domainname = request.network.domainname.as_deref().unwrap_or_default();
+            etc::hosts(&extra, &etc::own_addresses(cards), &names_in_hosts(&hostname, domainname))
         };
         let dns = etc::Dns {
             servers: &request.network.dns,

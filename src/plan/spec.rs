@@ -39,6 +39,7 @@ pub fn spec(request: &RunRequest, image: &ImageFacts, facts: &Facts, reservation
         .set_process(Some(process(request, image, facts, &hostname)?))
         // In a namespace that others have, the name is theirs.
         .set_hostname((!request.namespaces.uts_host && facts.joined_net.is_none()).then_some(hostname))
+        .set_domainname(request.network.domainname.clone())
         .set_mounts(Some(mounts(request, &reservation.chosen, facts, &folder)?))
         .set_linux(Some(linux(request, facts)?))
         .set_annotations(None);
@@ -56,6 +57,18 @@ pub fn hostname(request: &RunRequest, facts: &Facts, id: &str) -> String {
     match &facts.joined_net {
         Some(joined) => joined.hostname.clone(),
         None => id.get(..12).unwrap_or(id).to_string(),
+    }
+}
+
+/// The container's names in its /etc/hosts, as docker: the full one, and the part before the first dot.
+pub fn names_in_hosts(hostname: &str, domainname: &str) -> String {
+    let full = match domainname {
+        "" => hostname.to_owned(),
+        domain => format!("{hostname}.{domain}"),
+    };
+    match full.split_once('.') {
+        Some((short, _)) => format!("{full} {short}"),
+        None => full,
     }
 }
 
@@ -276,13 +289,14 @@ fn mounts(request: &RunRequest, chosen: &Chosen, facts: &Facts, folder: &Contain
     }
     let etc =
         facts.joined_net.as_ref().map_or_else(|| folder.clone(), |joined| ContainerFolder::new(&joined.etc_folder));
+    let mut own = Vec::new();
     for (source, target) in
         [(etc.hosts(), "/etc/hosts"), (etc.hostname(), "/etc/hostname"), (etc.resolv_conf(), "/etc/resolv.conf")]
     {
-        replace(&mut mounts, bind(&source, Path::new(target), &["rbind", "rprivate"]));
+        replace(&mut own, bind(&source, Path::new(target), &["rbind", "rprivate"]));
     }
     for volume in &chosen.volumes {
-        replace(&mut mounts, volumes::mount(volume));
+        replace(&mut own, volumes::mount(volume));
     }
     for mount in request.mounts.iter().chain(&chosen.inherited) {
         match mount {
@@ -291,16 +305,20 @@ fn mounts(request: &RunRequest, chosen: &Chosen, facts: &Facts, folder: &Contain
                 // docker since 25: what is mounted below is read-only too.
                 let below = *recursive && !writable_below;
                 options.extend(read_only.then_some(if below { "rro" } else { "ro" }));
-                replace(&mut mounts, bind(source, target, &options));
+                replace(&mut own, bind(source, target, &options));
             }
-            UserMount::Tmpfs { target, options } => replace(&mut mounts, tmpfs(target, options)),
+            UserMount::Tmpfs { target, options } => replace(&mut own, tmpfs(target, options)),
             UserMount::Volume { .. } => {} // among the volumes
         }
     }
+    // As docker: the fewer parts, the earlier, so that nothing hides what lies deeper (a volume on /etc its hosts file).
+    own.sort_by_key(|mount| mount.destination().components().count());
+    mounts.retain(|mount| own.iter().all(|other| other.destination() != mount.destination()));
+    mounts.extend(own);
     Ok(mounts)
 }
 
-/// A later mount with the same target takes the earlier one's place; others are mounted parents first.
+/// A later mount with the same target takes the earlier one's place.
 fn replace(mounts: &mut Vec<Mount>, mount: Mount) {
     mounts.retain(|other| other.destination() != mount.destination());
     mounts.push(mount);

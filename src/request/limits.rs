@@ -48,6 +48,12 @@ pub struct Limits {
     pub device_write_iops: Vec<Throttle>,
     /// `--oom-score-adj`, -1000 to 1000
     pub oom_score_adj: Option<i32>,
+    /// `--memory-swappiness`, 0 to 100
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_swappiness: Option<u64>,
+    /// `--oom-kill-disable`
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub oom_kill_disable: bool,
 }
 
 /// Memory and swap together.
@@ -78,6 +84,8 @@ impl Limits {
             device_read_iops: throttles("--device-read-iops", &args.device_read_iops, per_second)?,
             device_write_iops: throttles("--device-write-iops", &args.device_write_iops, per_second)?,
             oom_score_adj: oom_score(args.oom_score_adj)?,
+            memory_swappiness: swappiness(args.memory_swappiness)?,
+            oom_kill_disable: args.oom_kill_disable,
             memory_swap: None,
         };
         limits.memory_swap = memory_swap(&args.memory_swap, limits.memory_bytes)?;
@@ -207,6 +215,16 @@ fn cpu_set(flag: &str, text: &Option<String>) -> Result<Option<CpuSet>, Invalid>
     match text.as_deref() {
         None | Some("") => Ok(None),
         Some(text) => CpuSet::parse(text).map(Some).map_err(|why| Invalid::value(flag, text, why)),
+    }
+}
+
+/// -1 is docker's way to say nothing.
+fn swappiness(value: Option<i64>) -> Result<Option<u64>, Invalid> {
+    match value {
+        None | Some(-1) => Ok(None),
+        Some(value) => u64::try_from(value).ok().filter(|value| *value <= 100).map(Some).ok_or_else(|| {
+            Invalid::value("--memory-swappiness", value.to_string(), "valid memory swappiness range is 0-100")
+        }),
     }
 }
 

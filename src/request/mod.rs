@@ -152,6 +152,9 @@ pub struct RunRequest {
     pub working_dir: Option<PathBuf>,
     /// `--stop-signal`
     pub stop_signal: Option<Signal>,
+    /// The same as typed, which is what `inspect` shows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_signal_typed: Option<String>,
     /// `--stop-timeout`; negative: for ever
     pub stop_timeout_s: Option<i64>,
     /// `--health-*`, `--no-healthcheck`
@@ -237,6 +240,13 @@ impl RunRequest {
     pub fn gather(args: &RunArgs, around: &Surroundings) -> Result<RunRequest, Invalid> {
         let mut warnings = Vec::new();
         refuse_for_now(args)?;
+        if args.oom_kill_disable && args.memory.is_none() {
+            warnings.push(
+                "OOM killer is disabled for the container, but no memory limit is set, this can result in the system \
+                 running out of resources."
+                    .to_owned(),
+            );
+        }
         let (image, command) = image_and_command(args, around)?;
         Ok(RunRequest {
             image,
@@ -256,6 +266,7 @@ impl RunRequest {
             groups: args.group_add.clone(),
             working_dir: working_dir(args.workdir.as_deref())?,
             stop_signal: stop_signal(args.stop_signal.as_deref())?,
+            stop_signal_typed: args.stop_signal.clone().filter(|text| !text.is_empty()),
             stop_timeout_s: args.stop_timeout,
             health: health::from_args(args)?,
             restart: restart(args)?,

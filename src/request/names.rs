@@ -39,17 +39,17 @@ pub fn container(text: &str) -> Result<Option<String>, Invalid> {
 ///
 /// # Errors
 /// What a host name may consist of.
-pub fn host(text: &str) -> Result<Option<String>, Invalid> {
+pub fn host(flag: &str, text: &str) -> Result<Option<String>, Invalid> {
     if text.is_empty() {
         return Ok(None);
     }
     if text.len() > 63 {
-        return Err(Invalid::value("-h, --hostname", text, "a host name has at most 63 characters"));
+        return Err(Invalid::value(flag, text, "a host name has at most 63 characters"));
     }
     match text.split('.').all(label) {
         true => Ok(Some(text.to_owned())),
         false => Err(Invalid::value(
-            "-h, --hostname",
+            flag,
             text,
             "invalid hostname format: parts between dots consist of letters, digits and '-', and don't begin or end with '-'",
         )),
@@ -80,10 +80,10 @@ mod tests {
     #[test]
     fn host_names() {
         for name in ["a", "web.example.org", "a_b", "1-2", &"x".repeat(63)] {
-            assert!(host(name).is_ok(), "{name}");
+            assert!(host("-h, --hostname", name).is_ok(), "{name}");
         }
         for name in ["-a", "a-", "a..b", ".a", "a.", "a b", "a/b", "a\n127.0.0.1 bank", "ä", &"x".repeat(64)] {
-            assert!(host(name).is_err(), "{name}");
+            assert!(host("-h, --hostname", name).is_err(), "{name}");
         }
     }
 }

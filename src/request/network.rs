@@ -42,6 +42,9 @@ pub struct Network {
     pub publish_mode: Option<PublishMode>,
     /// `--hostname`; `None`: the first 12 digits of the id
     pub hostname: Option<String>,
+    /// `--domainname`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domainname: Option<String>,
     /// `--dns`
     pub dns: Vec<IpAddr>,
     /// `--dns-search`; `["."]` means no search line
@@ -114,7 +117,8 @@ impl Network {
             publish_address: None,
             exposed: ports::expose(&args.expose)?,
             publish_mode: publish_mode(args.publish_mode.as_deref())?,
-            hostname: names::host(args.hostname.as_deref().unwrap_or_default())?,
+            hostname: names::host("-h, --hostname", args.hostname.as_deref().unwrap_or_default())?,
+            domainname: names::host("--domainname", args.domainname.as_deref().unwrap_or_default())?,
             dns: args.dns.iter().map(|text| hosts::dns(text)).collect::<Result<_, _>>()?,
             dns_search: args.dns_search.iter().map(|text| hosts::domain(text)).collect::<Result<_, _>>()?,
             dns_options: args.dns_option.iter().map(|text| hosts::dns_option(text)).collect::<Result<_, _>>()?,
@@ -133,12 +137,16 @@ impl Network {
         let conflict = |what: &str, with: &str| {
             Err(Invalid::new(format!("conflicting options: {what} and the {with}; leave one out")))
         };
+        if self.domainname.is_some() && args.uts.as_deref() == Some("host") {
+            return conflict("domainname", "UTS mode");
+        }
         if self.hostname.is_some() && args.uts.as_deref() == Some("host") {
             return conflict("hostname", "UTS mode");
         }
         let publishes = !self.publish.is_empty() || self.publish_all;
         match self.mode {
             NetworkMode::Container(_) if self.hostname.is_some() => conflict("hostname", "network mode"),
+            NetworkMode::Container(_) if self.domainname.is_some() => conflict("domainname", "network mode"),
             NetworkMode::Container(_) if !self.dns.is_empty() => conflict("dns", "network mode"),
             NetworkMode::Container(_) if !self.extra_hosts.is_empty() => {
                 conflict("custom host-to-IP mapping", "network mode")

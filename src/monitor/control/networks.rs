@@ -133,7 +133,9 @@ fn changed(served: &mut Served, host: &mut Host, gone: &[IpAddr], new: &[IpAddr]
     let folder = ContainerFolder::new(&served.state.etc_folder);
     // The container may write it: what is too large for a hosts file is its own business.
     if let Some(text) = small_text(&folder.hosts()) {
-        let text = etc::hosts_changed(&text, gone, new, &served.state.config.hostname);
+        let config = &served.state.config;
+        let names = crate::plan::names_in_hosts(&config.hostname, &config.domainname);
+        let text = etc::hosts_changed(&text, gone, new, &names);
         // In place: the file is mounted in the container.
         files::overwrite(&folder.hosts(), text.as_bytes()).context("cannot change the container's /etc/hosts")?;
     }
