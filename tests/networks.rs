@@ -163,7 +163,7 @@ fn addresses_macs_names_of_links_and_own_names_are_as_wished() {
         "169.254.7.7/16",
         "02:00:00:00:00:09",
         "lab0",
-        "10.5.0.9\tweb.example\n",
+        "10.5.0.9\tweb.example web\n",
         "10.208.0.2\tweb.example",
     ] {
         assert!(show.contains(words), "no {words}: {show}");
