@@ -277,7 +277,7 @@ impl Making<'_> {
     /// What containers share: the network, and the net_cls mount. Gives back what the user should know.
     fn make_shared(&mut self, plan: &Plan) -> Result<Vec<String>> {
         let roots = &self.order.engine.roots;
-        let mut warnings = Vec::new();
+        let mut warnings = plan.warnings.clone();
         for joining in &self.facts.networks {
             let obstacles = network::ensure(roots, &joining.network, &joining.facts, self.host, self.say)?;
             warnings.extend(obstacles.iter().map(ToString::to_string));
@@ -568,5 +568,6 @@ pub fn dry_run(order: &Order) -> Result<String> {
     commands.extend(plan.init_commands());
     commands.extend(plan.endpoint.iter().flat_map(Op::explain));
     commands.extend(plan.commands_after_network(request.detach));
-    Ok(format!("#!/bin/sh -eu\n{}", explain::script(&commands)))
+    let warnings: String = plan.warnings.iter().map(|warning| format!("# WARNING: {warning}\n")).collect();
+    Ok(format!("#!/bin/sh -eu\n{warnings}{}", explain::script(&commands)))
 }

@@ -112,7 +112,7 @@ impl Facts {
             bridge_netfilter: on("net/bridge/bridge-nf-call-iptables")?,
             egress_mtu: egress_mtu(host),
             firewall: firewall::Facts::read(host, &adopt(bridge.as_ref(), network))?,
-            guard: table::read_guard(host.netfilter()?, network),
+            guard: host.netfilter().ok().and_then(|netlink| table::read_guard(netlink, network)),
             settings_writable: sysctl::writable(),
             ipv6: ipv6(network, bridge.is_some())?,
             bridge,
@@ -121,9 +121,9 @@ impl Facts {
     }
 
     /// The network as this host has it: a bridge that is there keeps its address, which is the containers' gateway.
-    /// Its MTU is kept too.
+    /// Its MTU is kept too. Where no firewall works, it is a network without one.
     pub fn adopt(&self, network: &Network) -> Network {
-        adopt(self.bridge.as_ref(), network)
+        Network { no_firewall: self.firewall.is_absent(), ..adopt(self.bridge.as_ref(), network) }
     }
 }
 

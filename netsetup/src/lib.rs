@@ -48,7 +48,7 @@ pub use netns::NewNetns;
 pub use network::{Backend, Driver, Endpoint, GatewayMode, IpvlanMode, MacvlanMode, Network, Place, mac_of};
 pub use obstacle::{Obstacle, obstacles};
 pub use op::{Live, Op, apply};
-pub use plan::{plan_class, plan_endpoint, plan_network, plan_rules, publish_mode};
+pub use plan::{plan_class, plan_endpoint, plan_network, plan_rules, publish_mode, warnings};
 pub use repair::repair;
 pub use subnet::{Subnet, first_address, last_address};
 pub use undo::{Links, Residue, Undone, undo, undo_with};

@@ -134,6 +134,9 @@ pub struct Network {
     pub table: String,
     /// Which firewall holds the rules.
     pub backend: Backend,
+    /// No firewall works on this host: no rules are made, and what needs them is done without or not at all.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_firewall: bool,
     /// No way out and no way in: neither masquerade nor published ports.
     #[serde(default)]
     pub internal: bool,
@@ -169,6 +172,7 @@ impl Network {
             mtu: 1500,
             table: "minidock".to_owned(),
             backend: Backend::Nftables,
+            no_firewall: false,
             internal: false,
             icc: true,
             masquerade: true,

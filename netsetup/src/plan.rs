@@ -46,6 +46,7 @@ pub fn plan_network(network: &Network, facts: &Facts) -> Result<Vec<Op>> {
             let rules = iptables::plan_network(network, facts).into_iter();
             ops.extend(rules.map(|op| Op::Firewall(firewall::Op::Iptables(op))));
         }
+        firewall::Facts::Absent => {}
     }
     let guard = facts.guard.iter().flat_map(|facts| nftables::plan_table(network, facts));
     ops.extend(guard.map(|op| Op::Firewall(firewall::Op::Nftables(op))));
@@ -97,6 +98,29 @@ fn plan_settings(network: &Network, facts: &Facts) -> Vec<Op> {
     ops
 }
 
+const NO_FIREWALL: &str = "this kernel has no nftables, and iptables doesn't work either";
+
+/// What the user should know of a network's containers on this host: what is lacking, and what follows from it.
+pub fn warnings(network: &Network, facts: &Facts) -> Vec<String> {
+    if network.driver != Driver::Bridge {
+        return vec![];
+    }
+    let name = &network.name;
+    if facts.firewall.is_absent() {
+        let out = if network.internal { "" } else { "containers can't reach the outside (no masquerade), " };
+        return vec![format!(
+            "network {name}: {NO_FIREWALL}: {out}ports are published by the proxy, and nothing keeps networks apart"
+        )];
+    }
+    // Told with the network's first container.
+    let anew = facts.bridge.is_none() && facts.guard.is_none();
+    let guard = format!(
+        "network {name}: this kernel has no nftables for bridges (nf_tables_bridge): nothing keeps a container from \
+         sending with its neighbours' addresses"
+    );
+    if anew { vec![guard] } else { vec![] }
+}
+
 /// By what means a port of the host's is published, and why not by DNAT where that can't serve.
 pub fn publish_mode(
     wanted: PublishMode,
@@ -112,6 +136,8 @@ pub fn publish_mode(
         "the container has no address of that IP version"
     } else if host_address == IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]) {
         "the kernel takes no answer to ::1 from a bridge"
+    } else if facts.firewall.is_absent() {
+        NO_FIREWALL
     } else if facts.settings_writable {
         return (wanted, None);
     } else if host_address.is_ipv4() && !facts.ip_forward || host_address.is_ipv6() && !facts.ipv6.forwarding {
@@ -230,6 +256,9 @@ pub fn plan_endpoint(network: &Network, endpoint: &Endpoint) -> Vec<Op> {
 
 /// What the firewall is told of a container: what it may send, and its published ports. One transaction with nftables.
 pub fn plan_rules(network: &Network, endpoint: &Endpoint) -> Vec<firewall::Op> {
+    if network.no_firewall {
+        return vec![];
+    }
     let mut rules: Vec<firewall::Op> = Vec::new();
     let mut forget = Vec::new();
     if !endpoint.may_spoof {

@@ -280,7 +280,7 @@ fn undo_bridge(name: &str, host: &mut Host, links: Links) -> Result<Undone> {
         return Ok(Undone::NotOurs(format!("the bridge {name} still has {}", ports.join(", "))));
     }
     // dockerd doesn't make its bridge again until it is restarted.
-    if name == "docker0" && docker::is_here(host.netfilter()?) {
+    if name == "docker0" && host.netfilter().is_ok_and(docker::is_here) {
         return Ok(Undone::NotOurs("the bridge docker0 is dockerd's, too".to_owned()));
     }
     host.forget_bridge();

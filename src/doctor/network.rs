@@ -11,6 +11,7 @@ use crate::network;
 
 pub fn examine(engine: &Engine) -> Vec<Finding> {
     let mut found = vec![forwarding(), firewall_program(engine)];
+    found.extend(lacking(engine));
     found.extend(other_firewalls(engine));
     found.push(other_engines());
     found.push(mtu(engine));
@@ -49,6 +50,15 @@ fn firewall_program(engine: &Engine) -> Finding {
             }
         }
     }
+}
+
+/// What of firewalls this kernel lacks, as the network's first container would be told.
+fn lacking(engine: &Engine) -> Vec<Finding> {
+    let network = crate::facts::default_network(engine, crate::host_netns::is_machines_own());
+    let facts = Host::open().and_then(|mut host| netsetup::Facts::read(&mut host, &network));
+    let Ok(facts) = facts.map(|facts| netsetup::Facts { bridge: None, ..facts }) else { return vec![] };
+    let remedy = "load nf_tables, nft_nat, nft_masq and nf_tables_bridge (modprobe), or boot a kernel that has them";
+    netsetup::warnings(&network, &facts).into_iter().map(|text| warn("firewall", text, remedy)).collect()
 }
 
 /// What drops the traffic of networks that are here, or will be.

@@ -132,6 +132,7 @@ pub fn read_one(engine: &Engine, wish: &Attach, host: &mut Host) -> Result<Joini
         wanted.mtu = netsetup::egress_mtu(host);
     }
     let facts = netsetup::Facts::read(host, &wanted)?;
+    wanted.no_firewall = facts.firewall.is_absent();
     let (host_binding, link_prefix) = match definition.driver {
         Driver::Bridge => {
             let options = options::bridge(&definition.options).map_err(|why| anyhow!(why))?;

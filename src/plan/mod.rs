@@ -68,6 +68,8 @@ pub struct Plan {
     pub volumes: Vec<Volume>,
     /// Signal number of `stop`.
     pub stop_signal: i32,
+    /// What the user should know of this host.
+    pub warnings: Vec<String>,
 }
 
 /// Where the engine keeps things, as far as plans name it.
@@ -98,7 +100,15 @@ pub fn plan(
     let rated = shaping::rated(request, facts, &reservation.id)?;
     for joining in &facts.networks {
         let uplink = facts.uplink.as_ref().map(|uplink| uplink.link.as_str());
-        shaping::check(&request.network.shaping, &joining.network, uplink)?;
+        shaping::check(&request.network.shaping, &joining.network, uplink, request.network.net_cls.is_some())?;
+        let sctp = |port: &netsetup::PortMapping| port.protocol == netsetup::Protocol::Sctp;
+        if let Some(port) = reservation.ports.iter().find(|port| sctp(port) && joining.network.no_firewall) {
+            bail!(
+                "cannot publish port {}/sctp: this kernel has no firewall that leads it on, and the proxy carries tcp and \
+                 udp; leave it out, or use --network host",
+                port.host_port
+            );
+        }
     }
     let bundle = Bundle {
         spec: &spec,
@@ -143,6 +153,7 @@ pub fn plan(
     Ok(Plan {
         folders: folders(image, &folder, &volumes),
         files: etc_files(request, facts, reservation, &cards, &folder)?,
+        warnings: facts.networks.iter().flat_map(|one| netsetup::warnings(&one.network, &one.facts)).collect(),
         names: facts.networks.iter().map(|one| names::scope(&places.networks, &one.network)).collect(),
         shared_cgroup: shared,
         cgroup: own.into_iter().map(Op::Cgroup).collect(),

@@ -26,11 +26,17 @@ pub fn class_way(request: &RunRequest, facts: &Facts, rated: Option<u32>) -> Cla
 }
 
 /// What can't be kept in a network is refused: the card of a macvlan or ipvlan has no end on the host.
-pub fn check(shaping: &Shaping, network: &Network, uplink: Option<&str>) -> Result<()> {
+pub fn check(shaping: &Shaping, network: &Network, uplink: Option<&str>, classed: bool) -> Result<()> {
+    let name = &network.name;
     if on_bridge(network) {
+        if network.no_firewall && (classed || shaping.rate.is_some()) {
+            bail!(
+                "a traffic class needs nftables or iptables, which this kernel lacks: without them what leaves network \
+                 {name} has none; leave out --net-cls and --net-rate, or use --network host"
+            );
+        }
         return Ok(());
     }
-    let name = &network.name;
     if shaping.rate_in.is_some() {
         bail!(
             "--net-rate-in needs a bridge: the cards of network {name} have no end on the host, where it would be kept; \

@@ -209,3 +209,30 @@ fn entrypoint_and_command_follow_dockers_rules() {
     assert_eq!(args(&["--entrypoint", "", "web", "ls"]).unwrap(), ["ls"]);
     assert!(args(&["--entrypoint", "", "web"]).unwrap_err().to_string().contains("no command specified"));
 }
+
+#[test]
+fn what_the_kernel_lacks_is_told_and_done_without() {
+    let warned = |change: fn(&mut Joining), words: &[&str]| {
+        let request = request(words);
+        let mut facts = facts(v2());
+        change(&mut facts.networks[0]);
+        let places = Places { net_cls_mount: "/n".into(), networks: "/run/n".into(), cgroup_parent: "minidock".into() };
+        let reservation = reservation(&request);
+        plan(&request, &ImageFacts { cmd: vec!["x".into()], ..ImageFacts::default() }, &facts, &reservation, &places)
+            .unwrap()
+    };
+    assert!(warned(|_| {}, &["web"]).warnings.is_empty());
+    // No nftables for bridges: said with the network's first container.
+    let plan = warned(|joining| joining.facts.guard = None, &["web"]);
+    assert_eq!(plan.warnings.len(), 1);
+    assert!(plan.warnings[0].contains("no nftables for bridges"), "{:?}", plan.warnings);
+    let without = |joining: &mut Joining| {
+        joining.facts.firewall = firewall::Facts::Absent;
+        joining.facts.guard = None;
+        joining.network = joining.facts.adopt(&joining.network);
+    };
+    let plan = warned(without, &["-p", "10080:80", "web"]);
+    assert_eq!(plan.warnings.len(), 1);
+    assert!(plan.warnings[0].contains("can't reach the outside"), "{:?}", plan.warnings);
+    assert!(!plan.endpoint.iter().any(|op| matches!(op, Op::Net(netsetup::Op::Firewall(_)))), "{:?}", plan.endpoint);
+}

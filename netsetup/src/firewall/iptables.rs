@@ -182,6 +182,11 @@ pub(crate) fn is_installed() -> bool {
     program("iptables-restore").is_some()
 }
 
+/// Whether iptables can make rules that translate addresses. A process.
+pub(crate) fn works() -> bool {
+    is_installed() && run("iptables-save", &["-t", "nat"], "", "read the rules of iptables").is_ok()
+}
+
 /// root's PATH lacks /usr/sbin in some shells (su without a dash).
 fn program(name: &str) -> Option<PathBuf> {
     let folders = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin"];
@@ -205,6 +210,11 @@ impl Facts {
             Ok::<_, Error>(Tables::parse(&text))
         };
         Ok(Facts { v4: ask(v4, "iptables-save")?, v6: ask(v6, "ip6tables-save")? })
+    }
+
+    /// No table is there: nobody has used iptables yet, or nobody can.
+    pub(super) fn is_empty(&self) -> bool {
+        self.v4.tables.is_empty() && self.v6.tables.is_empty()
     }
 
     pub(super) fn beside_docker(&self) -> bool {

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::Host;
 use crate::undo::Residue;
-use crate::{Backend, Command, Network, Result};
+use crate::{Backend, Command, Error, Network, Result};
 
 /// Operations on the firewall.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +79,8 @@ pub enum Facts {
     Nftables(nftables::Facts, Option<iptables::Facts>),
     /// All rules.
     Iptables(iptables::Facts),
+    /// Neither works on this host.
+    Absent,
 }
 
 impl Facts {
@@ -87,20 +89,44 @@ impl Facts {
         match self {
             Facts::Nftables(_, docker) => docker.is_some(),
             Facts::Iptables(facts) => facts.beside_docker(),
+            Facts::Absent => false,
         }
     }
 
-    pub(crate) fn read(host: &mut Host, network: &Network) -> Result<Facts> {
-        Ok(match network.backend {
-            Backend::Nftables => {
-                let families: Vec<_> = nftables::families(network).collect();
-                let (tables, docker) = table::read(host.netfilter()?, network, &families)?;
-                let docker = if docker { docker::lacking(host.netfilter()?, network)? } else { None };
-                Facts::Nftables(nftables::Facts { tables }, docker)
-            }
-            Backend::Iptables => {
-                Facts::Iptables(iptables::Facts::read(network.ipv4.is_some(), network.ipv6.is_some())?)
-            }
-        })
+    /// Whether neither nftables nor iptables works here.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Facts::Absent)
     }
+
+    pub(crate) fn read(host: &mut Host, network: &Network) -> Result<Facts> {
+        match network.backend {
+            Backend::Nftables => match table::read_usable(host, network) {
+                Err(error) if lacks_nftables(&error) && !iptables::works() => Ok(Facts::Absent),
+                Err(error) => Err(error),
+                Ok((tables, docker)) => {
+                    let docker = if docker { docker::lacking(host.netfilter()?, network)? } else { None };
+                    Ok(Facts::Nftables(nftables::Facts { tables }, docker))
+                }
+            },
+            Backend::Iptables => {
+                let facts = iptables::Facts::read(network.ipv4.is_some(), network.ipv6.is_some());
+                // iptables-legacy reads nothing, and without complaint, where the kernel can't have it.
+                let doubtful = facts.as_ref().map_or(true, iptables::Facts::is_empty);
+                let no_nftables =
+                    |host: &mut Host| table::read_usable(host, network).is_err_and(|error| lacks_nftables(&error));
+                if doubtful && !iptables::works() && no_nftables(host) {
+                    return Ok(Facts::Absent);
+                }
+                Ok(Facts::Iptables(facts?))
+            }
+        }
+    }
+}
+
+/// Whether an error says that this kernel has no nftables, or not all that our table needs: the errors of
+/// net/netfilter/nfnetlink.c for a subsystem, and of nf_tables_api.c for a module, that isn't there.
+fn lacks_nftables(error: &Error) -> bool {
+    let lacking =
+        [libc::ENOENT, libc::EINVAL, libc::EOPNOTSUPP, libc::EPROTONOSUPPORT, libc::EAFNOSUPPORT, libc::ENOPROTOOPT];
+    error.errno().is_some_and(|errno| lacking.contains(&errno))
 }

@@ -3,8 +3,9 @@
 use super::docker;
 use super::element::Element;
 use super::encode::{self, Family, Table};
-use super::nftables::{explain_failure, network_elements};
+use super::nftables::{explain_failure, families, network_elements};
 use super::ruleset::{Chain, chains, sets, uses, write_table};
+use crate::host::Host;
 use crate::netlink::{Answer, Batch, Failure, Netlink, attribute, attributes, text_of};
 use crate::undo::Undone;
 use crate::{Network, Result};
@@ -97,6 +98,19 @@ pub(crate) fn read(netlink: &mut Netlink, network: &Network, families: &[Family]
     Ok((asked.into_iter().map(facts).collect(), docker))
 }
 
+/// As [`read`], of the tables that the network needs. Where the first one isn't there yet, an error tells whether this
+/// kernel can have it at all.
+pub(super) fn read_usable(host: &mut Host, network: &Network) -> Result<(Vec<TableFacts>, bool)> {
+    let families: Vec<Family> = families(network).collect();
+    let netlink = host.netfilter()?;
+    let found = read(netlink, network, &families)?;
+    if let Some(first) = found.0.first().filter(|first| first.state == TableState::Missing) {
+        try_table(netlink, first.family, &network.table)
+            .map_err(|failure| explain_failure(failure, first.family, &network.table))?;
+    }
+    Ok(found)
+}
+
 /// NFTA_CHAIN_USE
 pub(super) const NFTA_CHAIN_USE: u16 = 6;
 
@@ -112,14 +126,19 @@ pub(crate) fn read_guard(netlink: &mut Netlink, network: &Network) -> Option<Tab
     (facts.state == TableState::Whole || bridges_can_be_guarded(netlink, &network.table)).then_some(facts)
 }
 
-/// Whether this kernel has nftables for frames on bridges: tried in a transaction without its end, which the kernel only
-/// checks.
+/// Whether this kernel has nftables for frames on bridges.
 pub(crate) fn bridges_can_be_guarded(netlink: &mut Netlink, table: &str) -> bool {
+    try_table(netlink, Family::Bridge, table).is_ok()
+}
+
+/// Whether this kernel can have the table: tried in a transaction without its end, which the kernel only checks.
+fn try_table(netlink: &mut Netlink, family: Family, name: &str) -> std::result::Result<(), Failure> {
     let mut batch = Batch::default();
-    let mut table = Table { batch: &mut batch, name: table, family: Family::Bridge };
+    let mut table = Table { batch: &mut batch, name, family };
     table.begin();
     write_table(&mut table, libc::NLM_F_CREATE as u16);
-    netlink.exchange(&batch).is_ok_and(|(_, failures)| failures.is_empty())
+    let (_, failures) = netlink.exchange(&batch)?;
+    failures.into_iter().next().map_or(Ok(()), Err)
 }
 
 /// Removes the table, unless another network still is in it.

@@ -74,7 +74,12 @@ pub fn ops(served: &Served, joining: &Joining, endpoint: &Endpoint) -> Vec<Op> {
 
 /// What can't be kept on a card that comes later is refused.
 pub fn check_shaping(served: &Served, network: &Network) -> Result<()> {
-    shaping::check(&served.order.request.network.shaping, network, None)?;
+    shaping::check(
+        &served.order.request.network.shaping,
+        network,
+        None,
+        served.order.request.network.net_cls.is_some(),
+    )?;
     if network.driver != netsetup::Driver::Bridge && served.state.class.is_some() {
         bail!(
             "the packets of container {} have a class, which a card of network {} can't be given while it runs; stop it \
