@@ -260,6 +260,13 @@ fn disciplines(host: &TestHost) -> String {
 fn a_rate_needs_no_tree_made_by_hand_and_takes_its_own_away() {
     let host = TestHost::new();
     let before = disciplines(&host);
+    let with_host = ["run", "--rm", "--network", "host", "--net-rate", "4mbit", "busybox", "true"];
+    if !has_cgroup2(&host) {
+        let refused = host.minidock(&with_host).exits(125);
+        assert!(refused.err().contains("it needs cgroup2"), "{}", refused.err());
+        assert_eq!(disciplines(&host), before);
+        return host.finish();
+    }
     let sinks = [5040, 5041, 5042].map(|port| Sink::new(&host, port));
     for (name, network, rate, port) in
         [("aa", "bridge", "2mbit", 5040), ("bb", "bridge", "6mbit", 5041), ("cc", "host", "4mbit", 5042)]
@@ -296,6 +303,20 @@ fn a_rate_uses_a_tree_that_is_there_and_leaves_it() {
     assert_eq!(refused.code(), 125);
     assert!(refused.err().contains("uplink has the queueing discipline tbf"), "{}", refused.err());
     assert!(disciplines(&host).contains("tbf"));
+    without_tree(host);
+}
+
+#[test]
+fn a_class_that_is_somebody_else_s_by_now_stays() {
+    let host = TestHost::new();
+    make_tree(&host);
+    host.detached(&["--name", "aa", "--net-rate", "12mbit", "busybox", "sleep", "1000"]);
+    let classes = host.sh("tc class show dev uplink").ok().out();
+    let class = classes.lines().find(|line| line.contains("12Mbit")).unwrap().split(' ').nth(2).unwrap().to_owned();
+    host.sh(&format!("tc class del dev uplink classid {class}")).ok();
+    host.sh(&format!("tc class add dev uplink parent 1: classid {class} htb rate 13mbit")).ok();
+    host.remove(&["aa"]);
+    assert!(host.sh("tc class show dev uplink").ok().out().contains("rate 13Mbit"), "it isn't minidock's");
     without_tree(host);
 }
 

@@ -95,6 +95,9 @@ pub enum Residue {
         class: u32,
         /// Held meanwhile.
         lock: std::path::PathBuf,
+        /// The rate that it was given, which tells it from one that somebody else has made. Older journals lack it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rate: Option<tc::Rate>,
     },
     /// A container's entry in a network's register of names.
     Names {
@@ -226,7 +229,7 @@ fn undo_one(residue: &Residue, host: &mut Host, links: Links) -> Result<Undone> 
             iptables::undo(&[residue]).pop().unwrap_or(Ok(Undone::NotThere))
         }
         Residue::NetnsName { name, pid } => netns::undo(name, *pid),
-        Residue::TcClass { link, class, lock } => tc::undo(link, *class, lock, host),
+        Residue::TcClass { link, class, lock, rate } => tc::undo(link, *class, *rate, lock, host),
         Residue::Names { folder, id } => dns::names::withdraw(folder, id),
         Residue::Netns { name, inode } => netns::undo_hold(name, *inode),
         Residue::OvsPort { bridge, port, owner } => ovs::unplug(bridge, port, owner),

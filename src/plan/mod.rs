@@ -153,7 +153,7 @@ pub fn plan(
     Ok(Plan {
         folders: folders(image, &folder, &volumes),
         files: etc_files(request, facts, reservation, &cards, &folder)?,
-        warnings: facts.networks.iter().flat_map(|one| netsetup::warnings(&one.network, &one.facts)).collect(),
+        warnings: warnings(request, facts, rated),
         names: facts.networks.iter().map(|one| names::scope(&places.networks, &one.network)).collect(),
         shared_cgroup: shared,
         cgroup: own.into_iter().map(Op::Cgroup).collect(),
@@ -192,6 +192,12 @@ impl Plan {
         }
         commands
     }
+}
+
+/// What the user should know: what this host lacks, and what follows from it.
+fn warnings(request: &RunRequest, facts: &Facts, rated: Option<u32>) -> Vec<String> {
+    let networks = facts.networks.iter().flat_map(|one| netsetup::warnings(&one.network, &one.facts));
+    networks.chain(shaping::warning(request, facts, rated)).collect()
 }
 
 /// The image's labels with the user's on top.

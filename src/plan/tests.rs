@@ -218,8 +218,8 @@ fn what_the_kernel_lacks_is_told_and_done_without() {
         change(&mut facts.networks[0]);
         let places = Places { net_cls_mount: "/n".into(), networks: "/run/n".into(), cgroup_parent: "minidock".into() };
         let reservation = reservation(&request);
-        plan(&request, &ImageFacts { cmd: vec!["x".into()], ..ImageFacts::default() }, &facts, &reservation, &places)
-            .unwrap()
+        let image = ImageFacts { layers: vec!["/l".into()], cmd: vec!["x".into()], ..ImageFacts::default() };
+        plan(&request, &image, &facts, &reservation, &places).unwrap()
     };
     assert!(warned(|_| {}, &["web"]).warnings.is_empty());
     // No nftables for bridges: said with the network's first container.
@@ -235,4 +235,16 @@ fn what_the_kernel_lacks_is_told_and_done_without() {
     assert_eq!(plan.warnings.len(), 1);
     assert!(plan.warnings[0].contains("can't reach the outside"), "{:?}", plan.warnings);
     assert!(!plan.endpoint.iter().any(|op| matches!(op, Op::Net(netsetup::Op::Firewall(_)))), "{:?}", plan.endpoint);
+}
+
+#[test]
+fn a_class_that_only_a_filter_can_give_is_told() {
+    let words = ["--network", "host", "--net-cls", "1:10", "web"];
+    let told = planned(&words, v1()).unwrap().warnings;
+    assert!(told.len() == 1 && told[0].contains("tc filter add dev"), "{told:?}");
+    let mut hybrid = v1();
+    hybrid.v2 = v2().v2;
+    assert!(planned(&words, hybrid).unwrap().warnings.is_empty());
+    // A bridged container's class is given by the host's rules.
+    assert!(planned(&["--net-cls", "1:10", "web"], v1()).unwrap().warnings.is_empty());
 }

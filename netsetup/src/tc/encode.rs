@@ -2,7 +2,7 @@
 
 use super::{Netem, Rate};
 use crate::firewall::encode::{bytes, nested};
-use crate::netlink::Batch;
+use crate::netlink::{Batch, u32_at};
 
 pub(super) const CREATE: u16 = libc::NLM_F_CREATE as u16;
 pub(super) const EXCL: u16 = libc::NLM_F_EXCL as u16;
@@ -11,7 +11,7 @@ const ACK: u16 = libc::NLM_F_ACK as u16;
 pub(super) const ROOT: u32 = u32::MAX;
 /// TCA_KIND
 pub(super) const KIND: u16 = 1;
-const OPTIONS: u16 = 2;
+pub(super) const OPTIONS: u16 = 2;
 /// TC_LINKLAYER_ETHERNET: then the kernel computes what an old tc sent as a table.
 const ETHERNET: u8 = 1;
 
@@ -122,6 +122,14 @@ pub(super) fn htb_class(out: &mut Vec<u8>, rate: Rate) {
             }
         }
     });
+}
+
+/// Whether a class that the kernel tells of has this rate and burst: its struct tc_htb_opt, whose numbers of bytes a second
+/// end at 32 bits.
+pub(super) fn is_htb_class(parms: &[u8], rate: Rate) -> bool {
+    let bytes_a_second = |bits: u64| u32::try_from((bits / 8).max(1)).unwrap_or(u32::MAX);
+    let word = |at: usize| parms.get(at..at + 4).map(|_| u32_at(parms, at));
+    word(8) == Some(bytes_a_second(rate.bits)) && word(20) == Some(bytes_a_second(rate.ceil))
 }
 
 pub(super) fn tbf(out: &mut Vec<u8>, rate: Rate, latency_ms: u32) {

@@ -84,8 +84,8 @@ fn class_text(class: u32) -> String {
 impl Op {
     pub(crate) fn residue(&self) -> Option<Residue> {
         match self {
-            Op::Class { link, class, lock, .. } => {
-                Some(Residue::TcClass { link: link.clone(), class: *class, lock: lock.clone() })
+            Op::Class { link, class, rate, lock } => {
+                Some(Residue::TcClass { link: link.clone(), class: *class, lock: lock.clone(), rate: Some(*rate) })
             }
             Op::Inbound { .. } | Op::Netem { .. } => None,
         }
@@ -223,8 +223,9 @@ fn make_class(link: &str, class: u32, rate: Rate, lock: &Path, netlink: &mut Net
     send(netlink, &batch, || format!("make the class {} on {link}", class_text(class)), "sch_htb")
 }
 
-/// Removes the class, and our own tree with its last one.
-pub(crate) fn undo(link: &str, class: u32, lock: &Path, host: &mut Host) -> Result<Undone> {
+/// Removes the class, and our own tree with its last one. In somebody else's tree only a class of the rate that we gave
+/// it: the journal names it before it is made, when another may have taken the number.
+pub(crate) fn undo(link: &str, class: u32, rate: Option<Rate>, lock: &Path, host: &mut Host) -> Result<Undone> {
     let _lock = locked(lock)?;
     let netlink = host.route()?;
     let Some(found) = query::get(netlink, link)? else { return Ok(Undone::NotThere) };
@@ -232,6 +233,12 @@ pub(crate) fn undo(link: &str, class: u32, lock: &Path, host: &mut Host) -> Resu
     let Tree::Htb { major: there, .. } = uplink::tree(netlink, found.index)? else { return Ok(Undone::NotThere) };
     if u32::from(there) != major {
         return Ok(Undone::NotThere);
+    }
+    if let Some(rate) = rate.filter(|_| major != u32::from(OWN_MAJOR))
+        && let Some(parms) = uplink::class_parms(netlink, found.index, class)?
+        && !encode::is_htb_class(&parms, rate)
+    {
+        return Ok(Undone::NotOurs(format!("the class {} on {link} has another rate", class_text(class))));
     }
     let mut batch = Batch::default();
     encode::remove(&mut batch, Message::Class, found.index, class, 0);

@@ -104,6 +104,17 @@ pub(super) fn tree(netlink: &mut Netlink, index: u32) -> Result<Tree> {
     Ok(Tree::None)
 }
 
+/// The struct tc_htb_opt of a class; none where it isn't there.
+pub(super) fn class_parms(netlink: &mut Netlink, index: u32, class: u32) -> Result<Option<Vec<u8>>> {
+    const PARMS: u16 = 1;
+    let mut batch = Batch::default();
+    encode::list(&mut batch, Message::Class, index);
+    let (answers, _) = netlink.exchange(&batch).map_err(|failure| failure.into_error("list the traffic classes"))?;
+    let found = answers.iter().find(|answer| u32_at(&answer.payload, 8) == class);
+    let options = found.and_then(|answer| attribute(answer.payload.get(20..)?, encode::OPTIONS));
+    Ok(options.and_then(|options| attribute(options, PARMS)).map(<[u8]>::to_vec))
+}
+
 fn classes(netlink: &mut Netlink, index: u32, qdisc: u32) -> Result<Vec<u32>> {
     let mut batch = Batch::default();
     encode::list(&mut batch, Message::Class, index);
