@@ -82,10 +82,28 @@ impl Op {
             Op::File { path, text, mode, why } => {
                 let path = quote(path);
                 let quoted = quote(Path::new(text));
-                vec![(format!("printf %s {quoted} > {path}; chmod {mode:o} {path}"), why.to_string())]
+                let mut commands =
+                    vec![(format!("printf %s {quoted} > {path}; chmod {mode:o} {path}"), why.to_string())];
+                if text.starts_with(&format!("nameserver {}\n", netsetup::dns::ADDRESS)) {
+                    commands.push(own_name_server(&path));
+                }
+                commands
             }
         }
     }
+}
+
+/// The script starts no monitor, so nobody answers at the address in its container's resolv.conf. Without the variable
+/// this line changes nothing, so that the script makes exactly what minidock makes.
+fn own_name_server(resolv_conf: &str) -> Command {
+    (
+        format!("[ -z \"${{NAMESERVER-}}\" ] || echo \"nameserver $NAMESERVER\" > {resolv_conf}"),
+        format!(
+            "{} is minidock's own name server, which this script doesn't start: with NAMESERVER=9.9.9.9 set before it, \
+             its container asks that one (and finds no other container by name)",
+            netsetup::dns::ADDRESS
+        ),
+    )
 }
 
 /// Makes them, in order.

@@ -47,6 +47,7 @@ fn read(question: &[u8], message: &[u8]) -> Answer {
         let bytes = &message[at + 12..at + 12 + length];
         data.push(match bytes {
             [a, b, c, d] => format!("{a}.{b}.{c}.{d}"),
+            bytes if bytes.len() == 16 => std::net::Ipv6Addr::from(<[u8; 16]>::try_from(bytes).unwrap()).to_string(),
             bytes => {
                 let (mut words, mut rest) = (vec![], bytes);
                 while let [length, after @ ..] = rest {
@@ -434,5 +435,71 @@ fn names_on_networks_of_ones_own() {
     drop(server);
     host.remove(&["db1", "db2", "web", "client"]);
     host.minidock(&["network", "rm", "front", "back"]).ok();
+    finish(host);
+}
+
+/// IPv6 addresses by name and back, also of a card that comes later.
+#[test]
+fn ipv6_addresses_by_name_and_back() {
+    let host = TestHost::new();
+    host.minidock(&["network", "create", "--ipv6", "--subnet", "fd00:53::/64", "six"]).ok();
+    host.detached(&["--name", "web", "--network", "six", "--ip6", "fd00:53::9", "busybox", "sleep", "1000"]);
+    host.detached(&["--name", "aa", "--network", "six", "busybox", "sleep", "1000"]);
+    let inside = host.inside("aa");
+    assert_eq!(ask(&inside, "web", AAAA), Answer { code: 0, data: vec!["fd00:53::9".into()] });
+    let nibbles: Vec<String> = u128::from("fd00:53::9".parse::<std::net::Ipv6Addr>().unwrap())
+        .to_be_bytes()
+        .iter()
+        .rev()
+        .flat_map(|byte| [format!("{:x}", byte & 15), format!("{:x}", byte >> 4)])
+        .collect();
+    assert_eq!(ask(&inside, &format!("{}.ip6.arpa", nibbles.join(".")), PTR).data, ["web.six"]);
+    host.minidock(&["network", "disconnect", "six", "web"]).ok();
+    assert!(ask(&inside, "web", AAAA).data.is_empty());
+    host.minidock(&["network", "connect", "--ip6", "fd00:53::b00", "six", "web"]).ok();
+    assert_eq!(ask(&inside, "web", AAAA).data, ["fd00:53::b00"]);
+    host.remove(&["web", "aa"]);
+    host.minidock(&["network", "rm", "six"]).ok();
+    finish(host);
+}
+
+/// The process that serves a container's names.
+fn monitor(host: &TestHost, container: &str) -> String {
+    host.sh(&format!("awk '/^PPid:/{{print $2}}' /proc/{}/status", host.pid(container))).ok().out()
+}
+
+/// A small limit of the caller's is enough for the program, but not for the name server of the container.
+#[test]
+fn a_small_limit_of_open_files_is_not_the_name_servers() {
+    let host = TestHost::new();
+    let server = upstream(&host.outside, OUTSIDE);
+    resolv_conf(&host, &format!("nameserver {OUTSIDE}\n"));
+    let minidock = host::minidock();
+    host.sh(&format!("ulimit -Sn 48; exec {} run -d --name aa busybox sleep 1000", minidock.display())).ok();
+    let inside = host.inside("aa");
+    let held: Vec<TcpStream> = (0..60).map(|_| inside.run(|| TcpStream::connect("127.0.0.11:53")).unwrap()).collect();
+    assert_eq!(addresses(&inside, "example.org"), [OUTSIDE]);
+    let connections = host.sh(&format!("ls -l /proc/{}/fd | grep -c socket:", monitor(&host, "aa"))).ok().out();
+    assert!(connections.parse::<u32>().unwrap() > 60, "all are served: {connections}");
+    let limit = host.sh(&format!("prlimit --noheadings -o SOFT -n -p {}", host.pid("aa"))).ok().out();
+    assert_eq!(limit.trim(), "48", "the program's own limit is the caller's");
+    drop((held, server));
+    host.remove(&["aa"]);
+    finish(host);
+}
+
+/// No resolv.conf: the server on this machine is asked (resolv.conf(5)), and the container starts all the same.
+#[test]
+fn a_host_without_a_resolv_conf() {
+    let host = TestHost::new();
+    resolv_conf(&host, "");
+    let local = upstream(&host.host, "127.0.0.1");
+    host.detached(&["--name", "aa", "--dns-search", "lab.test", "--dns-option", "ndots:2", "busybox", "sleep", "1000"]);
+    assert_eq!(addresses(&host.inside("aa"), "example.org"), ["127.0.0.1"]);
+    assert_eq!(local.count(), 1);
+    let text = host.minidock(&["exec", "aa", "cat", "/etc/resolv.conf"]).ok().out();
+    assert_eq!(text, "nameserver 127.0.0.11\nsearch lab.test\noptions ndots:2");
+    drop(local);
+    host.remove(&["aa"]);
     finish(host);
 }

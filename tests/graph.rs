@@ -167,6 +167,23 @@ fn what_differs_from_minidock_s_records_is_marked() {
     }
 }
 
+/// Ranges of ports, and cards that have no other end.
+#[test]
+fn ranges_and_macvlan_are_shown_as_they_are() {
+    let host = TestHost::new();
+    host.minidock(&["network", "create", "-d", "macvlan", "--subnet", "10.99.0.0/24", "-o", "parent=uplink", "lan"])
+        .ok();
+    host.detached(&["--name", "web", "-p", "9000-9010:9000-9010", "busybox", "sleep", "1000"]);
+    host.detached(&["--name", "printer", "--network", "lan", "--ip", "10.99.0.77", "busybox", "sleep", "1000"]);
+    let text = graph(&host);
+    assert!(part(&text, "host").contains("tcp *:9000-9010 -> 172.17.0.2"), "{text}");
+    assert!(part(&text, "printer").contains("eth0  macvlan  10.99.0.77/24"), "{text}");
+    assert!(!text.contains("\n  ! "), "nothing differs: {text}");
+    host.remove(&["web", "printer"]);
+    host.minidock(&["network", "rm", "lan"]).ok();
+    host.finish();
+}
+
 /// The image is well-formed XML whatever names things have, and has every namespace, bridge and address in it.
 #[test]
 fn the_image_is_well_formed_and_complete() {

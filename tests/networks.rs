@@ -71,6 +71,36 @@ fn new_subnets_avoid_every_route_in_all_tables_and_clashes_name_the_other_side()
     host.finish();
 }
 
+/// The same for IPv6: a whole site's prefix routed elsewhere, in a table of its own, and each clash with its owner's name.
+#[test]
+fn ipv6_subnets_avoid_every_route_in_all_tables_and_clashes_name_the_other_side() {
+    let host = TestHost::new();
+    host.sh("ip -6 addr add fd99::1/64 dev uplink nodad; ip -6 route add fd70:1::/48 dev uplink table 77; \
+         ip -6 route add blackhole fd70:2::/64; ip -6 route add default via fd99::2 table 78")
+        .ok();
+    create(&host, &["--ipv6", "one"]);
+    let own = inspect(&host, "one", "{{(index .IPAM.Config 1).Subnet}}");
+    assert!(own.starts_with("fd") && own.ends_with("/64"), "{own}");
+    for (subnet, words) in [
+        ("fd70:1:0:5::/64", "the route fd70:1::/48 dev uplink (table 77)".to_owned()),
+        ("fd70:2::/60", "the route fd70:2::/64".to_owned()),
+        ("fd99::/80", "the address fd99::1/64 of uplink".to_owned()),
+        (&*own, format!("the network one ({own})")),
+    ] {
+        let refused = host.minidock(&["network", "create", "--ipv6", "--subnet", subnet, "x"]).exits(1);
+        refused.says(&["Pool overlaps with other one on this address space", &words]);
+    }
+    // Nothing of the pool is free: not even in a table that no rule leads to.
+    host.sh("ip -6 route add fd00::/8 dev uplink table 77").ok();
+    host.minidock(&["network", "create", "--ipv6", "x"]).exits(1).says(&["routes to all unique-local IPv6 addresses"]);
+    host.sh("ip -6 route del fd00::/8 table 77").ok();
+    host.minidock(&["network", "rm", "one"]).ok();
+    host.sh("ip -6 route del fd70:1::/48 table 77; ip -6 route del blackhole fd70:2::/64; \
+         ip -6 route del default table 78; ip -6 addr del fd99::1/64 dev uplink")
+        .ok();
+    host.finish();
+}
+
 /// Two roots on one host choose different subnets, also at the same moment.
 #[test]
 fn networks_made_at_the_same_time_by_two_roots_have_different_subnets() {

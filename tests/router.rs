@@ -369,6 +369,16 @@ fn what_cannot_work_is_refused_with_the_way_out() {
     create("r1", "nonesuch", good).exits(1).says(&["network nonesuch not found"]);
     create("a/b", "bridge", good).exits(1).says(&["invalid router name"]);
     create("r1", "bridge", "br-ex").exits(125).says(&["BRIDGE,ADDRESS/LENGTH,GATEWAY"]);
+    create("r1", "bridge", "br-ex,fd00:1::2/64,fd00:1::1")
+        .exits(125)
+        .says(&["fd00:1::2 is an IPv6 address", "IPv4 only"]);
+    create("r1", "bridge,fd00::9", good).exits(125).says(&["fd00::9 is an IPv6 address", "IPv4 only"]);
+    host.minidock(&["network", "create", "--ipv4=false", "--ipv6", "--subnet", "fd00:9::/64", "six"]).ok();
+    create("r1", "six", good)
+        .exits(1)
+        .says(&["network six has no IPv4 addresses", "IPv6 leaves the network by the host"]);
+    host.minidock(&["network", "rm", "six"]).ok();
+    assert!(host.minidock(&["router", "create", "--help"]).ok().out().contains("a router for IPv4"));
     host.sh("ip netns add taken").ok();
     create("taken", "bridge", good).exits(1).says(&["network namespace taken is there already"]);
     assert!(host.sh("ip netns list").ok().out().contains("taken"), "another's namespace stays");

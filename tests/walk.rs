@@ -290,6 +290,86 @@ fn missing_pieces_are_named_with_the_way_out() {
     end(host);
 }
 
+/// What keeps containers apart, and what keeps them from lying, with the way out; each by IPv4, and by IPv6 where there is
+/// such a rule.
+#[test]
+fn isolation_is_named_with_the_way_out() {
+    for firewall in Firewall::BOTH {
+        let host = prepared(firewall);
+        for words in [
+            "--ipv6 --subnet 10.20.0.0/24 --subnet fd00:20::/64 front",
+            "--subnet 10.30.0.0/24 -o com.docker.network.bridge.enable_icc=false apart",
+        ] {
+            host.minidock(&["network", "create"].into_iter().chain(words.split(' ')).collect::<Vec<_>>()).ok();
+        }
+        let flags = ["--ip", "10.20.0.9", "--ip6", "fd00:20::9"];
+        host.detached(&[&["--name", "shop", "--network", "front"], &flags[..], &["busybox", "sleep", "1000"]].concat());
+        for (name, address) in [("one", "10.30.0.8"), ("two", "10.30.0.9")] {
+            host.detached(&["--name", name, "--network", "apart", "--ip", address, "busybox", "sleep", "1000"]);
+        }
+        // Another network.
+        for target in ["10.20.0.9:80", "10.20.0.9:80/udp"] {
+            let report = walk(&host, &format!("--from db {target}"), false);
+            outcome(
+                &report,
+                &[
+                    "dropped on host by the",
+                    "db and shop have no network in common",
+                    "minidock network connect front db",
+                ],
+            );
+            assert!(!report["outcome"]["killed_by"].is_null(), "{}", pretty(&report));
+        }
+        // From outside to what isn't published, by IPv6.
+        let report = walk(&host, "--from outside [fd00:20::9]:80", false);
+        outcome(&report, &["dropped on host by the", "port 80 of shop is not published"]);
+        // One network without icc.
+        let report = walk(&host, "--from one 10.30.0.9:80", false);
+        outcome(
+            &report,
+            &["the network apart keeps its containers apart", "enable_icc=false", "minidock network connect"],
+        );
+        // A container that lies about its address. (By iptables there's nothing to name: see the test of its own.)
+        host.sh("ip netns exec db sh -c 'ip addr add 172.17.0.77/16 dev eth0; ip route replace default via 172.17.0.1 src 172.17.0.77'").ok();
+        let report = walk(&host, &format!("--from db {OUTSIDE}:80"), false);
+        outcome(&report, &["bridge minidock cards", "give db the address with --ip", "net-spoof=allow"]);
+        host.sh(
+            "ip netns exec db sh -c 'ip addr del 172.17.0.77/16 dev eth0; ip route replace default via 172.17.0.1'",
+        )
+        .ok();
+        // Nothing listens, by IPv6.
+        let report = walk(&host, "[fd00:20::9]:81", false);
+        outcome(&report, &["refused", "nothing listens on tcp port 81 in shop"]);
+        host.remove(&["shop", "one", "two"]);
+        host.minidock(&["network", "rm", "front", "apart"]).ok();
+        end(host);
+    }
+}
+
+#[test]
+fn a_stopped_container_and_the_reverse_path() {
+    let host = prepared(Firewall::Nftables);
+    // The host would answer by another card: rp_filter.
+    let words =
+        ["answers to 172.17.0.3 would leave by another card (rp_filter)", "sysctl -w net.ipv4.conf.all.rp_filter=2"];
+    host.sh("sysctl -qw net.ipv4.conf.docker0.rp_filter=1; ip route add 172.17.0.3/32 dev uplink").ok();
+    outcome(&walk(&host, &format!("--from db {OUTSIDE}:80"), false), &words); // not even ARP is answered
+    let mac = host.sh("cat /sys/class/net/docker0/address").ok().out();
+    host.sh(&format!("ip netns exec db ip neigh replace 172.17.0.1 lladdr {mac} dev eth0")).ok();
+    let report = walk(&host, &format!("--from db {OUTSIDE}:80"), false);
+    hop(&report, &["host", "docker0", "comes in"]);
+    outcome(&report, &words);
+    host.sh("ip route del 172.17.0.3/32").ok();
+    // Stopped.
+    host.minidock(&["stop", "-t", "0", "web"]).ok();
+    host.minidock(&["walk", "web:80"]).exits(1).says(&["is not running", "minidock start web"]);
+    let report = walk(&host, "172.17.0.2:80", false);
+    outcome(&report, &["nobody on docker0 answers for 172.17.0.2", "minidock ps"]);
+    let report = walk(&host, &format!("--from outside {HOST}:10080"), false);
+    outcome(&report, &["refused", "nothing listens on tcp port 10080 of this host"]);
+    end(host);
+}
+
 /// The probe leaves this host: what is beyond can't be seen, but what came back can.
 #[test]
 fn the_way_out_of_a_container() {

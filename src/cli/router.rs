@@ -6,13 +6,14 @@ use clap::Args;
 
 use crate::router::{Inside, Outside};
 
-/// Make a router in a network namespace of its own.
+/// Make a router in a network namespace of its own. It routes and translates IPv4; IPv6 networks use `-o
+/// com.docker.network.bridge.gateway_mode_ipv6=nat|routed` instead.
 #[derive(Debug, Clone, Args)]
 pub struct RouterCreateArgs {
-    /// The network that it serves, and its address there [default: the gateway's if the bridge leaves it free, else the next]
+    /// The network that it serves, and its IPv4 address there [default: the gateway's if the bridge leaves it free, else the next]
     #[arg(long, required = true, value_name = "NETWORK[,ADDRESS]", value_parser = inside)]
     pub inside: Inside,
-    /// The bridge outside (Linux or Open vSwitch), its address there, and the next hop of its default route
+    /// The bridge outside (Linux or Open vSwitch), its IPv4 address there, and the next hop of its default route
     #[arg(long, required = true, value_name = "BRIDGE,ADDRESS/LENGTH,GATEWAY", value_parser = outside)]
     pub outside: Outside,
     /// Print each operation with its reason while it happens
@@ -114,6 +115,13 @@ impl RouterFloatingArgs {
 }
 
 fn address(text: &str) -> Result<Ipv4Addr, String> {
+    let bare = text.split_once('/').map_or(text, |(address, _)| address);
+    if bare.trim_matches(['[', ']']).parse::<std::net::Ipv6Addr>().is_ok() {
+        return Err(format!(
+            "{text} is an IPv6 address, and a router routes and translates IPv4 only; IPv6 leaves a network by the host: \
+             network create --ipv6 [-o com.docker.network.bridge.gateway_mode_ipv6=routed]"
+        ));
+    }
     text.parse().map_err(|_| format!("{text:?} is no IPv4 address"))
 }
 
@@ -135,6 +143,7 @@ fn outside(text: &str) -> Result<Outside, String> {
         return Err(format!("use {wanted}"));
     };
     let (own, length) = subnet.split_once('/').ok_or_else(|| format!("{subnet:?} has no length; use {wanted}"))?;
+    let own = address(own)?;
     let prefix_len = length.parse().ok().filter(|length| (1..=30).contains(length));
     let bridge_ok = (1..=15).contains(&bridge.len())
         && bridge.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
@@ -144,7 +153,7 @@ fn outside(text: &str) -> Result<Outside, String> {
     }
     Ok(Outside {
         bridge: bridge.to_owned(),
-        address: address(own)?,
+        address: own,
         prefix_len: prefix_len.ok_or_else(|| format!("/{length} is no length from 1 to 30; use {wanted}"))?,
         gateway: address(gateway)?,
     })
@@ -173,6 +182,10 @@ mod tests {
         ] {
             assert!(outside(wrong).is_err(), "{wrong}");
         }
+        for wrong in ["br,fd00::1/64,fd00::2", "br,1.2.3.4/24,fd00::1"] {
+            assert!(outside(wrong).unwrap_err().contains("IPv4 only"), "{wrong}");
+        }
+        assert!(inside("vm,fd00::1").unwrap_err().contains("IPv4 only"));
         assert!(inside(",1.2.3.4").is_err() && inside("vm,x").is_err());
     }
 

@@ -171,7 +171,7 @@ pub(super) const COMMANDS: &[Entry] = &[
     entry!(&["rmi", "image rm", "image remove"], "Remove images",
         "[OPTIONS] IMAGE [IMAGE...]", AT_LEAST_1, RmiArgs, Command::Rmi,
         "minidock rmi my-busybox:1"),
-    entry!(&["router create"], "Make a router in a network namespace of its own",
+    entry!(&["router create"], "Make a router for IPv4 in a network namespace of its own",
         "[OPTIONS] NAME", "requires 1 argument", RouterCreateArgs, Command::RouterCreate,
         "minidock router create routerns --inside bridge --outside br-ex,16.158.1.100/24,16.158.1.1"),
     entry!(&["router ls", "router list"], "List routers",

@@ -100,7 +100,9 @@ fn container(
             }
         }
     }
-    if attachment.host_link.is_empty() {
+    // A macvlan or ipvlan has no other end: its card was made on the host and went into the container.
+    let is_cable = namespace.link_named(inside).is_none_or(|link| link.kind == "veth");
+    if attachment.host_link.is_empty() || !is_cable {
         return;
     }
     match host.link_named(&attachment.host_link) {

@@ -250,10 +250,16 @@ pub fn published(namespace: &Namespace) -> Vec<(String, String, String)> {
     let mut found = Vec::new();
     for map in namespace.rules.maps.iter().filter(|map| is_port_map(&map.name)) {
         for element in map.elements.iter().filter(|element| !element.data.is_empty()) {
-            let words: Vec<&str> = element.key.split(" . ").collect();
+            // A range has two halves: `tcp . 9000-tcp . 9010`; its ports stay the same inside.
+            let (first, last) = match element.key.split_once('-') {
+                Some((first, last)) => (first, last.rsplit(" . ").next()),
+                None => (element.key.as_str(), None),
+            };
+            let words: Vec<&str> = first.split(" . ").collect();
+            let last = last.map_or(String::new(), |last| format!("-{last}"));
             let at = match words[..] {
-                [protocol, address, port] => format!("{protocol} {address}:{port}"),
-                [protocol, port] => format!("{protocol} *:{port}"),
+                [protocol, address, port] => format!("{protocol} {address}:{port}{last}"),
+                [protocol, port] => format!("{protocol} *:{port}{last}"),
                 _ => element.key.clone(),
             };
             let whose = element.comment.split(' ').next().unwrap_or_default().to_owned();

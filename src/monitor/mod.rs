@@ -199,12 +199,24 @@ struct Aside {
     host: Option<Host>,
 }
 
-/// Each client of a proxy is two descriptors. Raised while the program runs only, so that it doesn't inherit it; gives
-/// the former limit.
+/// What a monitor has open besides: logs, clients, streams, health checks.
+const OTHER_DESCRIPTORS: u64 = 256;
+
+/// Each client of a proxy is two descriptors; the name server needs what [`netsetup::dns::DESCRIPTORS`] says. Raised while
+/// the program runs only, so that it doesn't inherit it; gives the former limit.
 fn raise_limit(relay: &Relay) -> Option<Rlimit> {
-    relay.served.as_ref().filter(|served| !served.proxies.is_empty())?;
+    let served = relay.served.as_ref()?;
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let current = match (served.proxies.is_empty(), &served.resolver) {
+        (false, _) => limit.maximum,
+        (true, Some(_)) => {
+            let needed = netsetup::dns::DESCRIPTORS + OTHER_DESCRIPTORS;
+            limit.current.filter(|current| *current < needed)?;
+            Some(limit.maximum.map_or(needed, |most| most.min(needed)))
+        }
+        (true, None) => return None,
+    };
+    let raised = Rlimit { current, maximum: limit.maximum };
     let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
     Some(limit)
 }

@@ -112,7 +112,10 @@ pub fn inside_address(
 pub fn subnet(network: &Network) -> Result<&Subnet> {
     match &network.ipv4 {
         Some(subnet) => Ok(subnet),
-        None => bail!("network {} has no IPv4 addresses; a router translates IPv4 only", network.name),
+        None => bail!(
+            "network {} has no IPv4 addresses; a router routes and translates IPv4 only, and IPv6 leaves the network by the host",
+            network.name
+        ),
     }
 }
 

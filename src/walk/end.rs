@@ -8,6 +8,7 @@ use netsetup::survey::{self, Namespace};
 use super::path::{End, Followed, Way};
 use super::{Answer, Outcome, Rule};
 use crate::graph::Owner;
+use crate::state::State;
 
 /// The end of the story.
 pub fn outcome(way: &Way<'_>, there: &Followed, back: Option<&Followed>, answer: &Answer) -> Outcome {
@@ -31,7 +32,9 @@ fn told(way: &Way<'_>, there: &Followed, back: Option<&Followed>, answer: &Answe
         End::Killed { place, rule } => killed(way, *place, rule),
         End::NoWay { place, came_in } => no_way(way, *place, *came_in, there),
         End::Vanished { place, hook } => vanished(way, *place, hook),
-        End::Lost { place, link, next } => lost(way, *place, *link, *next),
+        End::Lost { place, link, next } => {
+            unanswered_by_reverse_path(way, *next, there).unwrap_or_else(|| lost(way, *place, *link, *next))
+        }
         End::Gone { place, link } => {
             let name = way.picture.namespace(*place).and_then(|one| one.link(*link)).map(|link| link.name.clone());
             let said = match answer {
@@ -134,12 +137,52 @@ fn own_remedy(way: &Way<'_>, rule: &Rule) -> String {
         return format!("127.0.0.0/8 is for each host alone: publish it on another address, -p {}:PORT", asked.port());
     }
     let protocol = if way.target.protocol == netsetup::Protocol::Udp { "/udp" } else { "" };
+    let from = way.picture.namespace(way.start).and_then(|place| container(way, place));
+    if let Some(from) = from
+        && rule.family == "bridge"
+    {
+        return format!(
+            "a container's card sends with its own MAC and addresses only: give {} the address with --ip, or start it \
+             with --security-opt net-spoof=allow",
+            from.name
+        );
+    }
+    let asked_for = way.picture.namespaces.iter().filter_map(|place| container(way, place)).find(|state| {
+        let mut places = state.attachments.iter().flat_map(|one| [one.ipv4, one.ipv6]).flatten();
+        places.any(|place| place.address == asked.ip())
+    });
+    if let (Some(from), Some(to)) = (from, asked_for) {
+        let networks = |state: &State| -> Vec<String> {
+            state.attachments.iter().map(|attachment| attachment.network.clone()).collect()
+        };
+        let (ours, theirs) = (networks(from), networks(to));
+        return match ours.iter().find(|network| theirs.contains(network)) {
+            Some(network) => format!(
+                "the network {network} keeps its containers apart (com.docker.network.bridge.enable_icc=false): publish \
+                 the port, or put both into another network: minidock network connect NETWORK {}",
+                from.name
+            ),
+            None => format!(
+                "{} and {} have no network in common: minidock network connect {} {0}",
+                from.name,
+                to.name,
+                theirs.first().map_or("NETWORK", String::as_str)
+            ),
+        };
+    }
     match owner_of(way, asked.ip()) {
         Some(name) => format!(
             "port {0}{protocol} of {name} is not published: start it with -p HOSTPORT:{0}{protocol}, and ask the host for HOSTPORT",
             asked.port()
         ),
         None => "only published ports lead to containers; start it with -p".to_owned(),
+    }
+}
+
+fn container<'a>(way: &'a Way<'_>, place: &Namespace) -> Option<&'a State> {
+    match way.picture.owner(place) {
+        Owner::Container(state) => Some(state),
+        _ => None,
     }
 }
 
@@ -172,8 +215,14 @@ fn no_way(way: &Way<'_>, place: u64, came_in: u32, there: &Followed) -> Outcome 
         return outcome(format!("{title} doesn't pass packets on: {key} is 0"), format!("{prefix}sysctl -w {key}=1"));
     }
     let found = namespace.run(|| survey::lookup(to, from.filter(|_| came_in != 0), (came_in != 0).then_some(came_in)));
+    // Since 6.13 the kernel says EINVAL for EXDEV (inet_rtm_getroute()): then there is a way on, but not for this sender.
+    let other_card = || {
+        let ways =
+            namespace.run(|| Ok((survey::lookup(to, None, None)?, survey::lookup(from.unwrap_or(to), None, None)?)));
+        matches!(ways, Ok((Ok(_), Ok(back))) if from.is_some() && to.is_ipv4() && back.link != came_in)
+    };
     match found {
-        Ok(Err(libc::EXDEV)) => outcome(
+        Ok(Err(libc::EXDEV | libc::EINVAL)) if came_in != 0 && other_card() => outcome(
             format!(
                 "{title} dropped it: answers to {} would leave by another card (rp_filter)",
                 from.map(|from| from.to_string()).unwrap_or_default()
@@ -207,6 +256,32 @@ fn vanished(way: &Way<'_>, place: u64, hook: &str) -> Outcome {
         )
     };
     Outcome { reached: false, answer: String::new(), text, killed_by: None, remedy: Some(remedy) }
+}
+
+/// With rp_filter, not even ARP is answered to a sender whom the answer would reach by another card.
+fn unanswered_by_reverse_path(way: &Way<'_>, next: IpAddr, there: &Followed) -> Option<Outcome> {
+    let from = there.last.map(|packet| packet.source.ip()).filter(IpAddr::is_ipv4)?;
+    let (asked, card) = way.picture.namespaces.iter().find_map(|place| {
+        let has = |link: &&survey::Link| link.up && link.addresses.iter().any(|(one, _)| *one == next);
+        Some((place, place.links.iter().find(has)?))
+    })?;
+    let back = asked.run(|| survey::lookup(from, None, None)).ok()?.ok()?;
+    let by = asked.link(back.link).filter(|other| other.index != card.index && other.name != "lo")?;
+    Some(Outcome {
+        reached: false,
+        answer: String::new(),
+        text: format!(
+            "{} doesn't answer for {next}: answers to {from} would leave by another card (rp_filter), by {} instead of {}",
+            way.title(asked),
+            by.name,
+            card.name
+        ),
+        killed_by: None,
+        remedy: Some(format!(
+            "see {0}ip route get {from} and take the wrong route away; or {0}sysctl -w net.ipv4.conf.all.rp_filter=2",
+            prefix(way, asked)
+        )),
+    })
 }
 
 fn lost(way: &Way<'_>, place: u64, link: u32, next: IpAddr) -> Outcome {

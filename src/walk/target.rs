@@ -79,8 +79,11 @@ impl Target {
 
 /// A running container's first address.
 fn of_container(roots: &Roots, name: &str) -> Result<IpAddr> {
-    let state = containers::find_running(roots, name)
-        .map_err(|error| anyhow!("{name} is no address, and as a container: {error}"))?;
+    let state = containers::find_running(roots, name).map_err(|error| {
+        let stopped = error.to_string().ends_with("is not running");
+        let remedy = if stopped { format!(": minidock start {name}") } else { String::new() };
+        anyhow!("{name} is no address, and as a container: {error}{remedy}")
+    })?;
     let places = state.attachments.iter().flat_map(|attachment| [attachment.ipv4, attachment.ipv6]).flatten();
     match places.map(|place| place.address).next() {
         Some(address) => Ok(address),

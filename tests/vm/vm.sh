@@ -12,7 +12,7 @@ if [ ! -x "$vmtest" ]; then
 fi
 
 # What depends on the kernel, as TEST or TEST:FILTER. (The crash test needs a debug build and doesn't.)
-runs="harness limits network:nftables network:dnat_by_iptables::a_published container explain lecture:row_1 lecture:row_6 shaping:bad_line shaping:with_nftables"
+runs="harness limits network:nftables network:dnat_by_iptables::a_published container explain lecture:row_1 lecture:row_6 shaping:bad_line"
 tests="harness limits network container explain lecture shaping"
 
 target=$(cargo metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')

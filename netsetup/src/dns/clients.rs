@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::net::{self, RecvFlags, SendFlags, SocketFlags};
 
 /// More than this: the one that has been silent for the longest time gives way.
-const MOST: usize = 64;
+pub(super) const MOST: usize = 64;
 /// A connection that says and hears nothing for so long is closed.
 const SILENCE: Duration = Duration::from_secs(10);
 /// Questions of one connection that wait; then it isn't read.
@@ -18,6 +18,8 @@ const MOST_WAITING: usize = 16;
 const MOST_UNREAD: usize = 256 * 1024;
 /// Connections accepted in one turn.
 const TURN: usize = 16;
+/// How long nobody is let in when there's no descriptor left, and no connection of ours that could give one.
+const PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(Debug)]
 struct Client {
@@ -38,6 +40,8 @@ pub(super) struct Clients {
     slots: Vec<Option<Client>>,
     free: Vec<usize>,
     number: u32,
+    /// Until when the listener isn't watched.
+    paused: Option<Instant>,
 }
 
 /// What happened to a connection.
@@ -53,8 +57,10 @@ impl Clients {
         self.slots.iter().flatten().count()
     }
 
-    /// Takes new connections. `base`: what their numbers in epoll start at. Gives back who had to leave.
+    /// Takes new connections. `base`: what their numbers in epoll start at. Gives back who had to leave. When it sets
+    /// [`Clients::paused`], the listener stays ready: its owner must not watch it until then, or it would spin.
     pub fn accept(&mut self, listener: &OwnedFd, epoll: &OwnedFd, base: u64, now: Instant) -> Vec<(usize, u32)> {
+        self.paused = None;
         let mut left = Vec::new();
         for _ in 0..TURN {
             let socket = match net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
@@ -65,8 +71,15 @@ impl Clients {
                         left.extend(self.close(slot));
                         continue;
                     }
-                    None => break,
+                    None => {
+                        self.paused = Some(now + PAUSE);
+                        break;
+                    }
                 },
+                Err(Errno::NOBUFS | Errno::NOMEM) => {
+                    self.paused = Some(now + PAUSE);
+                    break;
+                }
                 Err(_) => break,
             };
             if self.len() >= MOST
@@ -95,6 +108,11 @@ impl Clients {
             });
         }
         left
+    }
+
+    /// Until when the listener is to be left alone.
+    pub fn paused(&self) -> Option<Instant> {
+        self.paused
     }
 
     /// First those for whom nothing is under way.
@@ -172,9 +190,9 @@ impl Clients {
         }
     }
 
-    /// When the next one has been silent for too long.
+    /// When the next one has been silent for too long, or the pause ends.
     pub fn deadline(&self) -> Option<Instant> {
-        self.slots.iter().flatten().map(|client| client.last + SILENCE).min()
+        self.slots.iter().flatten().map(|client| client.last + SILENCE).chain(self.paused).min()
     }
 
     /// Closes those.

@@ -26,6 +26,8 @@ pub use sockets::Sockets;
 
 /// Where the container's resolv.conf sends its questions: docker's address.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
+/// How many descriptors a resolver has at most: its own, its connections, and two sockets for each question that waits.
+pub const DESCRIPTORS: u64 = 4 + clients::MOST as u64 + 2 * passing::MOST as u64;
 /// The port that our sockets really have: above those that the kernel gives to clients.
 const PORT: u16 = 65353;
 /// The table in the container's namespace.

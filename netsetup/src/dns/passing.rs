@@ -14,7 +14,7 @@ use super::message::{self, Query, Said};
 use super::upstream::Server;
 
 /// Waiting questions of the container. Two descriptors each at most.
-const MOST: usize = 256;
+pub(super) const MOST: usize = 256;
 /// Of one client (a socket of a program), so that one that floods leaves room for the others.
 const MOST_OF_ONE: usize = 32;
 /// The next server is asked too after so much silence. Clients wait for 5 s.

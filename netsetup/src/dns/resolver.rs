@@ -95,10 +95,7 @@ impl Resolver {
         for event in &events {
             match event.data.u64() {
                 UDP => self.receive(now),
-                TCP => {
-                    let left = self.clients.accept(&self.sockets.tcp, &self.epoll, CLIENTS, now);
-                    self.forget(&left);
-                }
+                TCP => self.accept(now),
                 number @ CLIENTS.. => self.serve((number - CLIENTS) as usize, now),
                 token => {
                     let done = self.passing.ready(token as usize, &self.epoll, &opener(&self.sockets), now);
@@ -110,6 +107,9 @@ impl Resolver {
             let done = self.passing.turn(&self.epoll, &opener(&self.sockets), now);
             self.finish(done, now);
         }
+        if self.clients.paused().is_some_and(|at| now >= at) {
+            self.accept(now);
+        }
         if self.clients.deadline().is_some_and(|at| now >= at) {
             let left = self.clients.sweep(now);
             self.forget(&left);
@@ -119,6 +119,18 @@ impl Resolver {
     /// How many questions wait, and how many TCP connections there are.
     pub fn load(&self) -> (usize, usize) {
         (self.passing.len(), self.clients.len())
+    }
+
+    /// Lets new connections in, and doesn't watch the listener while there are no descriptors for them.
+    fn accept(&mut self, now: Instant) {
+        let was_paused = self.clients.paused().is_some();
+        let left = self.clients.accept(&self.sockets.tcp, &self.epoll, CLIENTS, now);
+        self.forget(&left);
+        let is_paused = self.clients.paused().is_some();
+        if was_paused != is_paused {
+            let events = if is_paused { EventFlags::empty() } else { EventFlags::IN };
+            let _ = epoll::modify(&self.epoll, &self.sockets.tcp, EventData::new_u64(TCP), events); // it's in there
+        }
     }
 
     fn receive(&mut self, now: Instant) {

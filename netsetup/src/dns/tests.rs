@@ -373,6 +373,32 @@ fn one_that_floods_does_not_starve_the_others() {
     });
 }
 
+/// More addresses than a plain datagram holds: cut by UDP, whole for who takes more (EDNS), and by TCP.
+#[test]
+fn a_long_answer_of_our_own_is_cut_and_whole_by_edns_and_tcp() {
+    let folder = Folder::new("long");
+    in_namespace(|| {
+        let _served = serve(folder.scope(true), &[]);
+        for number in 0..60 {
+            folder.enter(&format!("c{number}"), &[&format!("172.18.1.{number}")], &["all"]);
+        }
+        let plain = ask("all", kind::A);
+        assert!(plain.cut && plain.data.len() < 40, "{plain:?}");
+        let mut question = question(77, "all", kind::A);
+        question[11] = 1; // one additional record: OPT, root name, 4096 bytes
+        question.extend_from_slice(&[0, 0, 41, 16, 0, 0, 0, 0, 0, 0, 0]);
+        let socket = client();
+        socket.set_read_timeout(Some(LIMIT)).unwrap();
+        socket.send(&question).unwrap();
+        let mut buffer = [0; 8192];
+        let length = socket.recv(&mut buffer).unwrap();
+        assert!(length > 512 && buffer[2] & 2 == 0, "{length}");
+        assert_eq!(u16::from_be_bytes([buffer[6], buffer[7]]), 60);
+        let whole = ask_tcp(&mut tcp(), "all", kind::A);
+        assert!(!whole.cut && whole.data.len() == 60, "{whole:?}");
+    });
+}
+
 #[test]
 fn a_container_may_have_a_name_server_of_its_own() {
     let folder = Folder::new("own");

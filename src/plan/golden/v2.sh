@@ -20,6 +20,8 @@ printf %s 'c0ffee00c0ff
 printf %s 'nameserver 127.0.0.11
 options ndots:0
 ' > /var/lib/minidock/containers/c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00/resolv.conf; chmod 644 /var/lib/minidock/containers/c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00/resolv.conf
+# 127.0.0.11 is minidock's own name server, which this script doesn't start: with NAMESERVER=9.9.9.9 set before it, its container asks that one (and finds no other container by name)
+[ -z "${NAMESERVER-}" ] || echo "nameserver $NAMESERVER" > /var/lib/minidock/containers/c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00/resolv.conf
 # all containers' groups lie in here
 mkdir -p /sys/fs/cgroup/minidock
 # the container's group in cgroup2
