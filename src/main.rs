@@ -38,6 +38,7 @@ mod plan;
 mod process;
 mod processes;
 mod progress;
+mod ranges;
 mod recover;
 mod request;
 mod reservation;

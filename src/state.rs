@@ -74,6 +74,7 @@ pub struct Attachment {
     /// Where the network's ways out lead, one for each IP version, whether or not the container uses them.
     pub gateways: Vec<IpAddr>,
     /// Published ports.
+    #[serde(serialize_with = "crate::ranges::mappings::serialize")]
     pub ports: Vec<PortMapping>,
 }
 
@@ -108,7 +109,7 @@ struct WrittenAttachment {
     gateway_priority: i64,
     #[serde(default)]
     gateways: Vec<IpAddr>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::ranges::mappings::deserialize")]
     ports: Vec<PortMapping>,
     #[serde(default)]
     address: Option<IpAddr>,
@@ -198,6 +199,7 @@ pub struct Config {
     /// The image's and the user's.
     pub labels: BTreeMap<String, String>,
     /// All ports that it listens on by word of image or user, `80/tcp`.
+    #[serde(with = "crate::ranges::texts")]
     pub exposed: Vec<String>,
     /// The signal that asks it to stop (number).
     pub stop_signal: i32,

@@ -67,6 +67,9 @@ fn ten_thousand_ports_are_one_element_and_few_descriptors() {
         eprintln!("{}: started with 10 000 ports in {:?}", firewall.name(), start.elapsed());
         let ports = host.minidock(&["port", "web"]).ok().out();
         assert_eq!(ports.lines().filter(|line| line.contains("0.0.0.0:")).count(), 10_000);
+        let state = host.sh("cat $MINIDOCK_ROOT/containers/*/state.json").ok().out();
+        assert!(state.len() < 10_000, "the ports are ranges in the state file, too: {} bytes", state.len());
+        assert!(host.minidock(&["ps"]).ok().out().contains("0.0.0.0:20000-29999->20000-29999/tcp"));
         let rules = host.sh("nft list ruleset").ok().out();
         assert!(rules.contains("20000-29999") && !rules.contains("20001"), "{rules}");
         let monitor = host.sh(&format!("ps -o ppid= -p {}", host.pid("web"))).ok().out();

@@ -30,6 +30,7 @@ pub struct Network {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub alone: bool,
     /// `-p`, port by port. Empty in modes that can't publish.
+    #[serde(with = "crate::ranges::wishes")]
     pub publish: Vec<Publish>,
     /// `-P`: all of `exposed` and of the image's EXPOSE, on random ports
     pub publish_all: bool,
