@@ -134,6 +134,32 @@ fn repair_by_hand_names_what_it_brought_back() {
 }
 
 #[test]
+fn a_bridge_deleted_by_hand_is_told_with_the_remedy_that_helps() {
+    let host = TestHost::new();
+    web(&host, &["-p", "10080:80"]);
+    host.sh("ip link del docker0").ok();
+    let told = |because: &str| {
+        let repair = host.minidock(&["network", "repair"]).exits(1);
+        let doctor = host.minidock(&["doctor"]).out();
+        for text in [repair.err(), doctor] {
+            for part in ["web is cut off from network bridge", because, "minidock restart web"] {
+                assert!(text.contains(part), "{part} in {text}");
+            }
+        }
+    };
+    told("the bridge docker0 is gone");
+    // The next container makes the bridge anew, without the first one's card.
+    host.output_of(&["busybox", "true"]);
+    told("isn't in the bridge docker0");
+    host.minidock(&["restart", "-t", "0", "web"]).ok();
+    wait_listening(&host.inside("web"), 80);
+    assert_eq!(fetch(&host.outside, &format!("{HOST}:10080"), "/index.html"), images::PAGE);
+    assert_eq!(host.minidock(&["network", "repair"]).ok().out(), "");
+    host.remove(&["web"]);
+    host.finish();
+}
+
+#[test]
 fn a_container_sends_only_with_its_own_address_unless_it_may_spoof() {
     for firewall in Firewall::BOTH {
         let host = TestHost::with_firewall(firewall);

@@ -45,12 +45,17 @@ fn note(engine: &Engine, action: &str, definition: &Definition) {
     events::note(&engine.roots, event);
 }
 
-/// Brings back rules that somebody has removed, and prints whose they were.
+/// Brings back rules that somebody has removed, and prints whose they were. 1 when a container stays cut off.
 pub fn repair(engine: &Engine) -> Result<u8> {
     for name in crate::network::repair::all(engine)? {
         println!("{name}");
     }
-    Ok(0)
+    let cut_off = crate::network::repair::cut_off(engine)?;
+    for one in &cut_off {
+        let (container, network) = (&one.container, &one.network);
+        eprintln!("minidock: {container} is cut off from network {network}: {}; {}", one.why, one.remedy());
+    }
+    Ok(u8::from(!cut_off.is_empty()))
 }
 
 /// Lists networks.

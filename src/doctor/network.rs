@@ -13,6 +13,7 @@ pub fn examine(engine: &Engine) -> Vec<Finding> {
     let mut found = vec![forwarding(), firewall_program(engine)];
     found.extend(lacking(engine));
     found.extend(other_firewalls(engine));
+    found.extend(cut_off(engine));
     found.push(other_engines());
     found.push(mtu(engine));
     found.push(names());
@@ -96,6 +97,15 @@ fn other_firewalls(engine: &Engine) -> Vec<Finding> {
         found.push(note("other firewalls", "bridged packets pass the firewall (br_netfilter)", remedy));
     }
     found
+}
+
+/// Containers whose bridge was deleted by hand.
+fn cut_off(engine: &Engine) -> Vec<Finding> {
+    let finding = |one: network::repair::CutOff| {
+        let text = format!("{} is cut off from network {}: {}", one.container, one.network, one.why);
+        warn("networks", text, one.remedy())
+    };
+    network::repair::cut_off(engine).unwrap_or_default().into_iter().map(finding).collect()
 }
 
 fn other_engines() -> Finding {

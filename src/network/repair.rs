@@ -75,7 +75,7 @@ fn network(engine: &Engine, name: &str, host: &mut Host) -> Result<bool> {
     }
     let wanted = catalog::for_the_kernel(engine, &definition)?;
     let facts = netsetup::Facts::read(host, &wanted)?;
-    // A bridge that is gone has taken its containers' links with it: nothing here brings those back.
+    // Without its bridge the cards are cut off, which a rule doesn't mend: see [`cut_off`].
     if facts.bridge.is_none() {
         return Ok(false);
     }
@@ -111,4 +111,46 @@ pub fn all(engine: &Engine) -> Result<Vec<String>> {
         }
     }
     Ok(repaired)
+}
+
+/// A running container whose card hangs in no bridge: somebody has deleted the bridge, or taken the card out of it.
+pub struct CutOff {
+    /// The container.
+    pub container: String,
+    /// The network.
+    pub network: String,
+    /// What has happened, in words.
+    pub why: String,
+}
+
+impl CutOff {
+    /// What makes it whole again: a start makes bridge and card anew.
+    pub fn remedy(&self) -> String {
+        format!("minidock restart {}", self.container)
+    }
+}
+
+/// The running containers of this host that a bridge has lost. Rules can't mend that: the card must be made anew.
+///
+/// # Errors
+/// The links can't be read.
+pub fn cut_off(engine: &Engine) -> Result<Vec<CutOff>> {
+    let namespaces = netsetup::survey::survey(vec![])?;
+    let Some(host) = namespaces.iter().find(|namespace| namespace.is_host) else { return Ok(vec![]) };
+    let mut found = Vec::new();
+    for state in containers::all(&engine.roots).into_iter().filter(State::is_alive) {
+        for one in state.attachments.iter().filter(|one| !one.host_link.is_empty()) {
+            // A container of another network namespace has no card here.
+            let Some(card) = host.link_named(&one.host_link) else { continue };
+            if host.link(card.master).is_some_and(|master| master.name == one.bridge) {
+                continue;
+            }
+            let why = match host.link_named(&one.bridge) {
+                None => format!("the bridge {} is gone; was it removed by hand?", one.bridge),
+                Some(_) => format!("its card {} isn't in the bridge {}", one.host_link, one.bridge),
+            };
+            found.push(CutOff { container: state.name.clone(), network: one.network.clone(), why });
+        }
+    }
+    Ok(found)
 }
