@@ -110,3 +110,50 @@ fn boot_starts_what_its_policy_wants() {
     host.remove(&["always", "unless", "failed", "none", "stopped1", "stopped2", "joined", "created"]);
     host.finish();
 }
+
+/// The line that systemd runs when the unit stops, with this engine and a `systemctl` that says what the machine does.
+fn unit_stops(host: &TestHost, machine_is: &str) {
+    let unit = include_str!("../systemd/minidock-boot.service");
+    let line = unit.lines().find_map(|line| line.strip_prefix("ExecStop=")).unwrap();
+    let line = line.replace("/usr/local/bin/minidock", env!("CARGO_BIN_EXE_minidock"));
+    let script = format!(
+        "mkdir -p fake; printf '#!/bin/sh\\necho {machine_is}\\n' >fake/systemctl; chmod +x fake/systemctl; \
+         export MINIDOCK_ROOT={}; PATH=$PWD/fake:$PATH; {line}",
+        host.root.display()
+    );
+    host.sh(&script).ok();
+}
+
+#[test]
+fn the_machine_going_down_stops_all_and_the_next_boot_starts_them() {
+    let host = TestHost::new();
+    let polite = "trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.02; done";
+    let policies = [("polite", "unless-stopped"), ("always", "always"), ("none", "no")];
+    for (name, policy) in policies {
+        host.detached(&["--name", name, "--restart", policy, "busybox", "sh", "-c", polite]);
+        host::wait_until("it is ready", || host.minidock(&["logs", name]).out().contains("ready"));
+    }
+    let deaf = "trap '' TERM; while :; do sleep 0.02; done";
+    host.detached(&["--name", "deaf", "--restart", "always", "--stop-timeout", "1", "busybox", "sh", "-c", deaf]);
+    host.detached(&["--name", "frozen", "--restart", "always", "busybox", "sh", "-c", "sleep 1000"]);
+    host.minidock(&["pause", "frozen"]).ok();
+    host.detached(&["--name", "looping", "--restart", "always", "busybox", "false"]);
+    // A unit that is stopped or restarted by hand touches none of them.
+    unit_stops(&host, "running");
+    for name in ["polite", "always", "none", "deaf"] {
+        assert_eq!(host.inspect(name, "{{.State.Status}}"), "running", "{name}");
+    }
+    unit_stops(&host, "stopping");
+    for (name, _) in policies {
+        assert_eq!(host.inspect(name, "{{.State.Status}} {{.State.ExitCode}}"), "exited 3", "{name}");
+        assert!(host.minidock(&["logs", name]).out().contains("bye"), "{name} was not asked");
+    }
+    assert_eq!(host.inspect("deaf", "{{.State.Status}} {{.State.ExitCode}}"), "exited 137");
+    assert_eq!(host.minidock(&["ps", "-q"]).ok().out(), "");
+    host.kill_everything();
+    let mut started: Vec<String> = host.minidock(&["boot"]).ok().out().lines().map(str::to_string).collect();
+    started.sort();
+    assert_eq!(started, ["always", "deaf", "frozen", "looping", "polite"]);
+    host.remove(&["polite", "always", "none", "deaf", "frozen", "looping"]);
+    host.finish();
+}

@@ -334,7 +334,11 @@ pub struct UpdateArgs {
 
 /// Start the containers whose restart policy wants it.
 #[derive(Debug, Clone, Default, Args)]
-pub struct BootArgs {}
+pub struct BootArgs {
+    /// Stop all containers before the machine goes down; the next boot starts what its policy wants
+    #[arg(long)]
+    pub stop: bool,
+}
 
 /// Run a command whose end is that of the containers made under it.
 #[derive(Debug, Clone, Default, Args)]

@@ -139,7 +139,7 @@ pub(super) const COMMANDS: &[Entry] = &[
         "[--] COMMAND [ARG...]", AT_LEAST_1, SessionArgs, Command::Session,
         "minidock session -- make test"),
     entry!(&["boot"], "Start the containers whose restart policy wants it after a reboot",
-        "", "accepts no arguments", BootArgs, Command::Boot,
+        "[OPTIONS]", "accepts no arguments", BootArgs, Command::Boot,
         "minidock boot"),
     entry!(&["container prune"], "Remove all stopped containers",
         "[OPTIONS]", "accepts no arguments", PruneArgs, Command::ContainerPrune,

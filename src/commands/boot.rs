@@ -1,11 +1,16 @@
-//! `boot`: starts what its restart policy wants after the machine has been started.
+//! `boot`: starts what its restart policy wants after the machine has been started; `boot --stop` ends all before it
+//! goes down.
+
+use std::time::Instant;
 
 use anyhow::Result;
 
+use super::stop::{self, Why};
 use super::{Engine, start};
 use crate::containers;
 use crate::error;
 use crate::request::restart::Restart;
+use crate::roots::Roots;
 use crate::state::State;
 use crate::view;
 
@@ -31,6 +36,32 @@ pub fn boot(engine: &Engine) -> Result<u8> {
         }
         waiting = failed.into_iter().map(|(state, _)| state).collect();
     }
+}
+
+/// Stops all containers, each with its own signal and time, all at once; prints their names. Nobody has stopped them by
+/// hand: the next boot starts those whose policy wants it.
+pub fn stop(roots: &Roots) -> Result<u8> {
+    let begin = Instant::now();
+    let mut failed = false;
+    let mut tell = |state: &State, problem: anyhow::Error| {
+        eprintln!("minidock: cannot stop container {}: {}", state.name, error::text(&problem));
+        failed = true;
+    };
+    let mut ending = Vec::new();
+    for state in containers::all(roots).into_iter().filter(State::is_alive) {
+        match stop::ask_to_end(roots, &state, state.config.stop_signal, Why::Shutdown) {
+            Ok(state) => ending.push(state),
+            Err(problem) => tell(&state, problem),
+        }
+    }
+    for state in ending {
+        let left = stop::grace(&state, None).map(|grace| grace.saturating_sub(begin.elapsed()));
+        match stop::insist(roots, &state, left) {
+            Ok(()) => println!("{}", state.name),
+            Err(problem) => tell(&state, problem),
+        }
+    }
+    Ok(u8::from(failed))
 }
 
 /// docker's rule: `always` even if it was stopped before, and none that was never started.

@@ -101,6 +101,7 @@ pub fn dispatch(global: Global, command: Command) -> Result<u8> {
         Command::Rename(args) => pause::rename(roots, &args),
         Command::ContainerPrune(args) => prune::containers(roots, &args),
         Command::Update(args) => update::update(roots, &args),
+        Command::Boot(args) if args.stop => boot::stop(&engine.roots),
         Command::Boot(_) => boot::boot(&engine),
         Command::Session(args) => session::session(roots, &args),
         Command::Wait(args) => stop::wait(roots, &args),

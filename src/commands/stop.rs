@@ -4,7 +4,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::each;
 use crate::cli::{ContainersArgs, KillArgs, RmArgs, StopArgs};
@@ -53,8 +53,37 @@ pub fn signal_number(text: &str) -> Result<i32> {
 
 /// Asks the program to end, then kills it, and waits until its run has been undone. No restart policy starts it again.
 pub fn end(roots: &Roots, state: &State, signal: i32, grace: Option<Duration>) -> Result<()> {
-    let state = stopping(roots, state)?;
-    end_program(roots, &state, signal, grace);
+    let state = ask_to_end(roots, state, signal, Why::Hand)?;
+    insist(roots, &state, grace)
+}
+
+/// Who stops a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// The user: `unless-stopped` doesn't start it at boot either.
+    Hand,
+    /// The machine, which goes down.
+    Shutdown,
+}
+
+/// Asks the program to end; gives the container's state then. From here on no restart policy starts it.
+///
+/// # Errors
+/// Its monitor can't be told, and would start it again.
+pub fn ask_to_end(roots: &Roots, state: &State, signal: i32, why: Why) -> Result<State> {
+    let state = stopping(roots, state, why)?;
+    if let Some(pidfd) = state.process.and_then(|process| process.open()) {
+        send(roots, &state, &pidfd, signal);
+    }
+    Ok(state)
+}
+
+/// Kills the program if it doesn't end in time (none: it has for ever), and waits until its run has been undone.
+///
+/// # Errors
+/// The monitor doesn't let go of it.
+pub fn insist(roots: &Roots, state: &State, grace: Option<Duration>) -> Result<()> {
+    kill_after(roots, state, grace);
     let folder = roots.container(&state.id);
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -77,6 +106,11 @@ pub fn end(roots: &Roots, state: &State, signal: i32, grace: Option<Duration>) -
 pub fn end_program(roots: &Roots, state: &State, signal: i32, grace: Option<Duration>) {
     let Some(pidfd) = state.process.and_then(|process| process.open()) else { return };
     send(roots, state, &pidfd, signal);
+    kill_after(roots, state, grace);
+}
+
+fn kill_after(roots: &Roots, state: &State, grace: Option<Duration>) {
+    let Some(pidfd) = state.process.and_then(|process| process.open()) else { return };
     if !process::wait_end(&pidfd, grace) {
         send(roots, state, &pidfd, libc::SIGKILL);
         process::wait_end(&pidfd, Some(PATIENCE));
@@ -102,13 +136,13 @@ fn thaw(roots: &Roots, state: &State) {
     }
 }
 
-/// Tells the monitor that the user has stopped the container; gives the state then. A monitor that has just ended needs no
+/// Tells the monitor that the container is stopped, and by whom; gives the state then. A monitor that has just ended needs no
 /// telling. One that can't be told would start the program again: then it isn't ended at all.
-fn stopping(roots: &Roots, state: &State) -> Result<State> {
+fn stopping(roots: &Roots, state: &State, why: Why) -> Result<State> {
     if !state.is_alive() {
         return Ok(state.clone());
     }
-    let told = call::call(roots, &state.id, "stopping", &Value::Null);
+    let told = call::call(roots, &state.id, "stopping", &json!({ "shutdown": why == Why::Shutdown }));
     let now = State::read(&roots.container(&state.id))?.unwrap_or_else(|| state.clone());
     match told {
         Err(error) if now.is_alive() && view::request(&now)?.restart != Restart::No => {
@@ -124,7 +158,7 @@ pub fn kill(roots: &Roots, args: &KillArgs) -> Result<u8> {
     each(&args.containers, |name| {
         let mut state = containers::find_running(roots, name).context("cannot kill container")?;
         if signal == libc::SIGKILL || signal == state.config.stop_signal {
-            state = stopping(roots, &state)?;
+            state = stopping(roots, &state, Why::Hand)?;
         }
         let sent = match state.process.and_then(|process| process.open()) {
             Some(pidfd) => {

@@ -111,6 +111,7 @@ fn serve(order: Order, container: Container, client: UnixStream, keep_stdin: Opt
             health,
             session: None,
             restart_now: false,
+            shutting_down: false,
             watch: None,
         }),
         to_terminal: vec![],
@@ -233,9 +234,13 @@ fn wait_for_end(relay: &mut Relay) -> (Ended, bool) {
     (ended.unwrap_or(Ended { code: 255, killed: false }), oom_killed)
 }
 
+fn is_stopped(served: &Served) -> bool {
+    served.state.stopped_by_hand || served.shutting_down
+}
+
 fn wants_restart(served: &Served, code: i32) -> bool {
     let state = &served.state;
-    served.restart_now || (!state.stopped_by_hand && served.order.request.restart.wants(code, state.restart_count))
+    served.restart_now || (!is_stopped(served) && served.order.request.restart.wants(code, state.restart_count))
 }
 
 /// The next run of the program, after docker's pause; false when the container has come to its end instead.
@@ -247,11 +252,11 @@ fn restart(relay: &mut Relay, aside: &mut Aside, ran: Duration) -> bool {
     let undone = recover::undo(&served.order.engine.roots, &served.journal, Scope::Run);
     let mut result = recover::first_error(undone);
     if result.is_ok() {
-        result = relay.idle(deadline, |served| served.state.stopped_by_hand || served.restart_now);
+        result = relay.idle(deadline, |served| is_stopped(served) || served.restart_now);
     }
     let Some(served) = &mut relay.served else { return false };
     let again = result.and_then(|()| {
-        if served.state.stopped_by_hand && !served.restart_now {
+        if is_stopped(served) && !served.restart_now {
             served.state.status = Status::Exited;
             return Ok(None);
         }

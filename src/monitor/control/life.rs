@@ -16,8 +16,13 @@ use crate::reservation;
 use crate::residue::Residue;
 use crate::state::Status;
 
-/// The user stops it: no restart policy may start it again.
-pub fn stopping(served: &mut Served) -> Result<Value> {
+/// It is stopped: no restart policy may start it again. By the user, or, with `{"shutdown": true}`, because the machine
+/// goes down: then the next boot may.
+pub fn stopping(served: &mut Served, body: &Value) -> Result<Value> {
+    if body.get("shutdown").and_then(Value::as_bool) == Some(true) {
+        (served.shutting_down, served.restart_now) = (true, false);
+        return Ok(Value::Null);
+    }
     if !served.state.stopped_by_hand {
         served.state.stopped_by_hand = true;
         served.restart_now = false;

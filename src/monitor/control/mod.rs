@@ -85,6 +85,8 @@ pub struct Served {
     pub session: Option<OwnedFd>,
     /// After its end the program is started again at once: `restart`.
     pub restart_now: bool,
+    /// The machine goes down: no policy starts the program again.
+    pub shutting_down: bool,
     /// Over the firewall's rules; none without a network of its own.
     pub watch: Option<netsetup::Watch>,
 }
@@ -108,7 +110,7 @@ pub fn handle(served: &mut Served, program: Program<'_>, request: &Request) -> R
     match request.kind.as_str() {
         "ping" => Ok(Value::Null),
         "resize" => resize(served, program, &request.body),
-        "stopping" => life::stopping(served),
+        "stopping" => life::stopping(served, &request.body),
         "restart" => life::restart(served, &request.body),
         "pause" => life::pause(served),
         "unpause" => life::unpause(served),
