@@ -3,6 +3,7 @@
 
 mod host;
 
+use std::io::Write;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -216,7 +217,6 @@ fn journald_gets_each_line_with_dockers_fields_where_it_listens() {
         assert!(first.lines().any(|field| field == line), "{line} is not in\n{first}");
     }
     assert!(second.contains("MESSAGE=err\nPRIORITY=3\nCONTAINER_PARTIAL_MESSAGE=true\n"), "{second}");
-    host.minidock(&["logs", "box"]).exits(1).says(&["journalctl CONTAINER_NAME=box"]);
     assert_eq!(host.inspect("box", "{{.HostConfig.LogConfig.Type}}"), "journald");
     // A journal that doesn't read holds up nobody.
     host.minidock(&["run", "--rm", "--log-driver", "journald", "busybox", "sh", "-c", "seq 1 20000"]).ok();
@@ -355,5 +355,80 @@ fn the_program_is_not_slowed_down_by_its_log() {
     wait_until("it is rotated by default", || folder(&host, &id).join("container.log.1").exists());
     assert!(folder(&host, &id).join("container.log.1").metadata().unwrap().len() < 10_100_000);
     host.remove(&[&id]);
+    host.finish();
+}
+
+/// A journald that takes what is sent, and a `journalctl` that knows it: entries in a file, arguments in another.
+fn fake_journal(host: &mut TestHost) -> UnixDatagram {
+    host.sh("mkdir -p /run/systemd/journal fake; touch fake/entries").ok();
+    let script = format!(
+        "#!/bin/sh\ncd {}/fake; case \"$*\" in --sync) exit;; *--follow*) tail=-f;; esac; echo \"$*\" >>words\n\
+         exec tail -n +1 $tail entries\n",
+        host.work.display()
+    );
+    let path = host.work.join("fake/journalctl");
+    std::fs::write(&path, script).unwrap();
+    host.sh("chmod +x fake/journalctl").ok();
+    let path = format!("{}:{}", host.work.join("fake").display(), std::env::var("PATH").unwrap());
+    host.set("PATH", &path);
+    let journal = host.host.run(|| UnixDatagram::bind("/run/systemd/journal/socket").unwrap());
+    journal.set_read_timeout(Some(host::LIMIT)).unwrap();
+    journal
+}
+
+/// Takes so many entries and files them as `journalctl --output=json` tells them; the nth is of the second 1500000000+n.
+fn file_entries(host: &TestHost, journal: &UnixDatagram, from: u64, count: u64) {
+    for nth in from..from + count {
+        let mut bytes = vec![0; 70_000];
+        let length = journal.recv(&mut bytes).expect("an entry comes");
+        let text = String::from_utf8(bytes[..length].to_vec()).unwrap();
+        let mut entry: serde_json::Map<String, serde_json::Value> = text
+            .lines()
+            .filter_map(|line| line.split_once('='))
+            .map(|(name, value)| (name.to_owned(), value.into()))
+            .collect();
+        entry.insert("__REALTIME_TIMESTAMP".to_owned(), format!("{}", (1_500_000_000 + nth) * 1_000_000).into());
+        let mut file = std::fs::OpenOptions::new().append(true).open(host.work.join("fake/entries")).unwrap();
+        file.write_all((serde_json::to_string(&entry).unwrap() + "\n").as_bytes()).unwrap();
+    }
+}
+
+#[test]
+fn logs_in_the_journal_are_read_through_journalctl() {
+    let mut host = TestHost::new();
+    let journal = fake_journal(&mut host);
+    let flags = ["--name", "box", "--log-driver", "journald", "--label", "tier=web", "--log-opt", "labels=tier"];
+    let script = "echo one; sleep 0.1; echo two >&2; exec sleep 1000";
+    host.minidock(&[&["run", "-d"], &flags[..], &["busybox", "sh", "-c", script]].concat()).ok();
+    file_entries(&host, &journal, 0, 2);
+    let read = host.minidock(&["logs", "box"]).ok();
+    assert_eq!((read.out().as_str(), read.err().as_str()), ("one", "two"));
+    let id = host.inspect("box", "{{.Id}}");
+    let words = || host::read(host.work.join("fake/words")).lines().last().unwrap().to_owned();
+    assert!(words().ends_with(&format!("--lines=all CONTAINER_ID_FULL={id}")), "{}", words());
+    host.minidock(&["logs", "--tail", "3", "--since", "1500000000", "box"]).ok();
+    assert!(words().contains("--lines=3 --since=@1500000000.000000 "), "{}", words());
+    // What journalctl says in spite of it is left out all the same.
+    assert_eq!(host.minidock(&["logs", "--since", "1500000001", "box"]).ok().out(), "");
+    assert_eq!(
+        host.minidock(&["logs", "--until", "1500000000", "-t", "box"]).ok().out(),
+        "2017-07-14T02:40:00.000000000Z one"
+    );
+    assert_eq!(host.minidock(&["logs", "--details", "--until", "1500000000", "box"]).ok().out(), "tier=web one");
+    // Followed: what comes is printed, and it ends with the container.
+    let follower = host.spawn(&["logs", "-f", "box"]);
+    follower.wait_for("one");
+    assert!(words().contains("--follow"), "{}", words());
+    host.minidock(&["exec", "box", "sh", "-c", "echo three >/proc/1/fd/1"]).ok();
+    file_entries(&host, &journal, 2, 1);
+    follower.wait_for("three");
+    host.minidock(&["stop", "-t", "0", "box"]).ok();
+    assert_eq!(follower.wait().ok().out(), "one\nthree");
+    // Without journalctl the error names it.
+    host.set("PATH", "/nowhere");
+    host.minidock(&["logs", "box"]).exits(1).says(&["'journalctl CONTAINER_NAME=box'"]);
+    host.set("PATH", &std::env::var("PATH").unwrap());
+    host.remove(&["box"]);
+    host.sh("rm -r /run/systemd").ok();
     host.finish();
 }

@@ -1,4 +1,6 @@
-//! `logs`: prints what a container wrote, from its json-file log.
+//! `logs`: prints what a container wrote, from its json-file log or from systemd's journal.
+
+mod journal;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -37,20 +39,20 @@ pub fn logs(roots: &Roots, args: &LogsArgs) -> Result<u8> {
     let state = containers::find(roots, &args.container)?;
     let request = view::request(&state)?;
     match request.log {
-        LogDriver::JsonFile => {}
+        LogDriver::JsonFile | LogDriver::Journald => {}
         LogDriver::None => bail!(
             "configured logging driver does not support reading: container {} was started with --log-driver none",
             args.container
         ),
-        LogDriver::Journald => {
-            bail!("configured logging driver does not support reading: see 'journalctl CONTAINER_NAME={}'", state.name)
-        }
     }
     let folder = roots.container(&state.id);
+    let mut printer = Printer { args, stdout: vec![], stderr: vec![], damaged: 0 };
+    if request.log == LogDriver::Journald {
+        return journal::print((&state, &request), &folder, args, &window, &mut printer);
+    }
     let path = ContainerFolder::new(&folder).log();
     // Before the log is read: no change after that is missed.
     let watch = args.follow.then(|| Watch::new(&folder));
-    let mut printer = Printer { args, stdout: vec![], stderr: vec![], damaged: 0 };
     let mut reader = None;
     loop {
         // Asked before the read: what was written before its end is then read for sure.

@@ -3,6 +3,7 @@
 //! Whatever happens to the log (a full disk, a journal that doesn't read), the container goes on and its exit status is
 //! kept: what can't be written is dropped, and the next record that fits says how many bytes are missing.
 
+pub mod journalctl;
 mod journald;
 pub mod json_file;
 pub mod read;
