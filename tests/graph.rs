@@ -179,6 +179,11 @@ fn ranges_and_macvlan_are_shown_as_they_are() {
     assert!(part(&text, "host").contains("tcp *:9000-9010 -> 172.17.0.2"), "{text}");
     assert!(part(&text, "printer").contains("eth0  macvlan  10.99.0.77/24"), "{text}");
     assert!(!text.contains("\n  ! "), "nothing differs: {text}");
+    // The image says it as a person would.
+    let svg = host.minidock(&["net", "graph", "--format", "svg"]).ok().out();
+    for wanted in [">-p 9000-9010:9000-9010/tcp<", ">published<", ">routes<", "eth0 (macvlan)"] {
+        assert!(svg.contains(wanted), "no {wanted}:\n{svg}");
+    }
     host.remove(&["web", "printer"]);
     host.minidock(&["network", "rm", "lan"]).ok();
     host.finish();

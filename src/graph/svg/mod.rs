@@ -1,193 +1,28 @@
 //! The picture as an image: what is outside on top, the host with its bridges in the middle, containers and routers below,
 //! each under its bridge, joined by cables. No script, no outside font: it can be pasted into slides.
 
+mod card;
+mod ink;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use netsetup::survey::{Link, Namespace};
 
-use super::model::{self, Owner, Picture};
+use self::card::{Card, LINE, PAD, link_height, link_texts, shaping};
+use self::ink::{
+    ALARM, HOST, MONO, Style, arch, badge, cable, clipped, letters, limited, rectangle, wrapped, write_text,
+};
+use super::model::{self, Picture};
 
 const MARGIN: f64 = 28.0;
 const GAP: f64 = 26.0;
-const LINE: f64 = 17.0;
-const PAD: f64 = 14.0;
-/// Width of a letter in the two fonts, for finding out how wide a box must be.
-const LETTER: f64 = 7.0;
-const MONO: f64 = 6.7;
 /// Boxes in one row under a bridge.
 const ROW: usize = 5;
-/// Longest line in a box of a namespace, and in the host's panel, in letters.
-const NARROW: usize = 38;
-const WIDE: usize = 128;
+/// Longest line in a column of the host's panel, in letters.
+const WIDE: usize = 140;
 /// Most lines of one kind in a box.
 const MOST_LINES: usize = 12;
-
-/// Colours: border, background, title.
-const HOST: (&str, &str, &str) = ("#3b5b92", "#f4f7fc", "#27406b");
-const CONTAINER: (&str, &str, &str) = ("#2f8f5b", "#f2faf5", "#1d6640");
-const ROUTER: (&str, &str, &str) = ("#b7791f", "#fdf8ee", "#8a5a12");
-const HAND: (&str, &str, &str) = ("#7b8494", "#f7f8fa", "#4c5566");
-const ALARM: &str = "#c0392b";
-
-/// A kind of line in a box.
-#[derive(Clone, Copy, PartialEq)]
-enum Style {
-    Small,
-    Mono,
-    Port,
-    Alarm,
-}
-
-/// A namespace's box before it has a place.
-struct Card<'a> {
-    namespace: &'a Namespace,
-    title: String,
-    colours: (&'static str, &'static str, &'static str),
-    links: Vec<&'a Link>,
-    lines: Vec<(Style, String)>,
-    x: f64,
-    y: f64,
-    width: f64,
-    height: f64,
-}
-
-impl<'a> Card<'a> {
-    fn new(picture: &'a Picture, namespace: &'a Namespace) -> Card<'a> {
-        let (subtitle, colours) = match picture.owner(namespace) {
-            Owner::Host(_) => ("this host".to_owned(), HOST),
-            Owner::Container(state) => (format!("container of {}", state.image), CONTAINER),
-            Owner::Router(router, _) => (format!("router of network {}", router.inside.network), ROUTER),
-            Owner::Hand => ("not minidock's".to_owned(), HAND),
-        };
-        let mut lines = vec![(Style::Small, subtitle)];
-        if let Owner::Container(state) = picture.owner(namespace) {
-            let ports = state.attachments.iter().flat_map(|attachment| &attachment.ports);
-            lines.extend(limited(ports.map(|port| format!("-p {port}")).collect(), 6).map(|text| (Style::Port, text)));
-        }
-        let routes = namespace.routes.iter().filter(|route| route.destination.1 == 0 || route.gateway.is_some());
-        lines.extend(
-            limited(routes.map(|route| model::route(namespace, route)).collect(), 4).map(|text| (Style::Mono, text)),
-        );
-        lines.extend(floating(picture, namespace).into_iter().map(|text| (Style::Port, text)));
-        if !matches!(picture.owner(namespace), Owner::Router(..)) {
-            lines.extend(limited(model::translations(namespace), 4).map(|text| (Style::Mono, text)));
-        }
-        lines.extend(shaping(namespace).into_iter().map(|text| (Style::Mono, text)));
-        let links: Vec<&Link> = namespace.links.iter().filter(|link| link.name != "lo").collect();
-        for difference in picture.differences_of(namespace) {
-            lines.extend(wrapped(difference, NARROW).into_iter().map(|text| (Style::Alarm, text)));
-        }
-        let links_width = links.iter().map(|link| link_width(link) + 8.0).sum::<f64>() + 12.0;
-        let longest = lines
-            .iter()
-            .map(|(style, text)| letters(text, NARROW) * if *style == Style::Small { LETTER } else { MONO })
-            .fold(letters(&picture.title(namespace), NARROW) * 9.0, f64::max);
-        let links_height = links.iter().map(|link| link_height(link) + 8.0).fold(0.0, f64::max);
-        Card {
-            namespace,
-            title: picture.title(namespace),
-            colours,
-            width: (longest + 2.0 * PAD).max(150.0).max(links_width),
-            height: links_height + 34.0 + lines.len() as f64 * LINE + PAD,
-            links,
-            lines,
-            x: 0.0,
-            y: 0.0,
-        }
-    }
-
-    /// Where the links stand, side by side: index, left edge, width.
-    fn places(&self) -> impl Iterator<Item = (&'a Link, f64, f64)> {
-        let all: f64 = self.links.iter().map(|link| link_width(link)).sum();
-        let gaps = 8.0 * (self.links.len().max(1) - 1) as f64;
-        let stretch = (self.width - 20.0 - gaps) / all.max(1.0);
-        let mut x = self.x + 10.0;
-        self.links.iter().map(move |link| {
-            let (left, width) = (x, link_width(link) * stretch);
-            x += width + 8.0;
-            (*link, left, width)
-        })
-    }
-
-    /// The middle of a link's upper edge: where its cable ends.
-    fn plug(&self, index: u32) -> (f64, f64) {
-        let place = self.places().find(|(link, _, _)| link.index == index);
-        (place.map_or(self.x, |(_, left, width)| left + width / 2.0), self.y + 10.0)
-    }
-
-    fn draw(&self, out: &mut String) {
-        let (border, background, dark) = self.colours;
-        rectangle(out, self.x, self.y, self.width, self.height, 12.0, background, border, 1.6);
-        let mut y = self.y + 10.0;
-        let mut tallest: f64 = 0.0;
-        for (link, left, width) in self.places() {
-            let height = link_height(link);
-            let (fill, edge) = if link.up { ("#ffffff", border) } else { ("#f3d9d6", ALARM) };
-            rectangle(out, left, y, width, height, 6.0, fill, edge, 1.0);
-            for (number, text) in link_texts(link).iter().enumerate() {
-                let (weight, colour) = if number == 0 { ("bold", dark) } else { ("normal", "#333b48") };
-                let baseline = y + 16.0 + number as f64 * 15.0;
-                write_text(out, left + width / 2.0, baseline, "m", weight, colour, "middle", &clipped(text, NARROW));
-            }
-            tallest = tallest.max(height + 8.0);
-        }
-        y += tallest;
-        write_text(out, self.x + PAD, y + 16.0, "t", "bold", dark, "start", &clipped(&self.title, NARROW));
-        y += 30.0;
-        for (style, text) in &self.lines {
-            let (class, colour) = match style {
-                Style::Small => ("s", "#6b7482"),
-                Style::Mono => ("m", "#333b48"),
-                Style::Port => ("m", "#8e3b9c"),
-                Style::Alarm => ("m", ALARM),
-            };
-            write_text(out, self.x + PAD, y + 6.0, class, "normal", colour, "start", &clipped(text, NARROW));
-            y += LINE;
-        }
-        if self.lines.iter().any(|(style, _)| *style == Style::Alarm) {
-            badge(out, self.x + self.width, self.y);
-        }
-    }
-}
-
-/// One-to-one addresses of a router, as the lecture draws them.
-fn floating(picture: &Picture, namespace: &Namespace) -> Vec<String> {
-    match picture.owner(namespace) {
-        Owner::Router(router, floating) => {
-            let rest = format!("SNAT the rest -> {}", router.outside.address);
-            floating
-                .iter()
-                .map(|one| format!("{} <-> {} ({})", one.outside, one.inside, one.name))
-                .chain([rest])
-                .collect()
-        }
-        _ => Vec::new(),
-    }
-}
-
-fn shaping(namespace: &Namespace) -> Vec<String> {
-    let lines = namespace.qdiscs.iter().flat_map(|qdisc| {
-        let link = namespace.link(qdisc.link).map(|link| link.name.clone()).unwrap_or_default();
-        let classes = qdisc.classes.iter().map(|class| format!("· {} {}", class.id, model::rate(class.rate_bits)));
-        std::iter::once(format!("{link}: {} {}", qdisc.kind, qdisc.handle)).chain(classes).collect::<Vec<_>>()
-    });
-    limited(lines.collect(), 8).collect()
-}
-
-fn link_texts(link: &Link) -> Vec<String> {
-    let kind = if link.kind.is_empty() || link.kind == "veth" { String::new() } else { format!(" ({})", link.kind) };
-    let down = if link.up { "" } else { " DOWN" };
-    std::iter::once(format!("{}{kind}{down}", link.name)).chain(model::addresses(link)).collect()
-}
-
-fn link_width(link: &Link) -> f64 {
-    link_texts(link).iter().map(|text| letters(text, NARROW)).fold(0.0, f64::max) * MONO + 20.0
-}
-
-fn link_height(link: &Link) -> f64 {
-    link_texts(link).len() as f64 * 15.0 + 8.0
-}
 
 /// The whole image.
 pub fn render(picture: &Picture) -> String {
@@ -214,7 +49,8 @@ struct Layout<'a> {
     bridges: Vec<Bridge<'a>>,
     /// The host's links that are in no bridge and are none.
     cards_of_host: Vec<&'a Link>,
-    panel: Vec<(Style, String)>,
+    /// Two columns: ports, routes and shaping; what is translated, and what differs.
+    panel: [Vec<(Style, String)>; 2],
     host_top: f64,
     host_height: f64,
     bar_top: f64,
@@ -265,7 +101,7 @@ impl<'a> Layout<'a> {
             loose,
             bridges,
             cards_of_host,
-            panel: Vec::new(),
+            panel: [Vec::new(), Vec::new()],
             host_top: 0.0,
             host_height: 0.0,
             bar_top: 0.0,
@@ -273,25 +109,46 @@ impl<'a> Layout<'a> {
             height: 0.0,
         };
         layout.panel = layout.host_panel();
+        // Side by side where the bridges need the width anyway; a small picture stays narrow.
+        let row = |bridge: &Bridge| {
+            bridge.below.iter().take(ROW).map(|at| layout.cards[*at].width + GAP).sum::<f64>().max(180.0)
+        };
+        if layout.bridges.iter().map(row).sum::<f64>() < OWN_CARD + layout.panel_width() {
+            let [left, right] = &mut layout.panel;
+            if !left.is_empty() && !right.is_empty() {
+                left.push((Style::Small, String::new()));
+            }
+            left.append(right);
+        }
         layout
     }
 
-    fn host_panel(&self) -> Vec<(Style, String)> {
+    fn host_panel(&self) -> [Vec<(Style, String)>; 2] {
         let host = self.host;
-        let mut lines = Vec::new();
+        let [mut left, mut right] = [Vec::new(), Vec::new()];
         let published = model::published(host).into_iter().map(|(at, to, whose)| {
             let whose = if whose.is_empty() { String::new() } else { format!("  # {whose}") };
             format!("{at} -> {to}{whose}")
         });
-        lines.extend(limited(published.collect(), MOST_LINES).map(|text| (Style::Port, text)));
-        lines.extend(limited(model::translations(host), MOST_LINES).map(|text| (Style::Mono, text)));
         let routes = host.routes.iter().map(|route| model::route(host, route)).collect();
-        lines.extend(limited(routes, MOST_LINES).map(|text| (Style::Mono, text)));
-        lines.extend(shaping(host).into_iter().map(|text| (Style::Mono, text)));
+        section(&mut left, "published", Style::Port, published.collect());
+        section(&mut left, "routes", Style::Mono, routes);
+        section(&mut left, "shaping", Style::Mono, shaping(host));
+        section(&mut right, "translation", Style::Mono, model::translations(host));
         for difference in self.picture.differences_of(host) {
-            lines.extend(wrapped(difference, WIDE).into_iter().map(|text| (Style::Alarm, text)));
+            right.extend(wrapped(difference, WIDE).into_iter().map(|text| (Style::Alarm, text)));
         }
-        lines
+        [left, right]
+    }
+
+    /// Where the panel's second column begins, seen from the first.
+    fn second_column(&self) -> f64 {
+        let widest = self.panel[0].iter().map(|(_, text)| letters(text, WIDE) * MONO).fold(0.0, f64::max);
+        if self.panel[0].is_empty() { 0.0 } else { widest + 2.0 * GAP }
+    }
+
+    fn panel_width(&self) -> f64 {
+        self.second_column() + self.panel[1].iter().map(|(_, text)| letters(text, WIDE) * MONO).fold(0.0, f64::max)
     }
 
     /// Gives everything its place.
@@ -308,7 +165,7 @@ impl<'a> Layout<'a> {
         self.host_top = top;
         let widest_above = x - GAP;
         // The host: its own cards left, the panel right, the bridges' bars at the bottom.
-        let panel_lines = self.panel.len() as f64 * LINE + 12.0;
+        let panel_lines = self.panel.iter().map(Vec::len).max().unwrap_or(0) as f64 * LINE + 12.0;
         let cards_height = self.cards_of_host.iter().map(|link| link_height(link) + 8.0).sum::<f64>();
         self.bar_top = self.host_top + 44.0 + panel_lines.max(cards_height) + 14.0;
         self.host_height = self.bar_top - self.host_top + if self.bridges.is_empty() { 0.0 } else { BAR + 18.0 };
@@ -339,7 +196,8 @@ impl<'a> Layout<'a> {
             (bridge.x, bridge.width) = (start, widest.max(title).max(180.0));
             x += bridge.width + GAP;
         }
-        let panel_width = self.panel.iter().map(|(_, text)| letters(text, WIDE) * MONO).fold(0.0, f64::max);
+        let panel_width =
+            self.second_column() + self.panel[1].iter().map(|(_, text)| letters(text, WIDE) * MONO).fold(0.0, f64::max);
         let inside = (x - GAP + PAD).max(MARGIN + OWN_CARD + panel_width + 4.0 * PAD).max(620.0);
         self.width = inside.max(widest_above) + MARGIN;
         if bottom == below {
@@ -379,18 +237,17 @@ impl<'a> Layout<'a> {
         let colour = if self.host.ip_forward { "#6b7482" } else { ALARM };
         write_text(&mut out, MARGIN + PAD + 44.0, self.host_top + 26.0, "s", "normal", colour, "start", forward);
         let plugs = self.draw_own_cards(&mut out);
-        let x = MARGIN + OWN_CARD + 3.0 * PAD;
-        let mut y = self.host_top + 48.0;
-        for (style, text) in &self.panel {
-            let colour = match style {
-                Style::Port => "#8e3b9c",
-                Style::Alarm => ALARM,
-                _ => "#333b48",
-            };
-            write_text(&mut out, x, y + 6.0, "m", "normal", colour, "start", &clipped(text, WIDE));
-            y += LINE;
+        let mut x = MARGIN + OWN_CARD + 3.0 * PAD;
+        for column in &self.panel {
+            let mut y = self.host_top + 48.0;
+            for (style, text) in column {
+                let (class, weight, colour) = style.look();
+                write_text(&mut out, x, y + 6.0, class, weight, colour, "start", &clipped(text, WIDE));
+                y += LINE;
+            }
+            x += self.second_column();
         }
-        if self.panel.iter().any(|(style, _)| *style == Style::Alarm) {
+        if self.panel.iter().flatten().any(|(style, _)| *style == Style::Alarm) {
             badge(&mut out, MARGIN + host_width, self.host_top);
         }
         for bridge in &self.bridges {
@@ -515,7 +372,8 @@ impl<'a> Layout<'a> {
                 } else if (card.namespace.inode, link.index) < (there.inode, other.index)
                     && let Some(far) = self.cards.iter().find(|one| one.namespace.inode == there.inode)
                 {
-                    cable(out, end, far.plug(other.index), card.colours.0, whole);
+                    // Over the boxes' heads: between two plugs at one height there would be no room for a bow.
+                    arch(out, end, far.plug(other.index), card.colours.0, whole);
                 }
             }
         }
@@ -533,117 +391,14 @@ fn bar_text(picture: &Picture, link: &Link) -> String {
     text
 }
 
-fn cable(out: &mut String, from: (f64, f64), to: (f64, f64), colour: &str, whole: bool) {
-    let middle = (from.1 + to.1) / 2.0;
-    let dash = if whole { "" } else { " stroke-dasharray=\"5 5\"" };
-    let _ = writeln!(
-        out,
-        "<path d=\"M{:.1} {:.1} C{:.1} {middle:.1} {:.1} {middle:.1} {:.1} {:.1}\" fill=\"none\" stroke=\"{colour}\" \
-         stroke-width=\"2.4\" stroke-linecap=\"round\"{dash}/>",
-        from.0, from.1, from.0, to.0, to.0, to.1
-    );
-}
-
-#[allow(clippy::too_many_arguments, reason = "an SVG rectangle has these")]
-fn rectangle(
-    out: &mut String,
-    x: f64,
-    y: f64,
-    width: f64,
-    height: f64,
-    radius: f64,
-    fill: &str,
-    edge: &str,
-    line: f64,
-) {
-    let _ = writeln!(
-        out,
-        "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" rx=\"{radius}\" fill=\"{fill}\" \
-         stroke=\"{edge}\" stroke-width=\"{line}\"/>"
-    );
-}
-
-#[allow(clippy::too_many_arguments, reason = "an SVG text has these")]
-fn write_text(out: &mut String, x: f64, y: f64, class: &str, weight: &str, colour: &str, anchor: &str, text: &str) {
-    let _ = writeln!(
-        out,
-        "<text x=\"{x:.1}\" y=\"{y:.1}\" class=\"{class}\" font-weight=\"{weight}\" fill=\"{colour}\" \
-         text-anchor=\"{anchor}\">{}</text>",
-        match text.split_once("  # ") {
-            Some((rule, why)) => {
-                format!("{}<tspan fill=\"#8a94a6\" dx=\"10\"># {}</tspan>", escaped(rule), escaped(why))
-            }
-            None => escaped(text),
-        }
-    );
-}
-
-fn badge(out: &mut String, x: f64, y: f64) {
-    let _ = writeln!(out, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"11\" fill=\"{ALARM}\"/>");
-    write_text(out, x, y + 5.0, "t", "bold", "#ffffff", "middle", "!");
-}
-
-/// Names come from outside; what XML can't hold becomes a question mark.
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push('?'),
-            c => out.push(c),
-        }
+/// Lines under a heading, if there are any.
+fn section(lines: &mut Vec<(Style, String)>, title: &str, style: Style, texts: Vec<String>) {
+    if texts.is_empty() {
+        return;
     }
-    out
-}
-
-fn letters(text: &str, most: usize) -> f64 {
-    text.chars().count().min(most) as f64
-}
-
-fn clipped(text: &str, most: usize) -> String {
-    match text.chars().count() > most {
-        true => text.chars().take(most - 1).chain(['…']).collect(),
-        false => text.to_owned(),
+    if !lines.is_empty() {
+        lines.push((Style::Small, String::new()));
     }
-}
-
-/// The first few lines, and how many are left out.
-fn limited(lines: Vec<String>, most: usize) -> impl Iterator<Item = String> {
-    let more = lines.len().saturating_sub(most);
-    let rest = (more > 0).then(|| format!("… and {more} more"));
-    lines.into_iter().take(most).chain(rest)
-}
-
-/// Lines of at most this many letters, broken at spaces.
-fn wrapped(text: &str, most: usize) -> Vec<String> {
-    let mut lines = vec![String::from("! ")];
-    for word in text.split(' ') {
-        let last = lines.last().map_or(0, |line| line.chars().count());
-        if last > 2 && last + 1 + word.chars().count() > most {
-            lines.push(String::from("  "));
-        }
-        if let Some(line) = lines.last_mut() {
-            if !line.ends_with(' ') {
-                line.push(' ');
-            }
-            line.push_str(word);
-        }
-    }
-    lines
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn texts_from_outside_cannot_leave_their_element() {
-        assert_eq!(escaped("a<b>&\"\u{1}"), "a&lt;b&gt;&amp;&quot;?");
-        assert_eq!(clipped("abcdef", 4), "abc…");
-        assert_eq!(wrapped("one two three", 9), ["! one two", "  three"]);
-        assert_eq!(limited(vec!["a".into(), "b".into(), "c".into()], 1).collect::<Vec<_>>(), ["a", "… and 2 more"]);
-    }
+    lines.push((Style::Heading, title.to_owned()));
+    lines.extend(limited(texts, MOST_LINES).map(|text| (style, text)));
 }
