@@ -361,7 +361,7 @@ pub struct Sockets {
 }
 
 /// More ports than this of a container without IPv6 aren't published for IPv6 clients: each would be a proxy.
-const MOST_PROXIED: usize = 256;
+pub const MOST_PROXIED: usize = 256;
 
 /// Whether a port that names no address is published for IPv6 clients too.
 fn on_both(joining: &Joining, publish: &Publish, count: usize, by_proxy: bool) -> bool {

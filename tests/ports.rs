@@ -65,6 +65,11 @@ fn ten_thousand_ports_are_one_element_and_few_descriptors() {
         let start = Instant::now();
         web(&host, &["-p", "20000-29999:20000-29999", "--publish-mode", "dnat"]);
         eprintln!("{}: started with 10 000 ports in {:?}", firewall.name(), start.elapsed());
+        // The container has no IPv6; that this is done for IPv4 alone is said.
+        let script = ["run", "--dry-run", "-p", "30000-30256:30000-30256", "busybox", "true"];
+        assert!(host.minidock(&script).ok().out().contains("# WARNING: 257 ports are published for IPv4 clients only"));
+        let script = ["run", "--dry-run", "-p", "30000-30255:30000-30255", "busybox", "true"];
+        assert!(!host.minidock(&script).ok().out().contains("IPv4 clients only"));
         let ports = host.minidock(&["port", "web"]).ok().out();
         assert_eq!(ports.lines().filter(|line| line.contains("0.0.0.0:")).count(), 10_000);
         let state = host.sh("cat $MINIDOCK_ROOT/containers/*/state.json").ok().out();

@@ -31,7 +31,7 @@ use crate::op::Op;
 use crate::request::namespaces::Ipc;
 use crate::request::network::NetworkMode;
 use crate::request::{RunRequest, signal};
-use crate::reservation::Reservation;
+use crate::reservation::{MOST_PROXIED, Reservation};
 use crate::state::Attachment;
 use image::ImageFacts;
 use paths::ContainerFolder;
@@ -153,7 +153,7 @@ pub fn plan(
     Ok(Plan {
         folders: folders(image, &folder, &volumes),
         files: etc_files(request, facts, reservation, &cards, &folder)?,
-        warnings: warnings(request, facts, rated),
+        warnings: warnings(request, facts, reservation, rated),
         names: facts.networks.iter().map(|one| names::scope(&places.networks, &one.network)).collect(),
         shared_cgroup: shared,
         cgroup: own.into_iter().map(Op::Cgroup).collect(),
@@ -195,9 +195,23 @@ impl Plan {
 }
 
 /// What the user should know: what this host lacks, and what follows from it.
-fn warnings(request: &RunRequest, facts: &Facts, rated: Option<u32>) -> Vec<String> {
+fn warnings(request: &RunRequest, facts: &Facts, reservation: &Reservation, rated: Option<u32>) -> Vec<String> {
     let networks = facts.networks.iter().flat_map(|one| netsetup::warnings(&one.network, &one.facts));
-    networks.chain(shaping::warning(request, facts, rated)).collect()
+    networks.chain(shaping::warning(request, facts, rated)).chain(only_ipv4(request, facts, reservation)).collect()
+}
+
+/// Very many ports of a container without IPv6 aren't published for IPv6 clients.
+fn only_ipv4(request: &RunRequest, facts: &Facts, reservation: &Reservation) -> Option<String> {
+    let count = request.network.publish.len();
+    let into = &facts.networks[endpoints::port_network(&facts.networks)?];
+    let wished = count > MOST_PROXIED && request.network.publish.iter().any(|publish| publish.both);
+    let served = reservation.ports.iter().any(|port| port.host_address.is_ipv6());
+    (wished && into.facts.ipv6.available && !served).then(|| {
+        format!(
+            "{count} ports are published for IPv4 clients only: without an IPv6 address of the container's each would need \
+             a proxy with descriptors of its own, and there are at most {MOST_PROXIED} such; use a network made with --ipv6"
+        )
+    })
 }
 
 /// The image's labels with the user's on top.
