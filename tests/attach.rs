@@ -43,8 +43,8 @@ fn a_terminal_is_left_by_keys_and_attached_to_again() {
     terminal.wait_for("is kept");
     terminal.wait_for("30 90");
     terminal.send(DETACH);
+    terminal.wait_for("read escape sequence");
     assert_eq!(terminal.wait(), 1);
-    assert!(terminal.screen().contains("read escape sequence"));
     terminal.mode_is_restored();
 
     let keys = ["attach", "--detach-keys", "ctrl-x,q", "box"];

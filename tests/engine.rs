@@ -82,8 +82,8 @@ fn doctor_finds_this_host_fit_and_names_what_is_not() {
     // Another table's policy that drops what is forwarded is a warning with its remedy.
     host.sh("nft add table ip other; nft 'add chain ip other forward { type filter hook forward priority 0; policy drop; }'").ok();
     let text = host.minidock(&["doctor"]).ok().out();
-    assert!(text.contains("chain forward of table ip other drops what is forwarded"), "{text}");
-    assert!(text.contains("-> use --firewall iptables"), "{text}");
+    assert!(text.contains("table ip other, chain forward, policy drop drops what"), "{text}");
+    assert!(text.contains("-> to let it pass: nft insert rule ip other forward iifname docker0 accept"), "{text}");
     host.sh("nft delete table ip other").ok();
     // A container whose processes were killed is a left-over.
     host.detached(&["--name", "web", "busybox", "sleep", "1000"]);
