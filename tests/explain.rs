@@ -321,6 +321,25 @@ fn mounts_of_all_kinds() {
     );
 }
 
+/// The script has no name server of its own: with the variable that it tells of, its container asks a real one.
+#[test]
+fn a_typed_container_gets_the_name_server_that_is_asked_for() {
+    let host = TestHost::new();
+    let script = host.minidock(&["run", "--dry-run", "--name", "box", "busybox", "sleep", "1000"]).ok().out();
+    assert!(script.contains("with NAMESERVER=9.9.9.9 set before it"), "{script}");
+    let (shell, pid) = typed_by_hand(&host, &format!("NAMESERVER=10.99.0.2\n{script}"));
+    wait_until("the container has its root, and the name server in it", || {
+        host.sh(&format!("cat /proc/{pid}/root/etc/resolv.conf")).out() == "nameserver 10.99.0.2"
+    });
+    let groups = group_folders(&host, pid);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL).unwrap();
+    drop(shell);
+    wait_until("the typed container is gone", || {
+        host.host.run(|| groups.iter().all(|group| std::fs::remove_dir(group).is_ok() || !group.exists()))
+    });
+    host.discard();
+}
+
 #[test]
 fn dry_run_prints_one_script_with_reasons_and_does_nothing() {
     let host = TestHost::new();

@@ -422,6 +422,12 @@ fn through_a_router() {
             ],
         );
         outcome(&report, &["nothing listens on tcp 16.158.1.1:80 in far"]);
+        // The way in, by the pair's other half; the router remembers what it has rewritten.
+        host.sh("ip addr add 16.158.1.5/24 dev br-ex").ok();
+        let report = walk(&host, "16.158.1.103:80", true);
+        hop(&report, &["routerns", "to 16.158.1.103:80 becomes to 172.17.0.2:80", "router floating add"]);
+        outcome(&report, &["connected", "of web"]);
+        host.sh("ip addr del 16.158.1.5/24 dev br-ex").ok();
         host.minidock(&["router", "rm", "routerns"]).ok();
         host.sh("ip netns del far; ip link del br-ex; umount /run/netns").ok();
         end(host);
