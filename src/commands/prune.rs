@@ -46,6 +46,7 @@ pub fn remove_stopped(roots: &Roots, filter: &Filter) -> Result<(Vec<String>, u6
                 bytes += size;
                 ids.push(state.id);
             }
+            Err(problem) if problem.to_string().starts_with(containers::NO_SUCH) => {} // removed meanwhile
             Err(problem) => eprintln!("minidock: warning: {}", error::text(&problem)),
         }
     }

@@ -199,7 +199,8 @@ pub fn rm(roots: &Roots, args: &RmArgs) -> Result<u8> {
 pub fn remove(roots: &Roots, id: &str, name: &str, force: bool, scope: Scope) -> Result<()> {
     let journal = loop {
         match recover::claim(roots, id, PATIENCE)? {
-            Claim::Gone => return Ok(()),
+            Claim::Gone if force => return Ok(()),
+            Claim::Gone => bail!("{}{name}", containers::NO_SUCH), // another command was faster
             Claim::Ours(journal) => break journal,
             Claim::Running(state) if !force => bail!(
                 "cannot remove container {name:?}: container is {}: stop the container before removing or force remove",
