@@ -170,11 +170,30 @@ fn write_anew(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
 
 /// Replaces a file at once: a reader sees the old or the new one, never half of it.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    prepare(path, bytes)?.put()
+}
+
+/// A file that is written and not yet in its place.
+#[must_use = "a file that isn't put in its place is lost"]
+pub struct Prepared {
+    temporary: PathBuf,
+    path: PathBuf,
+}
+
+/// The longer half of [`replace`].
+pub fn prepare(path: &Path, bytes: &[u8]) -> Result<Prepared> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".tmp");
     let temporary = PathBuf::from(temporary);
     write_anew(&temporary, bytes, 0o600)?;
-    fs::rename(&temporary, path).with_context(|| format!("cannot replace {}", path.display()))
+    Ok(Prepared { temporary, path: path.to_path_buf() })
+}
+
+impl Prepared {
+    /// The rest of it.
+    pub fn put(self) -> Result<()> {
+        fs::rename(&self.temporary, &self.path).with_context(|| format!("cannot replace {}", self.path.display()))
+    }
 }
 
 /// Writes over an existing file.

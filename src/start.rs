@@ -8,15 +8,16 @@ pub mod create;
 pub mod kept;
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result, anyhow};
 use images::Store;
 use netsetup::dns::Resolver;
+use netsetup::netns::Begun;
 use netsetup::port::{Kept, ReservedPort};
 use netsetup::proxy::{Gate, Proxy};
 use netsetup::{Host, Live, NewNetns, PortMapping, PublishMode};
-use runtime::init::{Running, Starting, Stdio};
+use runtime::init::{Network, Running, Starting, Stdio};
 use runtime::namespaces::Namespace;
 
 use crate::commands::Engine;
@@ -124,6 +125,7 @@ pub fn start(order: &mut Order, stdin: Option<OwnedFd>, say: Say<'_>) -> Result<
 fn start_new(order: &Order, stdin: Option<OwnedFd>, say: Say<'_>) -> Result<Container> {
     let roots = &order.engine.roots;
     let mut host = Host::open()?;
+    let netns = begin_netns(&order.request);
     let store = Store::open(&roots.root)?;
     // Held until the journal names the image, so that it isn't removed in between.
     let guard = store.lock_shared()?;
@@ -136,7 +138,7 @@ fn start_new(order: &Order, stdin: Option<OwnedFd>, say: Say<'_>) -> Result<Cont
         Ok(cleaner) => cleaner,
         Err(error) => return Err(undo_failed(order, &journal, error)),
     };
-    let mut making = Making { order, host: &mut host, journal: &journal, image: &image, facts: &facts, say };
+    let mut making = Making { order, host: &mut host, netns, journal: &journal, image: &image, facts: &facts, say };
     match making.make(name, None, chosen, stdin) {
         Ok((state, run)) => Ok(Container { journal, cleaner, state, run }),
         Err(error) => {
@@ -145,6 +147,11 @@ fn start_new(order: &Order, stdin: Option<OwnedFd>, say: Say<'_>) -> Result<Cont
             Err(error)
         }
     }
+}
+
+/// Begins to make the network namespace of a container that gets one of its own, while the facts are read.
+fn begin_netns(request: &RunRequest) -> Option<Begun> {
+    matches!(request.network.mode, NetworkMode::Bridge | NetworkMode::None).then(Begun::begin)
 }
 
 /// A failed start leaves nothing; what could not be undone is told beside the reason for the failure.
@@ -187,6 +194,8 @@ fn image_facts(store: &Store, request: &RunRequest) -> Result<ImageFacts> {
 struct Making<'a> {
     order: &'a Order,
     host: &'a mut Host,
+    /// On its way since before the facts were read.
+    netns: Option<Begun>,
     journal: &'a Journal,
     image: &'a ImageFacts,
     facts: &'a Facts,
@@ -228,13 +237,17 @@ impl Making<'_> {
             (self.say)(&plan.init_commands());
         }
         let (stdio, outputs) = self.streams(stdin)?;
-        let starting = runtime::init::spawn(&plan.runtime, stdio)?;
-        self.check_joined()?;
-        let mut netns = if plan.runtime.namespaces.net == Namespace::New && !plan.attachments.is_empty() {
-            Some(NewNetns::create()?)
-        } else {
-            None
+        let begun = self.netns.take().filter(|_| plan.runtime.namespaces.net == Namespace::New);
+        let netns = begun.map(Begun::finish).transpose()?;
+        let bare = plan.attachments.is_empty();
+        let network = match &netns {
+            Some(fd) if bare => Network::Bare(fd.as_fd()),
+            Some(fd) => Network::Made(fd.as_fd()),
+            None => Network::AsPlanned,
         };
+        let starting = runtime::init::spawn(&plan.runtime, stdio, network)?;
+        self.check_joined()?;
+        let mut netns = netns.filter(|_| !bare).map(NewNetns::of).transpose()?;
         // Here, while init mounts; before the state says 'running', so that whoever reads that finds the socket.
         let control = match kept.map(|state| state.status) {
             Some(Status::Restarting) => None,
@@ -255,13 +268,20 @@ impl Making<'_> {
         // While init still mounts.
         let config = ContainerFolder::new(&reservation.folder).config();
         crate::files::replace(&config, &serde_json::to_vec(&plan.spec)?)?;
-        let running = starting.go(netns.as_ref().map(NewNetns::fd))?;
+        let pid = starting.pid;
+        let going = starting.go();
+        // While init becomes the program.
         let state = match kept {
             Some(state) => state.clone(),
             None => self.state(&plan, &reservation)?,
         };
-        let state = self.state_of_run(state, &plan, &reservation, running.pid);
-        state.write(roots)?;
+        let state = self.state_of_run(state, &plan, &reservation, pid);
+        let prepared = state.prepare(roots);
+        let running = going.wait()?;
+        match prepared {
+            Ok(prepared) => prepared.put()?,
+            Err(_) => state.write(roots)?, // perhaps in another way; else it says why not
+        }
         Ok((state, Run { running, outputs, proxies, resolver, ports: sockets.kept, log, mounts, control, warnings }))
     }
 

@@ -386,6 +386,11 @@ impl State {
         })
     }
 
+    /// Writes it beside the former one, which [`files::Prepared::put`] then replaces.
+    pub fn prepare(&self, roots: &Roots) -> Result<files::Prepared> {
+        files::prepare(&roots.container(&self.id).join("state.json"), &serde_json::to_vec(self)?)
+    }
+
     /// Notes the end of the program, which will be started again by this process, its monitor.
     pub fn end_for_now(&mut self, exit_code: i32, oom_killed: bool) {
         self.end(exit_code, oom_killed, "");

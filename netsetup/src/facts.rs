@@ -208,21 +208,23 @@ pub(crate) fn egress_link(host: &mut Host) -> Option<u32> {
 /// Addresses of containers (or machines) on the bridge that the kernel has seen there: its neighbours, as far as their
 /// MAC is still behind a port of the bridge. (Entries of dead containers linger for minutes, but their ports are gone.)
 pub fn bridge_addresses_in_use(host: &mut Host, network: &Network) -> Result<BTreeSet<IpAddr>> {
+    let known = host.known_bridge(&network.bridge);
     let netlink = host.route()?;
-    let Some(found) = query::get(netlink, &network.bridge)? else {
+    let found = if known.is_some() { known } else { query::get(netlink, &network.bridge)?.map(|found| found.index) };
+    let Some(bridge) = found else {
         return Ok(BTreeSet::new());
     };
     let mut neighbours = Vec::new();
     for (family, subnet) in [(AddressFamily::Inet, &network.ipv4), (AddressFamily::Inet6, &network.ipv6)] {
         if subnet.is_some() {
-            neighbours.extend(self::neighbours(netlink, family, found.index)?);
+            neighbours.extend(self::neighbours(netlink, family, bridge)?);
         }
     }
     if neighbours.is_empty() {
         return Ok(BTreeSet::new());
     }
     let behind_ports: BTreeSet<Vec<u8>> =
-        self::neighbours(netlink, AddressFamily::Bridge, found.index)?.into_iter().map(|one| one.mac).collect();
+        self::neighbours(netlink, AddressFamily::Bridge, bridge)?.into_iter().map(|one| one.mac).collect();
     let alive = |one: &Neighbour| match one.state {
         NUD_PERMANENT | NUD_REACHABLE | NUD_DELAY | NUD_PROBE => true,
         NUD_STALE => behind_ports.contains(&one.mac),

@@ -33,9 +33,9 @@ impl Host {
 
     /// The index of a bridge that must be there.
     pub(crate) fn bridge_index(&mut self, name: &str) -> Result<u32> {
-        match &self.bridge {
-            Some((known, index)) if known == name => Ok(*index),
-            _ => {
+        match self.known_bridge(name) {
+            Some(index) => Ok(index),
+            None => {
                 let Some(found) = query::get(self.route()?, name)? else {
                     return Err(Error::Refused(format!("the bridge {name} is gone: was it removed by hand?")));
                 };
@@ -43,6 +43,11 @@ impl Host {
                 Ok(found.index)
             }
         }
+    }
+
+    /// The index of a bridge that was there a moment ago, if it has been looked up.
+    pub(crate) fn known_bridge(&self, name: &str) -> Option<u32> {
+        self.bridge.as_ref().filter(|(known, _)| known == name).map(|(_, index)| *index)
     }
 
     pub(crate) fn remember_bridge(&mut self, name: &str, index: u32) {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dns::Sockets;
 use crate::netlink::Netlink;
+use crate::sys::NetnsMaker;
 use crate::undo::{Residue, Undone};
 use crate::{Command, Error, Result, link, query};
 
@@ -33,44 +34,60 @@ pub struct NewNetns {
     pub(crate) resolver: Option<Sockets>,
 }
 
+/// A namespace that is being made, which takes the kernel half a millisecond, while the caller does other things.
+pub struct Begun(Option<NetnsMaker>);
+
+impl Begun {
+    /// Begins. Nothing is left of it when this is dropped.
+    pub fn begin() -> Begun {
+        Begun(NetnsMaker::start())
+    }
+
+    /// Waits until it's there. Only for a single-threaded caller.
+    pub fn finish(self) -> Result<OwnedFd> {
+        match self.0.and_then(NetnsMaker::finish) {
+            Some(fd) => Ok(fd),
+            None => Ok(make_holder()?.0.into()), // tells why it can't be made, if it can't
+        }
+    }
+}
+
 impl NewNetns {
     /// Makes a namespace; the caller is back in its own when this returns. Only for a single-threaded caller.
     pub fn create() -> Result<NewNetns> {
-        let own = || {
-            rustix::fs::open(
-                "/proc/thread-self/ns/net",
-                rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,
-                rustix::fs::Mode::empty(),
-            )
-        };
-        let outside = own().map_err(|error| Error::system("open /proc/thread-self/ns/net", error))?;
-        unshare(CloneFlags::CLONE_NEWNET).map_err(|error| Error::system("make a network namespace", error))?;
-        let inside = own()
-            .map_err(|error| Error::system("open /proc/thread-self/ns/net", error))
-            .and_then(|fd| Ok((fd, Netlink::route()?)));
-        setns(&outside, CloneFlags::CLONE_NEWNET)
-            .map_err(|error| Error::system("return to the host's network namespace", error))?;
-        let (fd, mut route) = inside?;
-        // Some hosts put tunnel devices into each new namespace, so the first index after lo may be taken.
-        let next_index = Some(query::highest_index(&mut route)? + 1);
-        Ok(NewNetns { fd, outside, route, links: Vec::new(), next_index, resolver: None })
+        NewNetns::of(make_holder()?.0.into())
     }
 
-    /// The namespace of a process, with a netlink socket inside; the caller is back in its own when this returns. Only for
-    /// a single-threaded caller.
-    pub fn of_process(pid: u32) -> Result<NewNetns> {
-        let open = |path: &str| {
-            rustix::fs::open(path, rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
-                .map_err(|error| Error::system(format!("open {path}"), error))
-        };
-        let outside = open("/proc/thread-self/ns/net")?;
-        let fd = open(&format!("/proc/{pid}/ns/net"))?;
+    /// A namespace that has just been made, with a netlink socket inside; the caller is back in its own when this returns.
+    /// Only for a single-threaded caller.
+    pub fn of(fd: OwnedFd) -> Result<NewNetns> {
+        let mut new = NewNetns::enter(fd)?;
+        // Some hosts put tunnel devices into each new namespace, so the first index after lo may be taken.
+        new.next_index = Some(query::highest_index(&mut new.route)? + 1);
+        Ok(new)
+    }
+
+    fn enter(fd: OwnedFd) -> Result<NewNetns> {
+        let outside = rustix::fs::open(
+            "/proc/thread-self/ns/net",
+            rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        )
+        .map_err(|error| Error::system("open /proc/thread-self/ns/net", error))?;
         setns(&fd, CloneFlags::CLONE_NEWNET)
             .map_err(|error| Error::system("enter the container's network namespace", error))?;
         let route = Netlink::route();
         setns(&outside, CloneFlags::CLONE_NEWNET)
             .map_err(|error| Error::system("return to the host's network namespace", error))?;
         Ok(NewNetns { fd, outside, route: route?, links: Vec::new(), next_index: None, resolver: None })
+    }
+
+    /// The namespace of a process, with a netlink socket inside; the caller is back in its own when this returns. Only for
+    /// a single-threaded caller.
+    pub fn of_process(pid: u32) -> Result<NewNetns> {
+        let path = format!("/proc/{pid}/ns/net");
+        let fd = File::open(&path).map_err(|error| Error::system(format!("open {path}"), error))?;
+        NewNetns::enter(fd.into())
     }
 
     /// Removes a link that has no end on the host. One that is gone already is no error.

@@ -1,8 +1,81 @@
 //! System calls that no crate wraps.
 
+use std::ffi::{c_int, c_void};
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, WaitOptions, waitpid};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+/// A child of this process that makes a network namespace on another processor.
+///
+/// It shares our memory and our descriptors, so that it costs no copy of either; its stack and its result are its own.
+pub(crate) struct NetnsMaker {
+    /// None once it has been waited for.
+    child: Option<Pid>,
+    /// The namespace's descriptor; -1 while, or where, there is none.
+    result: Box<AtomicI32>,
+    _stack: Box<[u128]>,
+}
+
+/// Of [`NetnsMaker`]: what it does needs some hundred bytes.
+const STACK_BYTES: usize = 32 << 10;
+
+impl NetnsMaker {
+    /// None when the kernel refuses the child; the caller then does the work itself.
+    pub(crate) fn start() -> Option<NetnsMaker> {
+        let result = Box::new(AtomicI32::new(-1));
+        let mut stack = vec![0u128; STACK_BYTES / size_of::<u128>()].into_boxed_slice();
+        let top = stack.as_mut_ptr_range().end;
+        let argument = std::ptr::from_ref::<AtomicI32>(&result).cast_mut().cast::<c_void>();
+        // SAFETY: `top` is the aligned end of memory that, like `result`, lives until the child has ended: `finish` and
+        // `drop` wait for it, and boxes stay where they are. The child runs `make_netns` alone, which shares nothing with
+        // us but `result`, an atomic: it takes no lock, allocates nothing, and makes its system calls by rustix, which
+        // doesn't touch the errno that it shares with us. A copy of it that a fork makes has no child in it.
+        let pid = unsafe {
+            libc::clone(make_netns, top.cast(), libc::CLONE_VM | libc::CLONE_FILES | libc::SIGCHLD, argument)
+        };
+        let child = (pid > 0).then(|| Pid::from_raw(pid)).flatten()?;
+        Some(NetnsMaker { child: Some(child), result, _stack: stack })
+    }
+
+    /// Waits for the namespace; None when it couldn't be made.
+    pub(crate) fn finish(mut self) -> Option<OwnedFd> {
+        self.wait()
+    }
+
+    fn wait(&mut self) -> Option<OwnedFd> {
+        let child = self.child.take()?;
+        while let Err(rustix::io::Errno::INTR) = waitpid(Some(child), WaitOptions::empty()) {}
+        let fd = self.result.swap(-1, Ordering::Acquire);
+        // SAFETY: the child opened it in the table of descriptors that it shared with us, and has ended: it's ours alone.
+        (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+}
+
+impl Drop for NetnsMaker {
+    fn drop(&mut self) {
+        drop(self.wait());
+    }
+}
+
+/// The child of [`NetnsMaker`].
+extern "C" fn make_netns(result: *mut c_void) -> c_int {
+    // SAFETY: `start` gave a pointer to its box, which outlives us.
+    let result = unsafe { &*result.cast::<AtomicI32>() };
+    // SAFETY: a new network namespace for this process takes no memory and no descriptor away from the one it shares both
+    // with.
+    let made = unsafe { unshare_unsafe(UnshareFlags::NEWNET) };
+    let made = made
+        .and_then(|()| rustix::fs::open("/proc/thread-self/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()));
+    if let Ok(fd) = made {
+        result.store(fd.into_raw_fd(), Ordering::Release);
+    }
+    0
+}
 
 /// Has the kernel keep only those messages of a netlink socket whose first one isn't of one of these types: a notice of
 /// something that nobody waits for doesn't wake the reader. (BPF reads in network byte order, message types are in the

@@ -24,8 +24,8 @@ pub(crate) struct Channel(OwnedFd);
 /// What is said.
 #[derive(Debug)]
 pub(crate) enum Message {
-    /// To init: the network is there; its namespace when it is a new one.
-    Go(Option<OwnedFd>),
+    /// To init: all is ready on the caller's side.
+    Go,
     /// From the process: the master of the terminal it made.
     Terminal(OwnedFd),
     /// From exec's helper: the pid, in the caller's namespace, of the process it made.
@@ -44,9 +44,9 @@ impl Channel {
         Ok((Channel(one), Channel(other)))
     }
 
-    /// Says that the network is ready.
-    pub(crate) fn go(&self, netns: Option<BorrowedFd>) -> Result<(), Errno> {
-        self.send(b"G", netns)
+    /// Says that all is ready on the caller's side.
+    pub(crate) fn go(&self) -> Result<(), Errno> {
+        self.send(b"G", None)
     }
 
     /// Hands the terminal over.
@@ -101,7 +101,7 @@ impl Channel {
         });
         Ok(match (&bytes[..received], fd) {
             ([], _) => None,
-            ([b'G'], fd) => Some(Message::Go(fd)),
+            ([b'G'], _) => Some(Message::Go),
             ([b'T'], Some(fd)) => Some(Message::Terminal(fd)),
             ([b'R'], _) => Some(Message::Ready),
             ([b'P', a, b, c, d], _) => Some(Message::Pid(u32::from_ne_bytes([*a, *b, *c, *d]))),
@@ -131,7 +131,7 @@ impl Channel {
                 Ok(Some(Message::Ready)) => ready = true,
                 Ok(Some(Message::Failed(error))) => failed = Some(error),
                 Ok(Some(Message::Pid(number))) => pid = Some(number),
-                Ok(Some(Message::Go(_))) => {}
+                Ok(Some(Message::Go)) => {}
                 // Its end was closed with our "go" unread. Said once, before what it had sent, which is still to be read.
                 Err(Errno::CONNRESET) => {}
                 Ok(None) => break,

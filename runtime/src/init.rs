@@ -1,4 +1,4 @@
-//! Starts a container: clone3, then two lanes. Init mounts while the caller makes the network; "go" joins them.
+//! Starts a container: clone3, then two lanes. Init mounts while the caller makes links and rules; "go" joins them.
 //!
 //! Init is a clone, not an exec, of this program (an exec costs 0.5 ms): what it needs is ready before the clone, and until
 //! execve it holds a copy of our memory and our binary. It protects both: it is not dumpable, so nothing in the container
@@ -50,6 +50,26 @@ impl Stdio {
     }
 }
 
+/// The network namespace of a container that has one of its own.
+#[derive(Debug, Clone, Copy)]
+pub enum Network<'a> {
+    /// Made by the caller, who brings up loopback too, at any time before "go".
+    Made(BorrowedFd<'a>),
+    /// Made by the caller, and nothing else will be done about it: init brings up loopback.
+    Bare(BorrowedFd<'a>),
+    /// What the plan says: one of another, the host's, or a new one that init makes, with nothing but loopback.
+    AsPlanned,
+}
+
+impl<'a> Network<'a> {
+    fn fd(self) -> Option<BorrowedFd<'a>> {
+        match self {
+            Network::Made(fd) | Network::Bare(fd) => Some(fd),
+            Network::AsPlanned => None,
+        }
+    }
+}
+
 /// A container whose first process exists and mounts. It must be told to go on, or it ends when this is dropped.
 #[must_use = "a container that is not told to go on ends"]
 #[derive(Debug)]
@@ -78,8 +98,8 @@ pub struct Running {
 /// The calling process must have one thread, and must live as long as the container: its death kills the container.
 ///
 /// # Errors
-/// A namespace that can't be joined or made. Errors of init itself come from [`Starting::go`].
-pub fn spawn(plan: &Plan, stdio: Stdio) -> Result<Starting, Error> {
+/// A namespace that can't be joined or made. Errors of init itself come from [`Going::wait`].
+pub fn spawn(plan: &Plan, stdio: Stdio, network: Network<'_>) -> Result<Starting, Error> {
     let (channel, inner) = Channel::pair().map_err(|error| Error::system("make a socket pair", error))?;
     let joined = open_joined(&plan.namespaces)?;
     let parent = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())
@@ -97,22 +117,39 @@ pub fn spawn(plan: &Plan, stdio: Stdio) -> Result<Starting, Error> {
     match cloned {
         Clone::Parent { pid, pidfd } => Ok(Starting { pid, pidfd, channel, gone: false }),
         Clone::Child => {
-            let inherited = Inherited { channel: &inner, parent: parent.as_fd(), joined: &joined, stdio: &stdio };
+            let parent = parent.as_fd();
+            let inherited = Inherited { channel: &inner, parent, joined: &joined, network, stdio: &stdio };
             run_child(&inner, || run(plan, &inherited))
         }
     }
 }
 
 impl Starting {
-    /// Hands over the network namespace that the caller has made, and waits until the program is executed.
-    ///
-    /// Without one, a new network namespace is made by init and has nothing but loopback.
+    /// Says that all is ready on the caller's side: the program may run from now on.
+    pub fn go(self) -> Going {
+        // A failure to send means that init has ended; why is in the channel.
+        let _ = self.channel.go();
+        Going(self)
+    }
+}
+
+/// A container whose program is about to run. Init still needs some tenths of a millisecond for it.
+#[must_use = "a container that nobody waits for ends"]
+#[derive(Debug)]
+pub struct Going(Starting);
+
+impl Going {
+    /// Waits until the program is executed.
     ///
     /// # Errors
     /// Anything that went wrong in init since the clone; the process is gone then.
-    pub fn go(mut self, netns: Option<BorrowedFd>) -> Result<Running, StartError> {
-        // A failure to send means that init has ended; why is in the channel.
-        let _ = self.channel.go(netns);
+    pub fn wait(self) -> Result<Running, StartError> {
+        self.0.wait()
+    }
+}
+
+impl Starting {
+    fn wait(mut self) -> Result<Running, StartError> {
         let terminal = self.channel.outcome()?;
         let pidfd = self.pidfd.try_clone().doing(|| "copy a pidfd")?;
         self.gone = true;
@@ -121,7 +158,7 @@ impl Starting {
 }
 
 impl Drop for Starting {
-    /// Also the way out of a failed [`Starting::go`]: nothing of the container is left.
+    /// Also the way out of a failed [`Going::wait`]: nothing of the container is left.
     fn drop(&mut self) {
         if !self.gone {
             end(&self.pidfd);
@@ -188,6 +225,7 @@ struct Inherited<'a> {
     channel: &'a Channel,
     parent: BorrowedFd<'a>,
     joined: &'a [Joined],
+    network: Network<'a>,
     stdio: &'a Stdio,
 }
 
@@ -209,6 +247,7 @@ fn run(plan: &Plan, inherited: &Inherited) -> Result<std::convert::Infallible, S
     protect(Some(inherited.parent))?;
     let mut keep = vec![channel.as_fd().as_raw_fd(), inherited.parent.as_raw_fd()];
     keep.extend(inherited.joined.iter().map(|joined| joined.fd.as_raw_fd()));
+    keep.extend(inherited.network.fd().map(|fd| fd.as_raw_fd()));
     take_streams(inherited.stdio, &mut keep)?;
     sys::reset_signals();
     rustix::process::setsid().doing(|| "become a session leader")?;
@@ -220,14 +259,15 @@ fn run(plan: &Plan, inherited: &Inherited) -> Result<std::convert::Infallible, S
     process::on_host(&plan.process)?;
     let mut live = Live::default();
     live.terminal_size = inherited.stdio.size();
-    let (early, late) = plan.mounts.split_at(plan.mounts_before_go.min(plan.mounts.len()));
-    mounts::apply(early, &mut live)?;
-    let go = channel.receive().doing(|| "hear from the caller")?;
-    let Some(Message::Go(netns)) = go else {
-        return Err(StartError::new("the start was given up"));
-    };
-    enter_network(&plan.namespaces, netns)?;
-    mounts::apply(late, &mut live)?;
+    enter_network(&plan.namespaces, inherited.network)?;
+    // A parameter of one link can only be set once the link is there.
+    let of_links = plan.mounts.iter().position(mounts::Op::needs_links);
+    let (before, after) = plan.mounts.split_at(of_links.unwrap_or(plan.mounts.len()));
+    mounts::apply(before, &mut live)?;
+    if of_links.is_some() {
+        wait_for_go(channel)?;
+        mounts::apply(after, &mut live)?;
+    }
 
     let ready = match &live.root {
         Some(root) => process::look_up(&plan.process, root, true)?,
@@ -237,6 +277,10 @@ fn run(plan: &Plan, inherited: &Inherited) -> Result<std::convert::Infallible, S
         use_terminal(terminal.slave.as_fd(), ready.uid)?;
         channel.terminal(terminal.master.as_fd()).doing(|| "hand the terminal over")?;
     }
+    // Not later: the user's seccomp rules may forbid to receive a message.
+    if of_links.is_none() {
+        wait_for_go(channel)?;
+    }
     process::become_user(&plan.process, &ready)?;
     if plan.process.reaper {
         return reaper::run(&plan.process.args, &ready.env, channel, inherited.parent);
@@ -245,6 +289,13 @@ fn run(plan: &Plan, inherited: &Inherited) -> Result<std::convert::Infallible, S
     // All of ours are close-on-exec; this is for what a library might have opened otherwise.
     sys::close_range(3, u32::MAX, true).doing(|| "close descriptors")?;
     Err(process::execute(&plan.process.args, &ready.env, channel))
+}
+
+fn wait_for_go(channel: &Channel) -> Result<(), StartError> {
+    match channel.receive().doing(|| "hear from the caller")? {
+        Some(Message::Go) => Ok(()),
+        _ => Err(StartError::new("the start was given up")),
+    }
 }
 
 /// The first thing in every process that is going to be a container's.
@@ -307,17 +358,20 @@ fn enter_namespaces(namespaces: &namespaces::Op, joined: &[Joined]) -> Result<()
     Ok(())
 }
 
-fn enter_network(namespaces: &namespaces::Op, netns: Option<OwnedFd>) -> Result<(), StartError> {
-    match (&namespaces.net, netns) {
-        (Namespace::New, Some(fd)) => {
-            sys::setns(fd.as_fd(), libc::CLONE_NEWNET as u64).doing(|| "enter the network namespace")
+fn enter_network(namespaces: &namespaces::Op, network: Network<'_>) -> Result<(), StartError> {
+    let enter = |fd: BorrowedFd| sys::setns(fd, libc::CLONE_NEWNET as u64).doing(|| "enter the network namespace");
+    match (&namespaces.net, network) {
+        (Namespace::New, Network::Made(fd)) => enter(fd),
+        (Namespace::New, Network::Bare(fd)) => {
+            enter(fd)?;
+            sys::loopback_up().doing(|| "bring loopback up")
         }
-        (Namespace::New, None) => {
+        (Namespace::New, Network::AsPlanned) => {
             unshare(libc::CLONE_NEWNET).doing(|| "make the network namespace")?;
             sys::loopback_up().doing(|| "bring loopback up")
         }
-        (Namespace::Host | Namespace::Join(_), None) => Ok(()),
-        (Namespace::Host | Namespace::Join(_), Some(_)) => {
+        (Namespace::Host | Namespace::Join(_), Network::AsPlanned) => Ok(()),
+        (Namespace::Host | Namespace::Join(_), Network::Made(_) | Network::Bare(_)) => {
             Err(StartError::new("a network namespace was made for a container that is to have none of its own"))
         }
     }

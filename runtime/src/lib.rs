@@ -4,7 +4,7 @@
 //! engine, so that an OCI command line is a thin shell around it:
 //!
 //! ```text
-//! Facts::read → plan(bundle, facts) → cgroup::apply → init::spawn → (the caller's network) → Starting::go → Running
+//! Facts::read → plan(bundle, facts) → cgroup::apply → init::spawn → (the caller's links) → Starting::go → Going::wait → Running
 //! ```
 //!
 //! [`plan()`] is pure and decides everything. Of what follows only cgroups leave something on the host when every process

@@ -145,6 +145,12 @@ impl Op {
         explain::explain(self)
     }
 
+    /// Whether it speaks of a link of the network namespace, which must be there for it: `net/ipv4/conf/eth0/…`.
+    pub(crate) fn needs_links(&self) -> bool {
+        let of_link = |key: &str| ["/conf/", "/neigh/"].iter().any(|part| key.contains(part));
+        matches!(self, Op::Sysctl { key, .. } if of_link(key))
+    }
+
     /// A short name for error messages: `mount proc on /proc`.
     pub(crate) fn title(&self) -> String {
         match self {

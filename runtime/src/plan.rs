@@ -79,7 +79,7 @@ pub struct Plan {
     pub namespaces: namespaces::Op,
     /// In the container's mount namespace, in order; the last one is pivot_root.
     pub mounts: Vec<mounts::Op>,
-    /// How many of `mounts` init does before it waits for "go", that is, for its network.
+    /// How many of `mounts` show nothing of the network; whoever types them makes the network after these.
     pub mounts_before_go: usize,
     /// What PID 1 becomes.
     pub process: Process,

@@ -24,7 +24,8 @@ pub fn create(order: &Order, say: Say<'_>) -> Result<()> {
     let (chosen, volumes_guard) = choose_volumes(roots, &order.request, &image)?;
     let (journal, name) = reservation::begin(roots, &order.id, &order.request, &image, &chosen, order.session)?;
     drop((guard, volumes_guard));
-    let mut making = Making { order, host: &mut host, journal: &journal, image: &image, facts: &facts, say };
+    let mut making =
+        Making { order, host: &mut host, netns: None, journal: &journal, image: &image, facts: &facts, say };
     make(&mut making, name, chosen).map_err(|error| undo_failed(order, &journal, error))
 }
 

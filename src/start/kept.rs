@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow};
 use images::Store;
 use netsetup::Host;
 
-use super::{Container, Making, Order, Run, Say, image_facts};
+use super::{Container, Making, Order, Run, Say, begin_netns, image_facts};
 use crate::containers::NO_SUCH;
 use crate::error::Failure;
 use crate::facts;
@@ -34,11 +34,10 @@ pub const ALREADY_RUNS: u8 = 0;
 
 /// Takes the container over from whoever had it last, and starts it.
 pub(super) fn start(order: &mut Order, stdin: Option<OwnedFd>, say: Say<'_>) -> Result<Container> {
-    let roots = &order.engine.roots;
     let (journal, mut state) = take(order)?;
     order.request = RunRequest { explain: false, ..view::request(&state)? };
     (state.stopped_by_hand, state.restart_count) = (false, 0);
-    let cleaner = Cleaner::fork(roots, &order.id, &journal)?;
+    let cleaner = Cleaner::fork(&order.engine.roots, &order.id, &journal)?;
     match run(order, &journal, &state, stdin, say) {
         Ok((state, run)) => Ok(Container { journal, cleaner, state, run }),
         Err(error) => {
@@ -58,12 +57,13 @@ pub fn run(
     say: Say<'_>,
 ) -> Result<(State, Run)> {
     let mut host = Host::open()?;
+    let netns = begin_netns(&order.request);
     let image = image(&Store::open(&order.engine.roots.root)?, state, &order.request)?;
     let facts = facts::read(&order.engine, &order.request, &mut host)?;
     if state.auto_remove && !state.started.is_empty() {
         forget_volatile(order)?;
     }
-    let mut making = Making { order, host: &mut host, journal, image: &image, facts: &facts, say };
+    let mut making = Making { order, host: &mut host, netns, journal, image: &image, facts: &facts, say };
     making.make(state.name.clone(), Some(state), Chosen::of(state), stdin)
 }
 

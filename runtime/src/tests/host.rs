@@ -192,8 +192,8 @@ impl<'a> Container<'a> {
         let (stdin, stdin_end) = pipe();
         let (stdout_end, stdout) = pipe();
         let (stderr_end, stderr) = pipe();
-        let starting = init::spawn(&plan, Stdio::Pipes { stdin, stdout, stderr })?;
-        let running = starting.go(None)?;
+        let starting = init::spawn(&plan, Stdio::Pipes { stdin, stdout, stderr }, init::Network::AsPlanned)?;
+        let running = starting.go().wait()?;
         Ok(Started { running, stdin: Some(stdin_end), stdout: stdout_end, stderr: stderr_end, _groups: groups })
     }
 

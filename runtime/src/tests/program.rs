@@ -87,7 +87,8 @@ fn a_terminal_is_the_containers_own() {
             });
             let plan = container.plan().unwrap();
             let _groups = Groups::make(&plan.cgroup).unwrap();
-            let running = init::spawn(&plan, Stdio::Terminal { rows: 33, columns: 101 }).unwrap().go(None).unwrap();
+            let stdio = Stdio::Terminal { rows: 33, columns: 101 };
+            let running = init::spawn(&plan, stdio, init::Network::AsPlanned).unwrap().go().wait().unwrap();
             let master = running.terminal.as_ref().unwrap();
             let mut lines: Vec<String> = (0..7).map(|_| read_line(master).trim().to_owned()).collect();
             assert_eq!(
@@ -153,10 +154,8 @@ fn the_container_dies_with_its_caller() {
             match crate::sys::fork().unwrap() {
                 crate::sys::Fork::Child => {
                     let null = || OwnedFd::from(fs::File::open("/dev/null").unwrap());
-                    let running = init::spawn(&plan, Stdio::Pipes { stdin: null(), stdout, stderr: null() })
-                        .unwrap()
-                        .go(None)
-                        .unwrap();
+                    let stdio = Stdio::Pipes { stdin: null(), stdout, stderr: null() };
+                    let running = init::spawn(&plan, stdio, init::Network::AsPlanned).unwrap().go().wait().unwrap();
                     rustix::io::write(&pid_in, format!("{}\n", running.pid).as_bytes()).unwrap();
                     loop {
                         std::thread::park();
@@ -194,7 +193,8 @@ fn a_start_that_is_given_up_leaves_no_process() {
         let plan = container.plan().unwrap();
         let _groups = Groups::make(&plan.cgroup).unwrap();
         let null = || OwnedFd::from(fs::File::open("/dev/null").unwrap());
-        let starting = init::spawn(&plan, Stdio::Pipes { stdin: null(), stdout: null(), stderr: null() }).unwrap();
+        let stdio = Stdio::Pipes { stdin: null(), stdout: null(), stderr: null() };
+        let starting = init::spawn(&plan, stdio, init::Network::AsPlanned).unwrap();
         let pid = starting.pid;
         drop(starting);
         assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());

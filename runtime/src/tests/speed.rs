@@ -31,16 +31,16 @@ fn a_start_takes_few_milliseconds() {
             let stdio = Stdio::Pipes { stdin: null(), stdout: null(), stderr: null() };
             let early = std::env::var_os("NETNS_FIRST").map(|_| new_netns());
             let begin = Instant::now();
-            let starting = init::spawn(&plan, stdio).unwrap();
-            let spawned = begin.elapsed();
             let netns = early.unwrap_or_else(new_netns);
             let netted = begin.elapsed();
-            let running = starting.go(Some(netns.as_fd())).unwrap();
+            let starting = init::spawn(&plan, stdio, init::Network::Made(netns.as_fd())).unwrap();
+            let spawned = begin.elapsed();
+            let running = starting.go().wait().unwrap();
             let running_after = begin.elapsed();
-            times.push([planned, spawned, netted, running_after]);
+            times.push([planned, netted, spawned, running_after]);
             assert_eq!(wait(&running), 0);
         }
-        for (index, what) in ["plan", "spawn", "spawn + netns", "spawn to exec"].iter().enumerate() {
+        for (index, what) in ["plan", "netns", "netns + spawn", "netns to exec"].iter().enumerate() {
             let mut column: Vec<_> = times.iter().map(|row| row[index]).collect();
             column.sort();
             println!("REPORT {what}: min {:?} median {:?}", column[0], column[column.len() / 2]);
