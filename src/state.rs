@@ -378,7 +378,7 @@ impl State {
     /// block: how a program ended must not be lost.
     pub fn write(&self, roots: &Roots) -> Result<()> {
         let path = roots.container(&self.id).join("state.json");
-        let bytes = if self.was_read { serde_json::to_vec(&self.document(&path)?)? } else { serde_json::to_vec(self)? };
+        let bytes = self.bytes(&path)?;
         files::replace(&path, &bytes).or_else(|error| {
             let full =
                 error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::StorageFull);
@@ -388,7 +388,13 @@ impl State {
 
     /// Writes it beside the former one, which [`files::Prepared::put`] then replaces.
     pub fn prepare(&self, roots: &Roots) -> Result<files::Prepared> {
-        files::prepare(&roots.container(&self.id).join("state.json"), &serde_json::to_vec(self)?)
+        let path = roots.container(&self.id).join("state.json");
+        files::prepare(&path, &self.bytes(&path)?)
+    }
+
+    /// What is written to the file, which holds the former one. Only a state that was read can lose fields of others.
+    fn bytes(&self, path: &Path) -> Result<Vec<u8>> {
+        Ok(if self.was_read { serde_json::to_vec(&self.document(path)?)? } else { serde_json::to_vec(self)? })
     }
 
     /// Notes the end of the program, which will be started again by this process, its monitor.
