@@ -79,6 +79,9 @@ fn a_cpu_quota_slows_a_busy_program_down() {
     host.minidock(&["update", "--cpu-quota", "50000", "box"]).exits(1).says(&["Conflicting options"]);
     host.minidock(&["update", "--cpu-shares", "512", "--blkio-weight", "300", "box"]).ok();
     assert_eq!(host.inspect("box", "{{.HostConfig.CpuShares}} {{.HostConfig.NanoCpus}}"), "512 100000000");
+    if host::groups::version("blkio") == Some(host::groups::Version::V1) {
+        assert_eq!(host::groups::value(&host, "box", "blkio", "blkio.bfq.weight", ""), "300");
+    }
     host.remove(&["box"]);
     host.finish();
 }
