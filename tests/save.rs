@@ -103,3 +103,31 @@ fn the_usual_mistakes() {
     assert!(host.minidock(&["load", "-i", "id.tar"]).ok().out().starts_with("Loaded image ID: sha256:"));
     host.finish();
 }
+
+/// A device node of the test's own: a mistake must not cost the machine its /dev/null.
+#[test]
+fn only_regular_files_are_written_and_only_for_their_owner() {
+    let host = TestHost::new();
+    host.detached(&["--name", "box", "busybox", "sleep", "1000"]);
+    let work = host.work.display().to_string();
+    host.sh(&format!(
+        "cd {work}; mknod null c 1 3; mkfifo fifo; ln -s null to-null; echo old > file; ln -s file to-file"
+    ))
+    .ok();
+    for (path, what) in [("null", "got a device"), ("to-null", "got a device"), ("fifo", "got a FIFO")] {
+        let words = ["invalid output path", "must be a directory or a regular file", what];
+        host.minidock(&["save", "-o", path, "busybox"]).exits(1).says(&words);
+        host.minidock(&["export", "-o", path, "box"]).exits(1).says(&words);
+        host.minidock(&["cp", "box:/etc/hosts", path]).exits(1).says(&words);
+    }
+    let kinds = format!("cd {work}; stat -c %F null fifo to-null to-file");
+    let expected = "character special file\nfifo\nsymbolic link\nsymbolic link";
+    assert_eq!(host.sh(&kinds).ok().out(), expected);
+    host.minidock(&["save", "-o", "to-file", "busybox"]).ok();
+    host.minidock(&["export", "-o", "new", "box"]).ok();
+    assert_eq!(host.sh(&kinds).ok().out(), expected);
+    host.sh(&format!("cd {work}; tar -tf file; tar -tf new")).ok();
+    assert_eq!(host.sh(&format!("cd {work}; stat -c %a file new")).ok().out(), "600\n600");
+    host.remove(&["box"]);
+    host.finish();
+}

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -123,15 +124,24 @@ fn told(roots: &Roots, id: &str, action: &str, path: &[u8]) {
     }
 }
 
-/// docker checks the folder before it asks for anything.
+/// docker checks the path before it asks for anything: its folder is there, and it's no device, which would be replaced by
+/// a file. Neither is a FIFO or a socket, which docker replaces.
 fn check_output(target: &OsStr) -> Result<()> {
     let path = Path::new(target);
-    match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        Some(parent) if !parent.exists() => {
-            bail!("invalid output path: directory {:?} does not exist", parent.display().to_string())
-        }
-        _ => Ok(()),
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.exists()) {
+        bail!("invalid output path: directory {:?} does not exist", parent.display().to_string())
     }
+    let kind = match std::fs::metadata(path) {
+        Ok(found) => found.file_type(),
+        Err(_) => return Ok(()), // a new one, or whoever opens it says why not
+    };
+    let what = match () {
+        () if kind.is_file() || kind.is_dir() => return Ok(()),
+        () if kind.is_fifo() => "a FIFO",
+        () if kind.is_socket() => "a socket",
+        () => "a device",
+    };
+    bail!("invalid output path: {:?} must be a directory or a regular file: got {what}", path.display().to_string())
 }
 
 fn to_container(roots: &Roots, args: &CpArgs, name: &str, path: &[u8], quiet: bool) -> Result<()> {
@@ -286,13 +296,15 @@ pub struct Output {
 }
 
 impl Output {
-    /// Begins it.
+    /// Begins it; only its owner may read it, as with docker. A link that leads to a file stays: the file is replaced.
     ///
     /// # Errors
     /// docker's words: `what` is what failed.
     pub fn create(path: &Path, what: &str) -> Result<Output> {
         let context = || format!("failed to {what}");
         check_output(path.as_os_str()).with_context(context)?;
+        let real = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+        let path = real.as_path();
         let name = path.file_name().filter(|_| !path.is_dir());
         let Some(name) = name.map(OsStr::to_owned) else {
             bail!("failed to {what}: invalid output path: {:?} is a directory", path.display().to_string());
@@ -303,7 +315,7 @@ impl Output {
         let mut half = name.clone();
         half.push(format!(".{}.tmp", std::process::id()));
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&folder, &half, flags, Mode::from_raw_mode(0o666))
+        let file = rustix::fs::openat(&folder, &half, flags, Mode::from_raw_mode(0o600))
             .map_err(io::Error::from)
             .with_context(context)?;
         Ok(Output { path: path.to_path_buf(), folder, name, half, file: file.into(), kept: false })
