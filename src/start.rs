@@ -406,7 +406,7 @@ impl Making<'_> {
             status: Status::Running,
             process: Process::now(pid),
             health: state.config.health.as_ref().and_then(|check| check.command(&[])).map(|_| Health::new()),
-            monitor: None,
+            monitor: Process::now(std::process::id()),
             started: log::now(),
             finished: String::new(),
             exit_code: 0,

@@ -274,7 +274,7 @@ pub struct State {
     /// What its health check says of this run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
-    /// Its monitor, while it waits for a restart.
+    /// Its monitor, while it runs or waits for a restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub monitor: Option<Process>,
     /// Its volumes.

@@ -124,6 +124,34 @@ fn a_killed_monitor_ends_the_loop_and_leaves_nothing_of_the_run() {
     host.finish();
 }
 
+/// Its monitor can't be told that it is stopped: the way to it is gone.
+fn unreachable(host: &TestHost) {
+    let id = host.detached(&["--name", "box", "--restart", "always", "-p", "10080:80", "busybox", "sleep", "1000"]);
+    std::fs::remove_file(host.root.join("containers").join(id).join("control")).unwrap();
+}
+
+#[test]
+fn a_monitor_that_cannot_be_told_is_removed_by_force() {
+    let host = TestHost::new();
+    unreachable(&host);
+    host.minidock(&["stop", "-t", "0", "box"]).exits(1).says(&["restart policy", "'minidock rm -f box'"]);
+    assert_eq!(host.inspect("box", "{{.State.Status}}"), "running");
+    host.minidock(&["rm", "-f", "box"]).ok();
+    assert_eq!(host.minidock(&["ps", "-aq"]).ok().out(), "");
+    host.finish();
+}
+
+#[test]
+fn a_monitor_that_cannot_be_told_is_killed_with_its_program() {
+    let host = TestHost::new();
+    unreachable(&host);
+    host.minidock(&["kill", "box"]).ok();
+    host.wait_exited("box");
+    host.minidock(&["start", "box"]).ok();
+    host.remove(&["box"]);
+    host.finish();
+}
+
 #[test]
 fn wrong_policies_are_refused() {
     let host = TestHost::new();

@@ -30,7 +30,7 @@ pub fn stop(roots: &Roots, args: &StopArgs) -> Result<u8> {
         let state = containers::find(roots, name)?;
         if state.is_alive() {
             let grace = grace(&state, args.timeout);
-            end(roots, &state, signal.unwrap_or(state.config.stop_signal), grace)?;
+            end(roots, &state, signal.unwrap_or(state.config.stop_signal), grace, Why::Hand)?;
             events::note(roots, Event::container("stop", &state));
         }
         println!("{name}");
@@ -52,8 +52,8 @@ pub fn signal_number(text: &str) -> Result<i32> {
 }
 
 /// Asks the program to end, then kills it, and waits until its run has been undone. No restart policy starts it again.
-pub fn end(roots: &Roots, state: &State, signal: i32, grace: Option<Duration>) -> Result<()> {
-    let state = ask_to_end(roots, state, signal, Why::Hand)?;
+pub fn end(roots: &Roots, state: &State, signal: i32, grace: Option<Duration>, why: Why) -> Result<()> {
+    let state = ask_to_end(roots, state, signal, why)?;
     insist(roots, &state, grace)
 }
 
@@ -62,6 +62,8 @@ pub fn end(roots: &Roots, state: &State, signal: i32, grace: Option<Duration>) -
 pub enum Why {
     /// The user: `unless-stopped` doesn't start it at boot either.
     Hand,
+    /// The user, at any price: a monitor that can't be told is killed, and its cleaner ends the run.
+    Force,
     /// The machine, which goes down.
     Shutdown,
 }
@@ -71,7 +73,7 @@ pub enum Why {
 /// # Errors
 /// Its monitor can't be told, and would start it again.
 pub fn ask_to_end(roots: &Roots, state: &State, signal: i32, why: Why) -> Result<State> {
-    let state = stopping(roots, state, why)?;
+    let state = stopping(roots, state, why)?.0;
     if let Some(pidfd) = state.process.and_then(|process| process.open()) {
         send(roots, &state, &pidfd, signal);
     }
@@ -136,20 +138,33 @@ fn thaw(roots: &Roots, state: &State) {
     }
 }
 
-/// Tells the monitor that the container is stopped, and by whom; gives the state then. A monitor that has just ended needs no
-/// telling. One that can't be told would start the program again: then it isn't ended at all.
-fn stopping(roots: &Roots, state: &State, why: Why) -> Result<State> {
+/// Tells the monitor that the container is stopped, and by whom; gives the state then, and whether the monitor had to be
+/// killed. One that has just ended needs no telling. One that can't be told would start the program again: then it isn't
+/// ended at all, unless by force.
+fn stopping(roots: &Roots, state: &State, why: Why) -> Result<(State, bool)> {
     if !state.is_alive() {
-        return Ok(state.clone());
+        return Ok((state.clone(), false));
     }
     let told = call::call(roots, &state.id, "stopping", &json!({ "shutdown": why == Why::Shutdown }));
     let now = State::read(&roots.container(&state.id))?.unwrap_or_else(|| state.clone());
-    match told {
-        Err(error) if now.is_alive() && view::request(&now)?.restart != Restart::No => {
-            Err(error.context("cannot stop the container: its restart policy would start it again"))
-        }
-        _ => Ok(now),
+    let Some(error) = told.err().filter(|_| now.is_alive()) else { return Ok((now, false)) };
+    if why == Why::Force && kill_monitor(&now) {
+        return Ok((now, true));
     }
+    match view::request(&now)?.restart {
+        Restart::No => Ok((now, false)),
+        _ => Err(error.context(format!(
+            "cannot stop the container: its restart policy would start it again; 'minidock rm -f {}' ends it at any price",
+            now.name
+        ))),
+    }
+}
+
+/// Whether it has ended now. A container that an older version started doesn't say who its monitor is.
+fn kill_monitor(state: &State) -> bool {
+    let Some(pidfd) = state.monitor.and_then(|monitor| monitor.open()) else { return false };
+    process::signal(&pidfd, libc::SIGKILL);
+    process::wait_end(&pidfd, Some(PATIENCE))
 }
 
 /// Sends a signal.
@@ -157,8 +172,10 @@ pub fn kill(roots: &Roots, args: &KillArgs) -> Result<u8> {
     let signal = args.signal.as_deref().map_or(Ok(libc::SIGKILL), signal_number)?;
     each(&args.containers, |name| {
         let mut state = containers::find_running(roots, name).context("cannot kill container")?;
+        let mut forced = false;
         if signal == libc::SIGKILL || signal == state.config.stop_signal {
-            state = stopping(roots, &state, Why::Hand)?;
+            let why = if signal == libc::SIGKILL { Why::Force } else { Why::Hand };
+            (state, forced) = stopping(roots, &state, why)?;
         }
         let sent = match state.process.and_then(|process| process.open()) {
             Some(pidfd) => {
@@ -166,9 +183,11 @@ pub fn kill(roots: &Roots, args: &KillArgs) -> Result<u8> {
                 if signal == libc::SIGKILL {
                     process::wait_end(&pidfd, Some(PATIENCE));
                 }
-                sent
+                sent || forced
             }
-            None => state.status == Status::Restarting || state.status == Status::Exited && state.stopped_by_hand,
+            None => {
+                forced || state.status == Status::Restarting || state.status == Status::Exited && state.stopped_by_hand
+            }
         };
         if !sent {
             bail!("cannot kill container: container {} is not running", recover::short(&state.id));
@@ -210,7 +229,7 @@ pub fn remove(roots: &Roots, id: &str, name: &str, force: bool, scope: Scope) ->
                     _ => "running",
                 }
             ),
-            Claim::Running(state) => end(roots, &state, libc::SIGKILL, Some(PATIENCE))?,
+            Claim::Running(state) => end(roots, &state, libc::SIGKILL, Some(PATIENCE), Why::Force)?,
         }
     };
     // By force also one whose state this version can't read: its journal alone says what to undo.
