@@ -81,13 +81,18 @@ impl Residue {
 pub fn undo(roots: &Roots, netns: Option<u64>, entries: &[Residue]) -> Vec<anyhow::Error> {
     let mut errors = Vec::new();
     let mut rest = entries;
+    let mut rules_stay = false;
     while let Some(last) = rest.last() {
         // A family takes its whole run of entries at once, so that it can send them in one message.
         let start = rest.iter().rposition(|other| !same_family(other, last)).map_or(0, |index| index + 1);
         let (before, run) = rest.split_at(start);
         rest = before;
         crash::point(crash::When::Before);
-        if let Err(error) = undo_family(roots, netns, run) {
+        // What still leads to an address would lead to its next owner: it's given back when the next undo has succeeded.
+        if !(rules_stay && matches!(last, Residue::Lease { .. }))
+            && let Err(error) = undo_family(roots, netns, run)
+        {
+            rules_stay |= matches!(last, Residue::Net(_));
             errors.extend(error);
         }
         crash::point(crash::When::After);

@@ -184,8 +184,10 @@ fn walk(seed: u64, rounds: usize, at_once: usize) {
         }
         let running: Vec<_> = steps.iter().map(|step| host.spawn(&words(*step))).collect();
         let outputs: Vec<_> = running.into_iter().map(|running| running.wait()).collect();
-        for output in &outputs {
-            assert!(matches!(output.code(), 0 | 1 | 125 | 126), "{}", output.describe());
+        for ((verb, _), output) in steps.iter().zip(&outputs) {
+            // The signal that ended the container ended what was run in it.
+            let cut_off = at_once > 1 && matches!(verb, Verb::Exec) && output.code() == 137;
+            assert!(cut_off || matches!(output.code(), 0 | 1 | 125 | 126), "{}", output.describe());
             assert!(!output.err().contains("panicked") && !output.err().contains("warning"), "{}", output.describe());
         }
         let told: Vec<(Step, bool)> =

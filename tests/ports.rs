@@ -95,6 +95,24 @@ fn ten_thousand_ports_are_one_element_and_few_descriptors() {
 }
 
 #[test]
+fn ports_that_are_no_range_are_taken_away_in_one_go_too() {
+    for firewall in Firewall::BOTH {
+        let host = TestHost::with_firewall(firewall);
+        let ports: Vec<String> = (10_001..11_201).step_by(2).map(|port| format!("-p={port}:{port}")).collect();
+        let flags: Vec<&str> = ports.iter().map(String::as_str).chain(["--publish-mode", "dnat"]).collect();
+        web(&host, &flags);
+        assert_eq!(
+            host.minidock(&["port", "web"]).ok().out().lines().filter(|line| line.contains("0.0.0.0:")).count(),
+            600
+        );
+        host.minidock(&["rm", "-f", "web"]).ok();
+        let rules = host.sh("nft list ruleset").ok().out();
+        assert!(!rules.contains("10001") && !rules.contains("11199"), "{rules}");
+        host.finish();
+    }
+}
+
+#[test]
 fn a_udp_client_reaches_the_next_container() {
     for firewall in Firewall::BOTH {
         let host = TestHost::with_firewall(firewall);

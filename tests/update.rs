@@ -22,8 +22,9 @@ fn a_memory_limit_is_felt_by_a_process_that_runs() {
     assert_eq!(host.inspect("box", "{{.HostConfig.Memory}}"), "16777216");
     host.minidock(&["exec", "box", "touch", "/go"]).ok();
     host.wait_exited("box");
-    assert_eq!(host.minidock(&["logs", "box"]).ok().out().lines().filter(|line| *line == "done").count(), 1);
     let killed = host.minidock(&["logs", "box"]).ok();
+    let state = host.inspect("box", "{{json .State}}");
+    assert_eq!(killed.out().lines().filter(|line| *line == "done").count(), 1, "{} {state}", killed.describe());
     assert!(killed.err().contains("Killed"), "the tail was not killed: {}", killed.describe());
     // And the next run has it from the beginning.
     host.minidock(&["update", "-m", "32m", "--memory-swap", "32m", "box"]).ok();

@@ -1,7 +1,7 @@
 //! The rules that a network needs, as `iptables` and `ip6tables` take them.
 
 use super::iptables::{DOCKER, DOCKER_USER, Op, words};
-use crate::{GatewayMode, Network, PortMapping, Subnet};
+use crate::{Backend, GatewayMode, Network, PortMapping, Subnet};
 
 /// Names of own chains: 28 characters are the most that one may have.
 struct Chains {
@@ -136,7 +136,8 @@ pub(super) fn docker_chain(network: &Network) -> String {
 /// left to docker.
 pub(super) fn beside_docker(network: &Network, subnet: &Subnet) -> Vec<Op> {
     let mut writer = Writer { v6: subnet.gateway.is_ipv6(), ops: Vec::new() };
-    let (bridge, chain) = (&network.bridge, Chains::of(network).docker);
+    let chains = Chains::of(network);
+    let (bridge, chain) = (&network.bridge, chains.docker);
     if network.internal {
         return vec![];
     }
@@ -144,8 +145,10 @@ pub(super) fn beside_docker(network: &Network, subnet: &Subnet) -> Vec<Op> {
     writer.rule(("filter", DOCKER_USER), true, &format!("-j {chain}"), "docker's place for the rules of others");
     let own = ("filter", chain.as_str());
     if network.gateway_mode(writer.v6) == GatewayMode::Routed {
+        // Rules of nftables judge it whatever is accepted here; those of iptables stand behind docker's in the same hook.
+        let verdict = if network.backend == Backend::Iptables { &chains.forward } else { "ACCEPT" };
         let why = "what comes in is judged by this network's own rules";
-        writer.rule(own, true, &format!("-o {bridge} -j ACCEPT"), why);
+        writer.rule(own, true, &format!("-o {bridge} -j {verdict}"), why);
     } else {
         let rule = format!("-o {bridge} -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT");
         writer.rule(own, true, &rule, "answers and published ports");

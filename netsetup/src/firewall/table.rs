@@ -176,20 +176,12 @@ pub(crate) fn undo_table(netlink: &mut Netlink, family: Family, name: &str) -> R
 /// Removes those of the elements that are there and still ours: one question, one transaction for all.
 pub(crate) fn undo_elements(netlink: &mut Netlink, family: Family, name: &str, elements: &[Element]) -> Result<Undone> {
     let what = || format!("remove elements from the nftables table {} {name}", family.name());
-    let mut question = Batch::default();
-    let mut table = Table { batch: &mut question, name, family };
     let encoded: Vec<Vec<encode::Element>> = elements.iter().map(|element| element.encoded(None)).collect();
-    encoded.iter().flat_map(|parts| parts.first()).for_each(|start| {
-        table.element(encode::GETSETELEM, 0, start);
-    });
-    let (answers, failures) = netlink.exchange(&question).map_err(|failure| failure.into_error(what()))?;
-    if let Some(failure) = failures.into_iter().find(|failure| failure.errno != libc::ENOENT) {
-        return Err(failure.into_error(what()));
-    }
+    let answers = ask(netlink, family, name, &encoded).map_err(|failure| failure.into_error(what()))?;
 
     let (mut ours, mut others) = (Vec::new(), Vec::new());
     for (index, element) in elements.iter().enumerate() {
-        let Some(answer) = answers.iter().find(|answer| answer.index == index) else {
+        let Some(answer) = &answers[index] else {
             continue;
         };
         let found = elements_of(answer).next().map(|(_, data)| data);
@@ -242,6 +234,38 @@ pub(crate) fn add_missing(
     }
 }
 
+/// What the kernel has of each of the elements; none of those that aren't there.
+fn ask(
+    netlink: &mut Netlink,
+    family: Family,
+    name: &str,
+    elements: &[Vec<encode::Element>],
+) -> std::result::Result<Vec<Option<Answer>>, Failure> {
+    let mut found = Vec::with_capacity(elements.len());
+    // All answers to a question wait in the socket's receive buffer, of which a small message takes about 800 bytes; the
+    // comments in them may be longer.
+    for chunk in elements.chunks(64) {
+        let mut question = Batch::default();
+        let mut table = Table { batch: &mut question, name, family };
+        chunk.iter().flat_map(|parts| parts.first()).for_each(|start| {
+            table.element(encode::GETSETELEM, 0, start);
+        });
+        let (answers, failures) = netlink.exchange(&question)?;
+        if let Some(failure) = failures.into_iter().find(|failure| failure.errno != libc::ENOENT) {
+            return Err(failure);
+        }
+        let first = found.len();
+        found.resize_with(first + chunk.len(), || None);
+        for answer in answers {
+            let index = first + answer.index;
+            if let Some(place) = found.get_mut(index) {
+                *place = Some(answer);
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// The indexes of the elements that aren't there, and all of them encoded.
 fn missing_of(
     netlink: &mut Netlink,
@@ -255,18 +279,8 @@ fn missing_of(
         element.encoded(port.then_some(comment))
     };
     let encoded: Vec<Vec<encode::Element>> = elements.iter().map(marked).collect();
-    let mut missing = Vec::new();
-    // Answers must fit the socket's receive buffer.
-    for (start, chunk) in encoded.chunks(256).enumerate() {
-        let mut question = Batch::default();
-        let mut table = Table { batch: &mut question, name, family };
-        chunk.iter().flat_map(|parts| parts.first()).for_each(|start| {
-            table.element(encode::GETSETELEM, 0, start);
-        });
-        let (answers, _) = netlink.exchange(&question).map_err(|failure| failure.into_error("look for elements"))?;
-        let there: std::collections::BTreeSet<usize> = answers.iter().map(|answer| answer.index).collect();
-        missing.extend((0..chunk.len()).filter(|index| !there.contains(index)).map(|index| start * 256 + index));
-    }
+    let answers = ask(netlink, family, name, &encoded).map_err(|failure| failure.into_error("look for elements"))?;
+    let missing = (0..encoded.len()).filter(|index| answers[*index].is_none()).collect();
     Ok((missing, encoded))
 }
 
