@@ -101,7 +101,8 @@ fn is_healthy(state: &State) -> Result<bool> {
     };
     if health.status == HealthStatus::Unhealthy {
         let said = health.log.last().map(|probe| probe.output.trim().to_string()).unwrap_or_default();
-        bail!("container {} is unhealthy: {said}", state.name);
+        let said = if said.is_empty() { "its check says nothing" } else { &said };
+        bail!("container {} is unhealthy: {said}; it runs on, see 'minidock logs {0}'", state.name);
     }
     Ok(health.status == HealthStatus::Healthy)
 }
