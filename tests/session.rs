@@ -135,6 +135,8 @@ fn the_machine_going_down_stops_all_and_the_next_boot_starts_them() {
     }
     let deaf = "trap '' TERM; while :; do sleep 0.02; done";
     host.detached(&["--name", "deaf", "--restart", "always", "--stop-timeout", "1", "busybox", "sh", "-c", deaf]);
+    // Asked first, as the newer one; nobody waits for it.
+    host.detached(&["--name", "deafer", "--restart", "no", "--stop-timeout", "4", "busybox", "sh", "-c", deaf]);
     host.detached(&["--name", "frozen", "--restart", "always", "busybox", "sh", "-c", "sleep 1000"]);
     host.minidock(&["pause", "frozen"]).ok();
     host.detached(&["--name", "looping", "--restart", "always", "busybox", "false"]);
@@ -149,11 +151,35 @@ fn the_machine_going_down_stops_all_and_the_next_boot_starts_them() {
         assert!(host.minidock(&["logs", name]).out().contains("bye"), "{name} was not asked");
     }
     assert_eq!(host.inspect("deaf", "{{.State.Status}} {{.State.ExitCode}}"), "exited 137");
+    let ended = |name: &str| host.inspect(name, "{{.State.FinishedAt}}");
+    assert!(ended("deaf") < ended("deafer"), "{} {}", ended("deaf"), ended("deafer"));
     assert_eq!(host.minidock(&["ps", "-q"]).ok().out(), "");
     host.kill_everything();
     let mut started: Vec<String> = host.minidock(&["boot"]).ok().out().lines().map(str::to_string).collect();
     started.sort();
     assert_eq!(started, ["always", "deaf", "frozen", "looping", "polite"]);
-    host.remove(&["polite", "always", "none", "deaf", "frozen", "looping"]);
+    host.remove(&["polite", "always", "none", "deaf", "deafer", "frozen", "looping"]);
+    host.finish();
+}
+
+#[test]
+fn a_shutdown_that_came_to_nothing_is_forgotten_with_the_next_run() {
+    let host = TestHost::new();
+    let deaf = "trap 'echo asked' TERM; echo run; while :; do sleep 0.02; done";
+    host.detached(&["--name", "box", "--restart", "always", "--stop-timeout", "90", "busybox", "sh", "-c", deaf]);
+    let logged = |line: &str| host.minidock(&["logs", "box"]).out().lines().filter(|found| *found == line).count();
+    host::wait_until("it is ready", || logged("run") == 1);
+    host.sh(&format!(
+        "export MINIDOCK_ROOT={}; m={}; $m boot --stop >log 2>&1 & pid=$!; \
+         timeout 20 sh -c \"until $m logs box | grep -q asked; do sleep 0.05; done\"; kill -9 $pid",
+        host.root.display(),
+        env!("CARGO_BIN_EXE_minidock")
+    ))
+    .ok();
+    host.minidock(&["restart", "-t", "0", "box"]).ok();
+    host::wait_until("it was restarted", || logged("run") == 2);
+    host.sh(&format!("kill -9 {}", host.pid("box"))).ok();
+    host::wait_until("its policy starts it again", || logged("run") == 3);
+    host.remove(&["box"]);
     host.finish();
 }

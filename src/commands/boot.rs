@@ -1,7 +1,7 @@
 //! `boot`: starts what its restart policy wants after the machine has been started; `boot --stop` ends all before it
 //! goes down.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
@@ -13,6 +13,10 @@ use crate::request::restart::Restart;
 use crate::roots::Roots;
 use crate::state::State;
 use crate::view;
+
+/// The longest that a program has for its end when the machine goes down: after the unit's `TimeoutStopSec` systemd would
+/// kill whatever is left.
+const LONGEST: Duration = Duration::from_secs(100);
 
 /// Starts them; prints their names. A container that needs another one (`--network container:X`) is tried again when
 /// others have been started.
@@ -54,9 +58,12 @@ pub fn stop(roots: &Roots) -> Result<u8> {
             Err(problem) => tell(&state, problem),
         }
     }
+    // The shortest first: none waits for one that has longer.
+    let grace = |state: &State| stop::grace(state, None).map_or(LONGEST, |grace| grace.min(LONGEST));
+    ending.sort_by_key(grace);
     for state in ending {
-        let left = stop::grace(&state, None).map(|grace| grace.saturating_sub(begin.elapsed()));
-        match stop::insist(roots, &state, left) {
+        let left = grace(&state).saturating_sub(begin.elapsed());
+        match stop::insist(roots, &state, Some(left)) {
             Ok(()) => println!("{}", state.name),
             Err(problem) => tell(&state, problem),
         }

@@ -111,7 +111,7 @@ fn serve(order: Order, container: Container, client: UnixStream, keep_stdin: Opt
             health,
             session: None,
             restart_now: false,
-            shutting_down: false,
+            shutting_down: None,
             watch: None,
         }),
         to_terminal: vec![],
@@ -234,8 +234,12 @@ fn wait_for_end(relay: &mut Relay) -> (Ended, bool) {
     (ended.unwrap_or(Ended { code: 255, killed: false }), oom_killed)
 }
 
+/// So long a machine is taken to go down: longer than the `TimeoutStopSec` of the unit that says so. One that runs still
+/// has changed its mind.
+const GOING_DOWN: Duration = Duration::from_secs(150);
+
 fn is_stopped(served: &Served) -> bool {
-    served.state.stopped_by_hand || served.shutting_down
+    served.state.stopped_by_hand || served.shutting_down.is_some_and(|since| since.elapsed() < GOING_DOWN)
 }
 
 fn wants_restart(served: &Served, code: i32) -> bool {
@@ -300,6 +304,7 @@ fn next_run(served: &mut Served) -> Result<(Run, Option<OwnedFd>)> {
         false => (None, None),
     };
     served.state.status = Status::Restarting;
+    served.shutting_down = None;
     match std::mem::take(&mut served.restart_now) {
         true => served.state.restart_count = 0,
         false => served.state.restart_count += 1,

@@ -1,5 +1,7 @@
 //! What changes a container's life while its monitor has it: stop, restart, pause, rename.
 
+use std::time::Instant;
+
 use anyhow::{Context, Result, anyhow, bail};
 use netsetup::{Host, Live};
 use serde_json::Value;
@@ -20,7 +22,7 @@ use crate::state::Status;
 /// goes down: then the next boot may.
 pub fn stopping(served: &mut Served, body: &Value) -> Result<Value> {
     if body.get("shutdown").and_then(Value::as_bool) == Some(true) {
-        (served.shutting_down, served.restart_now) = (true, false);
+        (served.shutting_down, served.restart_now) = (Some(Instant::now()), false);
         return Ok(Value::Null);
     }
     if !served.state.stopped_by_hand {

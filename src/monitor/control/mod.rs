@@ -85,8 +85,8 @@ pub struct Served {
     pub session: Option<OwnedFd>,
     /// After its end the program is started again at once: `restart`.
     pub restart_now: bool,
-    /// The machine goes down: no policy starts the program again.
-    pub shutting_down: bool,
+    /// Since when the machine goes down: for a while no policy starts the program again.
+    pub shutting_down: Option<std::time::Instant>,
     /// Over the firewall's rules; none without a network of its own.
     pub watch: Option<netsetup::Watch>,
 }
