@@ -22,10 +22,12 @@ fn a_memory_limit_is_felt_by_a_process_that_runs() {
     assert_eq!(host.inspect("box", "{{.HostConfig.Memory}}"), "16777216");
     host.minidock(&["exec", "box", "touch", "/go"]).ok();
     host.wait_exited("box");
-    let killed = host.minidock(&["logs", "box"]).ok();
-    let state = host.inspect("box", "{{json .State}}");
-    assert_eq!(killed.out().lines().filter(|line| *line == "done").count(), 1, "{} {state}", killed.describe());
-    assert!(killed.err().contains("Killed"), "the tail was not killed: {}", killed.describe());
+    let logs = host.minidock(&["logs", "box"]).ok();
+    // While the tail's pages are being freed, the kernel may choose the shell too: then there's no word of it.
+    if host.inspect("box", "{{.State.ExitCode}}") != "137" {
+        assert_eq!(logs.out(), "done", "{}", logs.describe());
+        assert!(logs.err().contains("Killed"), "the tail was not killed: {}", logs.describe());
+    }
     // And the next run has it from the beginning.
     host.minidock(&["update", "-m", "32m", "--memory-swap", "32m", "box"]).ok();
     assert_eq!(host.inspect("box", "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}}"), "33554432 33554432");
