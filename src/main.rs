@@ -78,6 +78,7 @@ fn main() -> ExitCode {
         Ok(invocation) => invocation,
         Err(stop) => return stop.report().into(),
     };
+    sys::default_interrupts();
     fit_tables();
     let is_run = matches!(invocation.command, cli::Command::Run(_) | cli::Command::Create(_));
     match commands::dispatch(invocation.global, invocation.command) {

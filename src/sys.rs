@@ -28,6 +28,15 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// SIGINT and SIGQUIT do what they do by default. A shell without job control starts its background commands with both
+/// ignored (POSIX, "Asynchronous Lists"), yet `kill -INT` ends docker's `stats` or `events` there too.
+pub fn default_interrupts() {
+    for signal in [libc::SIGINT, libc::SIGQUIT] {
+        // SAFETY: SIG_DFL is no handler of ours, and the program has one thread when this is called.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
 /// Closes a forked child's copies of every descriptor from 3 on but these: its parent's, and whatever the caller of
 /// minidock left open.
 pub fn close_all_but(keep: &[BorrowedFd<'_>]) {

@@ -106,7 +106,13 @@ fn stats_show_what_is_used() {
 fn stats_go_on_until_told_to_stop() {
     let host = TestHost::new();
     host.detached(&["--name", "idle", "busybox", "sleep", "1000"]);
-    let stream = host.spawn(&["stats", "--format", "{{.Name}}"]);
+    let binary = host::minidock();
+    let binary = binary.to_str().unwrap();
+    // As a script's background command has it: with SIGINT ignored.
+    let stream = host
+        .shell(&host.host, "trap '' INT; exec \"$MINIDOCK\" stats --format '{{.Name}}'")
+        .env("MINIDOCK", binary)
+        .spawn();
     wait_until("three looks", || stream.stdout().matches("idle").count() >= 3);
     stream.signal(nix::sys::signal::Signal::SIGINT);
     stream.wait();
