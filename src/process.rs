@@ -38,6 +38,12 @@ impl Process {
     }
 }
 
+/// The pid of a process's parent.
+pub fn parent(pid: u32) -> Option<u32> {
+    let text = std::fs::read(format!("/proc/{pid}/status")).ok()?;
+    String::from_utf8_lossy(&text).lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())
+}
+
 /// State letter and start time; the command name between them may hold any byte, so the last `)` counts.
 fn stat(pid: u32) -> Option<(char, u64)> {
     let text = String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/stat")).ok()?).into_owned();
@@ -74,6 +80,7 @@ mod tests {
     fn this_process_is_alive_and_another_start_time_is_another_process() {
         let us = Process::now(std::process::id()).unwrap();
         assert!(us.is_alive() && us.open().is_some());
+        assert_eq!(parent(us.pid), Some(rustix::process::getppid().unwrap().as_raw_nonzero().get() as u32));
         let other = Process { start_ticks: us.start_ticks + 1, ..us };
         assert!(!other.is_alive() && other.open().is_none());
     }

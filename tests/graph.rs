@@ -189,6 +189,34 @@ fn ranges_and_macvlan_are_shown_as_they_are() {
     host.finish();
 }
 
+/// What a proxy serves is published, though no rule of the firewall says so.
+#[test]
+fn ports_that_a_proxy_serves_are_shown() {
+    for firewall in Firewall::BOTH {
+        let host = TestHost::with_firewall(firewall);
+        let ports = ["-p", "10080:80", "-p", "127.0.0.1:9000-9004:9000-9004/udp"];
+        host.detached(
+            &[&["--name", "web", "--publish-mode", "proxy"], &ports[..], &["busybox", "sleep", "1000"]].concat(),
+        );
+        host.detached(&["--name", "db", "-p", "10081:81", "busybox", "sleep", "1000"]);
+        let (web, db) = (host.address("web"), host.address("db"));
+        let text = graph(&host);
+        let published = |line: String| assert!(part(&text, "host").contains(&line), "no {line:?} in\n{text}");
+        published(format!("tcp *:10080 -> {web}:80   (web, by its proxy)"));
+        published(format!("udp 127.0.0.1:9000-9004 -> {web}:9000-9004   (web, by its proxy)"));
+        published(format!("tcp *:10081 -> {db}:81"));
+        assert!(!text.contains("tcp *:10081 -> {db}:81   (db, by its proxy)"), "{text}");
+        for format in ["svg", "dot"] {
+            let image = host.minidock(&["net", "graph", "--format", format]).ok().out();
+            let line = format!("tcp *:10080 -> {web}:80");
+            let found = image.contains(&line) || image.contains(&line.replace("->", "-&gt;"));
+            assert!(found, "no {line:?} in\n{image}");
+        }
+        host.remove(&["web", "db"]);
+        host.finish();
+    }
+}
+
 /// The image is well-formed XML whatever names things have, and has every namespace, bridge and address in it.
 #[test]
 fn the_image_is_well_formed_and_complete() {

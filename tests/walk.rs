@@ -366,7 +366,7 @@ fn a_stopped_container_and_the_reverse_path() {
     let report = walk(&host, "172.17.0.2:80", false);
     outcome(&report, &["nobody on docker0 answers for 172.17.0.2", "minidock ps"]);
     let report = walk(&host, &format!("--from outside {HOST}:10080"), false);
-    outcome(&report, &["refused", "nothing listens on tcp port 10080 of this host"]);
+    outcome(&report, &["refused", "nothing listens on tcp port 10080 of this host", "web, which published it"]);
     end(host);
 }
 
@@ -472,7 +472,7 @@ fn a_proxy_and_ipv6() {
     host.detached(&[&["--name", "web", "-p", "10080:80"], &proxy[..], &server[..]].concat());
     wait_listening(&host.inside("web"), 80);
     let report = walk(&host, &format!("--from outside {HOST}:10080"), true);
-    outcome(&report, &["that is the proxy of web (pid ", "minidock walk 172.17.0.2:80"]);
+    outcome(&report, &["that is the proxy of web", "minidock walk 172.17.0.2:80"]);
     let report = walk(&host, "172.17.0.2:80", true);
     hop(&report, &["behind port veth", "of web"]);
 

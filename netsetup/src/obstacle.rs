@@ -123,7 +123,8 @@ fn of_iptables(rules: &survey::Rules, v6: bool) -> Vec<Table> {
     let mut tables = Vec::new();
     let names = if v6 { ["ip6tables", "ip6tables-legacy"] } else { ["iptables", "iptables-legacy"] };
     for (legacy, program) in names.into_iter().enumerate() {
-        let used = if legacy == 0 { rules.of_iptables() } else { survey::legacy_is_used(v6) };
+        let used =
+            if legacy == 0 { rules.of_iptables(if v6 { "ip6" } else { "ip" }) } else { survey::legacy_is_used(v6) };
         if used {
             tables.extend(saved(&iptables::saved_by(&format!("{program}-save")), program, v6));
         }

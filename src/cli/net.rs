@@ -32,7 +32,10 @@ pub struct WalkArgs {
     /// `text` or `json`
     #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = walk_format)]
     pub format: Format,
-    /// An address, `localhost` or a container's name, and a port
+    /// Also the rules of the containers' name servers, which let all other packets pass
+    #[arg(long)]
+    pub names: bool,
+    /// An address, `localhost` or what a container is called, and a port
     #[arg(value_name = "HOST:PORT[/udp]")]
     pub target: String,
 }

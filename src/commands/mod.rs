@@ -107,7 +107,7 @@ pub fn dispatch(global: Global, command: Command) -> Result<u8> {
         Command::Wait(args) => stop::wait(roots, &args),
         Command::Port(args) => ps::port(roots, &args),
         Command::Walk(args) => {
-            let report = crate::walk::walk(&engine, &args.from, &args.target)?;
+            let report = crate::walk::walk(&engine, &args.from, &args.target, args.names)?;
             match args.format {
                 crate::graph::Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
                 _ => print!("{}", report.text()),

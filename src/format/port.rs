@@ -45,7 +45,7 @@ pub fn column(mappings: &[PortMapping], exposed: &BTreeSet<(u16, Protocol)>) -> 
 }
 
 /// An IPv6 address stands in brackets before a port.
-fn bracketed(address: IpAddr) -> String {
+pub fn bracketed(address: IpAddr) -> String {
     if address.is_ipv6() { format!("[{address}]") } else { address.to_string() }
 }
 

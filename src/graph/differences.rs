@@ -174,7 +174,7 @@ fn is_published(host: &Namespace, port: u16, address: IpAddr, container_port: u1
     let to =
         [format!("--to-destination {text}:{container_port}"), format!("--to-destination [{text}]:{container_port}")];
     in_maps
-        || host.iptables.iter().any(|line| {
+        || host.iptables.iter().chain(&host.ip6tables).any(|line| {
             (line.contains(&format!("--dport {port} ")) || line.contains("--dport ") && line.contains(':'))
                 && (to.iter().any(|to| line.ends_with(to)) || line.contains(&format!("--to-destination {text}:")))
         })

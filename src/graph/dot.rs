@@ -24,6 +24,12 @@ pub fn render(picture: &Picture) -> String {
             let lines: Vec<String> = std::iter::once(link.name.clone()).chain(model::addresses(link)).collect();
             let _ = writeln!(text, "    {} [label={}];", node(namespace.inode, link.index), quoted(&lines.join("\n")));
         }
+        let published = model::published(picture, namespace).into_iter();
+        let published: Vec<String> = published.map(|(at, to, _)| format!("{at} -> {to}")).collect();
+        if !published.is_empty() {
+            let label = quoted(&format!("published\n{}", published.join("\n")));
+            let _ = writeln!(text, "    p{} [shape=note, label={label}];", namespace.inode);
+        }
         for (number, difference) in picture.differences_of(namespace).enumerate() {
             let _ = writeln!(
                 text,

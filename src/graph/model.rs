@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::Result;
 use netsetup::survey::{self, Link, Namespace};
+use netsetup::{PortMapping, PublishMode};
 use serde_json::{Value, json};
 
 use super::differences;
@@ -233,19 +235,67 @@ pub fn translations(namespace: &Namespace) -> Vec<String> {
             }
         }
     }
-    let mut table = "";
-    for line in &namespace.iptables {
-        if let Some(name) = line.strip_prefix('*') {
-            table = name;
-        } else if table == "nat" && line.starts_with("-A") && !line.contains("-j DOCKER") {
-            lines.push(format!("iptables -t nat {line}"));
+    for (program, saved) in [("iptables", &namespace.iptables), ("ip6tables", &namespace.ip6tables)] {
+        let mut table = "";
+        for line in saved {
+            if let Some(name) = line.strip_prefix('*') {
+                table = name;
+            } else if table == "nat" && line.starts_with("-A") && !line.contains("-j DOCKER") {
+                lines.push(format!("{program} -t nat {line}"));
+            }
         }
     }
     lines
 }
 
-/// What is published on this host, as the firewall's maps have it: where, to what, whose.
-pub fn published(namespace: &Namespace) -> Vec<(String, String, String)> {
+/// What is published on this host: where, to what, whose. As the firewall's maps have it, and what proxies serve, of which
+/// the firewall knows nothing.
+pub fn published(picture: &Picture, namespace: &Namespace) -> Vec<(String, String, String)> {
+    let mut found = by_firewall(namespace);
+    if namespace.is_host {
+        for state in picture.containers() {
+            found.extend(by_proxy(state));
+        }
+    }
+    found
+}
+
+/// The ports that a container's proxy serves; neighbours in one line.
+fn by_proxy(state: &State) -> Vec<(String, String, String)> {
+    let ports = state.attachments.iter().flat_map(|one| one.ports.iter().map(move |port| (one, port)));
+    let mut ports: Vec<_> = ports
+        .filter(|(_, port)| port.mode == PublishMode::Proxy)
+        .filter_map(|(attachment, port)| Some((attachment.address_for(port.host_address)?, port)))
+        .collect();
+    ports.sort_by_key(|(to, port)| (port.protocol, port.host_address, *to, port.host_port));
+    let follows = |(to, one): &(IpAddr, &PortMapping), (next_to, next): &(IpAddr, &PortMapping)| {
+        (one.protocol, one.host_address, to) == (next.protocol, next.host_address, next_to)
+            && one.host_port.checked_add(1) == Some(next.host_port)
+            && one.container_port.checked_add(1) == Some(next.container_port)
+    };
+    let mut found = Vec::new();
+    for range in ports.chunk_by(follows) {
+        let [(to, first), ..] = range else { continue };
+        let last = |port: fn(&PortMapping) -> u16| match range.last() {
+            Some((_, last)) if range.len() > 1 => format!("-{}", port(last)),
+            _ => String::new(),
+        };
+        let at = if first.host_address == IpAddr::from([0; 4]) {
+            "*".to_owned()
+        } else {
+            crate::format::port::bracketed(first.host_address)
+        };
+        found.push((
+            format!("{} {at}:{}{}", first.protocol, first.host_port, last(|port| port.host_port)),
+            format!("{}{}", SocketAddr::new(*to, first.container_port), last(|port| port.container_port)),
+            format!("{}, by its proxy", state.name),
+        ));
+    }
+    found
+}
+
+/// What the firewall leads on.
+fn by_firewall(namespace: &Namespace) -> Vec<(String, String, String)> {
     let is_port_map = |name: &str| name.starts_with("ports") || name.starts_with("spans");
     let mut found = Vec::new();
     for map in namespace.rules.maps.iter().filter(|map| is_port_map(&map.name)) {
@@ -266,13 +316,17 @@ pub fn published(namespace: &Namespace) -> Vec<(String, String, String)> {
             found.push((at, element.data.replace(" . ", ":"), whose));
         }
     }
-    for line in namespace.iptables.iter().filter(|line| line.starts_with("-A DOCKER ")) {
+    let lines = [&namespace.iptables, &namespace.ip6tables];
+    for line in lines.into_iter().flatten().filter(|line| line.starts_with("-A DOCKER ")) {
         let after = |flag: &str| {
             let mut words = line.split(' ').skip_while(|word| *word != flag);
             words.nth(1)
         };
         if let (Some(port), Some(to)) = (after("--dport"), after("--to-destination")) {
-            let at = after("-d").map_or("*", |at| at.trim_end_matches("/32"));
+            let at = after("-d").map_or("*".to_owned(), |at| match at.strip_suffix("/128") {
+                Some(v6) => format!("[{v6}]"),
+                None => at.trim_end_matches("/32").to_owned(),
+            });
             found.push((format!("{} {at}:{port}", after("-p").unwrap_or("?")), to.to_owned(), String::new()));
         }
     }

@@ -28,7 +28,7 @@ pub fn render(picture: &Picture) -> String {
         }
         section(&mut text, "routes", namespace.routes.iter().map(|route| model::route(namespace, route)).collect());
         section(&mut text, "translation", model::translations(namespace));
-        let published = model::published(namespace);
+        let published = model::published(picture, namespace);
         let whose = |whose: &str| if whose.is_empty() { String::new() } else { format!("   ({whose})") };
         section(
             &mut text,

@@ -142,8 +142,10 @@ fn begin(roots: &Roots) -> Result<File> {
 }
 
 /// Sends the probe and tells its way.
-pub fn walk(engine: &Engine, from: &From, target: &str) -> Result<Report> {
-    let target = Target::parse(&engine.roots, target)?;
+///
+/// `names`: the rules of the containers' own name servers, too, which let everything else pass.
+pub fn walk(engine: &Engine, from: &From, target: &str, names: bool) -> Result<Report> {
+    let target = Target::parse(&engine.roots, from, target)?;
     let _under_way = begin(&engine.roots)?;
     let mut host = Host::open()?;
     let visitor = match from {
@@ -164,6 +166,7 @@ pub fn walk(engine: &Engine, from: &From, target: &str) -> Result<Report> {
     let picture = Picture::take_with(engine, visitor.as_ref().and_then(Visitor::file).into_iter().collect())?;
     drop(tracers);
     let way = path::Way {
+        engine,
         picture: &picture,
         events: &events,
         visitor: visitor.as_ref(),
@@ -172,12 +175,15 @@ pub fn walk(engine: &Engine, from: &From, target: &str) -> Result<Report> {
         port: probe.port,
     };
     let source = way.source(start).unwrap_or_else(|| probe.local_address());
-    let there = way.follow(start, path::Direction::There);
-    let back = match there.end {
+    let mut there = way.follow(start, path::Direction::There);
+    let mut back = match there.end {
         path::End::Delivered { place } if answer.is_silence() => Some(way.follow(place, path::Direction::Back)),
         _ => None,
     };
     let outcome = end::outcome(&way, &there, back.as_ref(), &answer);
+    for followed in [Some(&mut there), back.as_mut()].into_iter().flatten().filter(|_| !names) {
+        followed.hops.retain(|hop| !is_passing_by_names(hop));
+    }
     let conntrack = netsetup::trace::flows(target.protocol, probe.port);
     let report = Report {
         version: 1,
@@ -185,13 +191,26 @@ pub fn walk(engine: &Engine, from: &From, target: &str) -> Result<Report> {
         from: from.to_string(),
         source,
         target: target.address,
-        note: note(from, visitor.as_ref()),
+        note: join(target.note.clone(), note(from, visitor.as_ref())),
         hops: there.hops,
         back: back.map(|back| back.hops).unwrap_or_default(),
         conntrack,
         outcome,
     };
     Ok(report)
+}
+
+/// A station at the name server's rules in a container, which look at every packet and mean those for the name server.
+fn is_passing_by_names(hop: &Hop) -> bool {
+    let rule = hop.rule.as_ref().filter(|rule| rule.table == netsetup::dns::TABLE && rule.verdict == "accept");
+    rule.is_some() && hop.rewrite.is_none()
+}
+
+fn join(first: Option<String>, second: Option<String>) -> Option<String> {
+    match (first, second) {
+        (Some(first), Some(second)) => Some(format!("{first}\n{second}")),
+        (first, second) => first.or(second),
+    }
 }
 
 fn note(from: &From, visitor: Option<&Visitor>) -> Option<String> {

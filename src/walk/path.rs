@@ -8,6 +8,7 @@ use netsetup::trace::{Event, Packet, Visitor, What};
 
 use super::why;
 use super::{Hop, Rule, Target};
+use crate::commands::Engine;
 use crate::graph::Picture;
 
 /// No way is longer; a loop would be.
@@ -83,6 +84,8 @@ pub struct Followed {
 
 /// Everything that is known of one probe.
 pub struct Way<'a> {
+    /// Whose networks and containers these are.
+    pub engine: &'a Engine,
     /// The network after the probe.
     pub picture: &'a Picture,
     /// What was told in each namespace.
@@ -198,9 +201,9 @@ impl Way<'_> {
             };
             let to = followed.last.map_or(self.target.address.ip(), |packet| packet.destination.ip());
             match self.next(namespace, link, to, &mut followed.hops) {
-                Next::Into { namespace, link: index } => {
-                    left = Some((place, out, to));
-                    (place, entered) = (namespace, Some(index));
+                Next::Into { namespace: into, link: index } => {
+                    left = Some((place, out, next_stop(namespace, link, to)));
+                    (place, entered) = (into, Some(index));
                 }
                 Next::Nowhere { next } => {
                     followed.end = self.lost(place, out, next, direction);
@@ -395,8 +398,7 @@ impl Way<'_> {
         if link.name == "lo" {
             return Next::Into { namespace: namespace.inode, link: link.index };
         }
-        let lookup = namespace.run(|| survey::lookup(to, None, None)).ok().and_then(Result::ok);
-        let next = lookup.filter(|found| found.link == link.index).and_then(|found| found.gateway).unwrap_or(to);
+        let next = next_stop(namespace, link, to);
         let mac = namespace
             .neighbours
             .iter()
@@ -465,6 +467,12 @@ enum Next {
     Into { namespace: u64, link: u32 },
     Nowhere { next: IpAddr },
     Outside,
+}
+
+/// The address that is looked for on a link: the gateway's, where the way leads by one.
+fn next_stop(namespace: &Namespace, link: &Link, to: IpAddr) -> IpAddr {
+    let lookup = namespace.run(|| survey::lookup(to, None, None)).ok().and_then(Result::ok);
+    lookup.filter(|found| found.link == link.index).and_then(|found| found.gateway).unwrap_or(to)
 }
 
 /// Whether an address lies in a subnet.

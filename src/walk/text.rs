@@ -7,7 +7,7 @@ use super::{Hop, Report};
 /// Numbered stations, the way back where it matters, the end, and what to do.
 pub fn render(report: &Report) -> String {
     let mut text = format!("{} probe from {} ({}) to {}\n", report.protocol, report.from, report.source, report.target);
-    if let Some(note) = &report.note {
+    for note in report.note.iter().flat_map(|note| note.lines()) {
         let _ = writeln!(text, "  {note}");
     }
     text.push('\n');

@@ -97,7 +97,8 @@ fn container_of<'a>(way: &'a Way<'_>, comment: &str) -> Option<&'a State> {
 fn by_destination<'a>(way: &'a Way<'_>, text: &str) -> Option<&'a State> {
     let to: SocketAddr = text.split("--to-destination ").nth(1)?.split(' ').next()?.parse().ok()?;
     way.picture.containers().find(|state| {
-        state.attachments.iter().any(|attachment| attachment.ipv4.is_some_and(|place| place.address == to.ip()))
+        let places = state.attachments.iter().flat_map(|attachment| [attachment.ipv4, attachment.ipv6]).flatten();
+        places.into_iter().any(|place| place.address == to.ip())
     })
 }
 
@@ -118,13 +119,11 @@ pub fn flag(state: &State, packet: &Packet) -> Option<String> {
 
 /// The line of `iptables-save` for a rule of iptables-nft: the n-th of its chain.
 pub fn iptables_line(namespace: &Namespace, chain: &Chain, handle: u64) -> Option<String> {
-    if chain.family != "ip" {
-        return None; // iptables-save tells IPv4 only
-    }
+    let saved = if chain.family == "ip6" { &namespace.ip6tables } else { &namespace.iptables };
     let number = chain.rules.iter().position(|rule| rule.handle == handle)?;
     let mut table = "";
     let start = format!("-A {} ", chain.name);
-    let lines = namespace.iptables.iter().filter(|line| {
+    let lines = saved.iter().filter(|line| {
         if let Some(name) = line.strip_prefix('*') {
             table = name;
         }

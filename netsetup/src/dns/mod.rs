@@ -17,7 +17,7 @@ mod sockets;
 mod tests;
 mod upstream;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 pub use op::Op;
@@ -31,7 +31,7 @@ pub const DESCRIPTORS: u64 = 4 + clients::MOST as u64 + 2 * passing::MOST as u64
 /// The port that our sockets really have: above those that the kernel gives to clients.
 const PORT: u16 = 65353;
 /// The table in the container's namespace.
-const TABLE: &str = "minidock_names";
+pub const TABLE: &str = "minidock_names";
 
 /// A network that the container is in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,4 +42,14 @@ pub struct Scope {
     pub folder: PathBuf,
     /// Nothing leaves this network. A container that is in such networks only gets no answer from outside.
     pub internal: bool,
+}
+
+/// What a container in these networks is told when it asks for a name: the first network where somebody is called so, and
+/// the addresses there.
+pub fn look_up<'a>(scopes: &'a [Scope], name: &str) -> Option<(&'a Scope, Vec<IpAddr>)> {
+    let name = name.to_ascii_lowercase();
+    scopes.iter().find_map(|scope| {
+        let found = names::View::new(scope.folder.clone()).known(&name, &scope.network).to_vec();
+        (!found.is_empty()).then_some((scope, found))
+    })
 }

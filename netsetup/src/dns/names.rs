@@ -144,6 +144,15 @@ impl View {
         self.addresses.get(name).map(Vec::as_slice).unwrap_or_default()
     }
 
+    /// The same for a question's name, which may have the network's behind it: `web`, `web.front`.
+    pub fn known(&mut self, name: &str, network: &str) -> &[IpAddr] {
+        // The question is in lower case by now, a network's name need not be.
+        let network = network.to_ascii_lowercase();
+        let in_network = name.strip_suffix(network.as_str()).and_then(|rest| rest.strip_suffix('.'));
+        let short = in_network.filter(|_| self.addresses(name).is_empty());
+        self.addresses(short.unwrap_or(name))
+    }
+
     /// The name of whoever has this address.
     pub fn name(&mut self, address: IpAddr) -> Option<&str> {
         self.refresh();

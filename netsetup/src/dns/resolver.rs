@@ -232,28 +232,23 @@ impl Resolver {
             return Local::Unknown;
         }
         for (scope, view) in &mut self.scopes {
-            // The question is in lower case by now, a network's name need not be.
-            let network = scope.network.to_ascii_lowercase();
-            let in_network = name.strip_suffix(network.as_str()).and_then(|rest| rest.strip_suffix('.'));
-            for name in [Some(name), in_network].into_iter().flatten() {
-                let all = view.addresses(name);
-                if all.is_empty() {
-                    continue;
-                }
-                let wanted = |address: &&IpAddr| match query.kind {
-                    kind::A => address.is_ipv4(),
-                    kind::AAAA => address.is_ipv6(),
-                    _ => false,
-                };
-                // None of this kind: the name is there all the same, and nobody outside is asked for it.
-                let mut found: Vec<Record> = all.iter().filter(wanted).copied().map(Record::Address).collect();
-                if !found.is_empty() {
-                    self.rotation = self.rotation.wrapping_add(1);
-                    let by = self.rotation % found.len();
-                    found.rotate_left(by);
-                }
-                return Local::Records(found);
+            let all = view.known(name, &scope.network);
+            if all.is_empty() {
+                continue;
             }
+            let wanted = |address: &&IpAddr| match query.kind {
+                kind::A => address.is_ipv4(),
+                kind::AAAA => address.is_ipv6(),
+                _ => false,
+            };
+            // None of this kind: the name is there all the same, and nobody outside is asked for it.
+            let mut found: Vec<Record> = all.iter().filter(wanted).copied().map(Record::Address).collect();
+            if !found.is_empty() {
+                self.rotation = self.rotation.wrapping_add(1);
+                let by = self.rotation % found.len();
+                found.rotate_left(by);
+            }
+            return Local::Records(found);
         }
         Local::Unknown
     }

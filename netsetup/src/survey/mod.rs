@@ -49,6 +49,8 @@ pub struct Namespace {
     pub rules: Rules,
     /// Rules of iptables, as `iptables-save` prints them; empty without any.
     pub iptables: Vec<String>,
+    /// The same of `ip6tables-save`.
+    pub ip6tables: Vec<String>,
     /// Tables of the old iptables (`iptables-legacy`), which nftables can't show.
     pub legacy_tables: Vec<String>,
     /// net.ipv4.ip_forward
@@ -123,7 +125,8 @@ fn read(place: Place) -> Result<Option<Namespace>> {
             routes: routes::read(&mut route)?,
             neighbours: links::neighbours(&mut route)?,
             qdiscs: qdisc::read(&mut route)?,
-            iptables: if rules.of_iptables() { iptables::save() } else { Vec::new() },
+            iptables: if rules.of_iptables("ip") { iptables::save() } else { Vec::new() },
+            ip6tables: if rules.of_iptables("ip6") { iptables::saved_by("ip6tables-save") } else { Vec::new() },
             rules,
             legacy_tables: legacy_tables(),
             ip_forward: on("net/ipv4/ip_forward")?,

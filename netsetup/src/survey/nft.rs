@@ -77,9 +77,9 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Whether some of it looks like the work of iptables-nft.
-    pub fn of_iptables(&self) -> bool {
-        self.chains.iter().any(Chain::of_iptables)
+    /// Whether some of this family (`ip`, `ip6`) looks like the work of iptables-nft.
+    pub fn of_iptables(&self, family: &str) -> bool {
+        self.chains.iter().any(|chain| chain.family == family && chain.of_iptables())
     }
 
     /// The chain of this name.

@@ -126,7 +126,7 @@ impl<'a> Layout<'a> {
     fn host_panel(&self) -> [Vec<(Style, String)>; 2] {
         let host = self.host;
         let [mut left, mut right] = [Vec::new(), Vec::new()];
-        let published = model::published(host).into_iter().map(|(at, to, whose)| {
+        let published = model::published(self.picture, host).into_iter().map(|(at, to, whose)| {
             let whose = if whose.is_empty() { String::new() } else { format!("  # {whose}") };
             format!("{at} -> {to}{whose}")
         });
