@@ -93,8 +93,9 @@ pub struct Contents {
     pub header: Option<Header>,
     /// The entries in the order of writing.
     pub entries: Vec<Residue>,
-    /// Lines of a kind that this program doesn't know (a newer one's), kept and reported.
-    pub unknown: Vec<String>,
+    /// Lines of a kind that this program doesn't know (a newer one's), kept in their places: so many entries come before
+    /// each.
+    pub unknown: Vec<(usize, String)>,
 }
 
 /// An open journal, locked by this process.
@@ -194,8 +195,11 @@ impl Journal {
     /// The same journal with other entries, as a new file with a lock of its own, until [`Journal::take_place`] beside
     /// this one. Whoever shares this one's lock doesn't share the new one's.
     pub fn successor(&self, entries: &[Residue]) -> Result<Journal> {
-        let contents = self.contents()?;
+        let mut contents = self.contents()?;
         let Some(header) = contents.header else { bail!("the journal {} has no header", self.path.display()) };
+        // New entries go to the front.
+        let more = entries.len().saturating_sub(contents.entries.len());
+        contents.unknown.iter_mut().for_each(|(before, _)| *before += more);
         self.written_anew(&header, entries, &contents.unknown)
     }
 
@@ -203,7 +207,7 @@ impl Journal {
         self.path.with_extension("new")
     }
 
-    fn written_anew(&self, header: &Header, entries: &[Residue], unknown: &[String]) -> Result<Journal> {
+    fn written_anew(&self, header: &Header, entries: &[Residue], unknown: &[(usize, String)]) -> Result<Journal> {
         let _ = std::fs::remove_file(self.unborn()); // a former owner's that was killed
         let file = OpenOptions::new()
             .read(true)
@@ -217,8 +221,18 @@ impl Journal {
         let new = Journal { file, path: self.path.clone() };
         let mut text = serde_json::to_string(header)?;
         text.push('\n');
-        unknown.iter().for_each(|line| text.extend([line, "\n"]));
-        new.write(text, entries)?;
+        // In the order of their making: undo goes backwards, and what is kept must stay the beginning (keep_only).
+        let mut unknown = unknown.iter().peekable();
+        for number in 0..=entries.len() {
+            while let Some((_, line)) = unknown.next_if(|(before, _)| *before <= number || number == entries.len()) {
+                text.extend([line, "\n"]);
+            }
+            if let Some(entry) = entries.get(number) {
+                text.push_str(&serde_json::to_string(entry)?);
+                text.push('\n');
+            }
+        }
+        new.write(text, &[])?;
         Ok(new)
     }
 
@@ -295,13 +309,21 @@ impl Journal {
         let mut text = String::new();
         file.take(MAX_BYTES).read_to_string(&mut text)?;
         let mut length = text.find('\n').map_or(text.len(), |end| end + 1);
+        let mut lines = text[length..].split_inclusive('\n');
         for residue in kept {
-            // By meaning, not by letter: another version writes fields that this one doesn't know.
-            let line = text[length..].split_inclusive('\n').next().unwrap_or_default();
-            if serde_json::from_str::<Residue>(line).ok().as_ref() != Some(residue) {
-                bail!("the journal {} does not begin with what is to be kept", self.path.display());
+            // By meaning, not by letter: another version writes fields that this one doesn't know, and whole entries,
+            // which stay among those that are kept.
+            loop {
+                let Some(line) = lines.next() else {
+                    bail!("the journal {} does not begin with what is to be kept", self.path.display());
+                };
+                length += line.len();
+                match serde_json::from_str::<Residue>(line) {
+                    Ok(other) if other == *residue => break,
+                    Ok(_) => bail!("the journal {} does not begin with what is to be kept", self.path.display()),
+                    Err(_) => {}
+                }
             }
-            length += line.len();
         }
         crash::point(crash::When::Before);
         self.file.set_len(length as u64).with_context(|| format!("cannot shorten {}", self.path.display()))?;
@@ -343,7 +365,7 @@ fn parse(text: &str) -> Result<Contents> {
             serde_json::from_str(line).with_context(|| format!("line {} is not JSON", index + 1))?;
         match serde_json::from_value(value) {
             Ok(residue) => contents.entries.push(residue),
-            Err(_) => contents.unknown.push(line.to_string()),
+            Err(_) => contents.unknown.push((contents.entries.len(), line.to_string())),
         }
     }
     Ok(contents)
@@ -446,5 +468,32 @@ mod tests {
         let head = serde_json::to_string(&header()).unwrap();
         let contents = parse(&format!("{head}\n{{\"wormhole\":{{\"to\":\"mars\"}}}}\n")).unwrap();
         assert_eq!(contents.unknown.len(), 1);
+    }
+
+    #[test]
+    fn an_unknown_entry_keeps_its_place_in_a_journal_that_is_written_anew() {
+        let path = scratch("places");
+        let name = |name: &str| Residue::Name { name: name.into(), id: "c".into() };
+        let worm = |number: u32| format!("{{\"wormhole\":{{\"to\":{number}}}}}\n");
+        let mut journal = Journal::create(&path, &header(), &[name("a")]).unwrap();
+        (&journal.file).write_all(worm(1).as_bytes()).unwrap();
+        journal.record(&[name("b")]).unwrap();
+        (&journal.file).write_all(worm(2).as_bytes()).unwrap();
+        let lines = |path: &Path| {
+            let text = std::fs::read_to_string(path).unwrap();
+            text.lines().skip(1).map(|line| line.to_string() + "\n").collect::<Vec<_>>()
+        };
+        let line = |residue: &Residue| serde_json::to_string(residue).unwrap() + "\n";
+        let expected = [line(&name("a")), worm(1), line(&name("b")), worm(2)];
+        journal.renew(Present { boot_id: "another".into(), netns: None }).unwrap();
+        assert_eq!(lines(&path), expected);
+        let successor = journal.successor(&[name("new"), name("a"), name("b")]).unwrap();
+        successor.take_place().unwrap();
+        assert_eq!(lines(&path), [&[line(&name("new"))], &expected[..]].concat());
+        successor.keep_only(&[name("new"), name("a"), name("b")]).unwrap();
+        assert_eq!(lines(&path), [&[line(&name("new"))], &expected[..3]].concat());
+        successor.keep_only(&[name("new")]).unwrap();
+        assert_eq!(lines(&path), [line(&name("new"))]);
+        std::fs::remove_file(&path).unwrap();
     }
 }

@@ -80,7 +80,7 @@ fn main() -> ExitCode {
     };
     sys::default_interrupts();
     fit_tables();
-    let is_run = matches!(invocation.command, cli::Command::Run(_) | cli::Command::Create(_));
+    let is_run = matches!(invocation.command, cli::Command::Run(_));
     match commands::dispatch(invocation.global, invocation.command) {
         Ok(code) => stdout::code(code).into(),
         Err(error) => {

@@ -42,7 +42,7 @@ pub fn undo(roots: &Roots, journal: &Journal, scope: Scope) -> Vec<anyhow::Error
             "the journal has {} entries that this version of minidock doesn't know (first: {}); \
              remove the container with the version that made it",
             contents.unknown.len(),
-            contents.unknown[0]
+            contents.unknown[0].1
         )];
     }
     let mut entries = of_this_boot(&contents);

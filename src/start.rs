@@ -387,6 +387,7 @@ impl Making<'_> {
             error: String::new(),
             attachments: vec![],
             class: None,
+            open_files: None,
             layers: self.image.layers.clone(),
             config: self.config(plan, reservation)?,
             volumes: plan.volumes.clone(),
@@ -414,6 +415,7 @@ impl Making<'_> {
             error: String::new(),
             attachments: plan.attachments.clone(),
             class: plan.class,
+            open_files: Some(open_files()),
             etc_folder: self.etc_folder(reservation),
             ..state
         }
@@ -455,6 +457,12 @@ impl Making<'_> {
             stop_timeout_seconds: request.stop_timeout_s.unwrap_or(10),
         })
     }
+}
+
+/// What init inherits, and so the program, unless `--ulimit nofile` says otherwise.
+fn open_files() -> (u64, u64) {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX))
 }
 
 /// What image and user say, without what every container has (PATH, HOSTNAME), as `docker inspect` shows it.

@@ -255,6 +255,10 @@ pub struct State {
     /// The class of its packets in this run, major number × 65536 + minor number; cards that come later get it too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<u32>,
+    /// Open files (RLIMIT_NOFILE, soft and hard) that the program may have in this run; `exec` and health checks get the
+    /// same, whatever their callers have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_files: Option<(u64, u64)>,
     /// Layer folders, lowest first.
     pub layers: Vec<PathBuf>,
     /// The folder of its hosts, hostname and resolv.conf: its own, or that of the container whose network it shares.
@@ -360,6 +364,7 @@ impl State {
             error: String::new(),
             attachments: vec![],
             class: None,
+            open_files: None,
             layers: vec![],
             etc_folder: PathBuf::new(),
             auto_remove: header.auto_remove,

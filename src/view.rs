@@ -200,13 +200,20 @@ fn wished(wish: &Attach) -> Vec<(&'static str, String)> {
 
 fn mounts(state: &State, request: &RunRequest) -> Vec<MountView> {
     let binds = request.mounts.iter().chain(&state.inherited).filter_map(|mount| match mount {
-        Mount::Bind { source, target, read_only, propagation, .. } => Some(MountView {
+        Mount::Bind { source, target, read_only, propagation, create_source, .. } => Some(MountView {
             kind: "bind".to_string(),
             source: source.clone(),
             destination: target.clone(),
-            mode: if *read_only { "ro".to_string() } else { String::new() },
+            // What stood behind the colon of -v.
+            mode: if *read_only && *create_source { "ro".to_string() } else { String::new() },
             read_only: *read_only,
             propagation: propagation.name().to_string(),
+            ..MountView::default()
+        }),
+        Mount::Tmpfs { target, options, by_mount: true } => Some(MountView {
+            kind: "tmpfs".to_string(),
+            destination: target.clone(),
+            read_only: options.iter().any(|option| option == "ro"),
             ..MountView::default()
         }),
         _ => None,

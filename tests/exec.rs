@@ -13,7 +13,7 @@ fn what_cannot_be_entered_or_started_has_dockers_exit_code_and_a_reason() {
     for (words, code, reason) in [
         (&["-w", "/no/such", "box", "pwd"][..], 126, "/no/such"),
         (&["-w", "/bin/busybox", "box", "pwd"], 126, "not a folder"),
-        (&["-w", "relative", "box", "pwd"], 1, "absolute path"),
+        (&["-w", "relative", "box", "pwd"], 126, "absolute path"),
         (&["-u", "nosuch", "box", "id"], 126, "unable to find user nosuch: no matching entries in passwd file"),
         (&["-u", "5:nosuch", "box", "id"], 126, "unable to find group nosuch"),
         (&["box", "no-such-program"], 127, "executable file not found in $PATH"),

@@ -171,3 +171,25 @@ fn wait_fails_when_it_will_not_be_ready() {
     host.remove(&["box"]);
     host.finish();
 }
+
+#[test]
+fn health_checks_and_exec_have_the_containers_limit_of_open_files() {
+    let host = TestHost::new();
+    // The monitor raises its own for the name server and proxies; the program keeps what its starter had.
+    let flags = format!("--name box -p 18080:80 --publish-mode proxy --health-cmd 'ulimit -n' {}", QUICK.join(" "));
+    let minidock = host::minidock();
+    host.sh(&format!("ulimit -Sn 200; {} run -d {flags} busybox sleep 1000", minidock.display())).ok();
+    assert_eq!(host.minidock(&["exec", "box", "sh", "-c", "ulimit -n"]).ok().out(), "200");
+    let hard = host.minidock(&["exec", "box", "sh", "-c", "ulimit -Hn"]).ok().out();
+    let of_program = host::read(format!("/proc/{}/limits", host.pid("box")));
+    assert!(of_program.lines().any(|line| line.starts_with("Max open files") && line.contains(&hard)), "{of_program}");
+    wait_until("it is healthy", || status(&host, "box") == "healthy");
+    let monitor = host::read(format!("/proc/{}/limits", host.monitor("box")));
+    assert!(!monitor.lines().any(|line| line.starts_with("Max open files ") && line.contains(" 200 ")), "{monitor}");
+    assert_eq!(host.inspect("box", "{{with index .State.Health.Log 0}}{{.Output}}{{end}}").trim(), "200");
+    // Its own wish stands above that.
+    host.detached(&["--name", "few", "--ulimit", "nofile=50:60", "busybox", "sleep", "1000"]);
+    assert_eq!(host.minidock(&["exec", "few", "sh", "-c", "ulimit -n; ulimit -Hn"]).ok().out(), "50\n60");
+    host.remove(&["box", "few"]);
+    host.finish();
+}

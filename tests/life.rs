@@ -102,11 +102,11 @@ fn standard_input_goes_to_a_started_container_and_a_lone_attach_leaves_it_open()
 #[test]
 fn what_can_not_work_is_refused_by_create_already() {
     let host = TestHost::new();
-    host.minidock(&["create", "nosuch"]).exits(125).says(&["nosuch"]);
+    host.minidock(&["create", "nosuch"]).exits(1).says(&["nosuch"]);
     host.minidock(&["create", "-d", "busybox"]).exits(125).says(&["unknown shorthand flag: 'd' in -d"]);
-    host.minidock(&["create", "--sysctl", "kernel.panic=1", "busybox", "true"]).exits(125).says(&["kernel.panic"]);
+    host.minidock(&["create", "--sysctl", "kernel.panic=1", "busybox", "true"]).exits(1).says(&["kernel.panic"]);
     host.minidock(&["create", "--name", "box", "busybox", "true"]).ok();
-    host.minidock(&["create", "--name", "box", "busybox", "true"]).exits(125).says(&["Conflict", "box"]);
+    host.minidock(&["create", "--name", "box", "busybox", "true"]).exits(1).says(&["Conflict", "box"]);
     host.minidock(&["start", "nosuch", "box"]).exits(1).says(&["No such container: nosuch"]);
     host.wait_exited("box");
     host.minidock(&["container", "rm", "box"]).ok();

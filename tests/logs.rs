@@ -207,6 +207,8 @@ fn journald_gets_each_line_with_dockers_fields_where_it_listens() {
     let journal = host.host.run(|| UnixDatagram::bind("/run/systemd/journal/socket").unwrap());
     journal.set_read_timeout(Some(host::LIMIT)).unwrap();
     let flags = ["run", "--name", "box", "--label", "tier=web", "--log-driver", "journald", "--log-opt", "labels=tier"];
+    let flags =
+        [&flags[..], &["--label", "container_id_full=another", "--log-opt", "labels=tier,container_id_full"]].concat();
     host.minidock(&[&flags[..], &["busybox", "sh", "-c", "echo out; sleep 0.1; printf err >&2"]].concat()).ok();
     let entry = || {
         let mut bytes = vec![0; 70_000];
@@ -217,6 +219,7 @@ fn journald_gets_each_line_with_dockers_fields_where_it_listens() {
     for line in ["MESSAGE=out", "PRIORITY=6", "CONTAINER_NAME=box", "IMAGE_NAME=busybox", "TIER=web"] {
         assert!(first.lines().any(|field| field == line), "{line} is not in\n{first}");
     }
+    assert!(!first.contains("another"), "{first}");
     assert!(second.contains("MESSAGE=err\nPRIORITY=3\nCONTAINER_PARTIAL_MESSAGE=true\n"), "{second}");
     assert_eq!(host.inspect("box", "{{.HostConfig.LogConfig.Type}}"), "journald");
     // A journal that doesn't read holds up nobody.
@@ -406,7 +409,7 @@ fn logs_in_the_journal_are_read_through_journalctl() {
     assert_eq!((read.out().as_str(), read.err().as_str()), ("one", "two"));
     let id = host.inspect("box", "{{.Id}}");
     let words = || host::read(host.work.join("fake/words")).lines().last().unwrap().to_owned();
-    assert!(words().ends_with(&format!("--lines=all CONTAINER_ID_FULL={id}")), "{}", words());
+    assert!(words().ends_with(&format!("--lines=all CONTAINER_ID_FULL={id} _UID=0")), "{}", words());
     host.minidock(&["logs", "--tail", "3", "--since", "1500000000", "box"]).ok();
     assert!(words().contains("--lines=3 --since=@1500000000.000000 "), "{}", words());
     // What journalctl says in spite of it is left out all the same.
@@ -425,6 +428,14 @@ fn logs_in_the_journal_are_read_through_journalctl() {
     follower.wait_for("three");
     host.minidock(&["stop", "-t", "0", "box"]).ok();
     assert_eq!(follower.wait().ok().out(), "one\nthree");
+    // An entry that is far too long is left out, and nothing else.
+    let entries = host.work.join("fake/entries");
+    let first = host::read(&entries).lines().next().unwrap().to_owned();
+    let long = first.replace("one", &"x".repeat(3 << 20));
+    std::fs::write(&entries, format!("{first}\n{long}\n{}\n", first.replace("one", "last"))).unwrap();
+    let read = host.minidock(&["logs", "box"]).ok();
+    assert_eq!(read.out(), "one\nlast");
+    read.says(&["an entry of more than 1048576 bytes is left out"]);
     // Without journalctl the error names it.
     host.set("PATH", "/nowhere");
     host.minidock(&["logs", "box"]).exits(1).says(&["'journalctl CONTAINER_NAME=box'"]);

@@ -115,9 +115,7 @@ fn a_foreground_client_gets_the_first_exit_code() {
 fn a_killed_monitor_ends_the_loop_and_leaves_nothing_of_the_run() {
     let host = TestHost::new();
     host.detached(&["--name", "box", "--restart", "always", "-p", "10080:80", "busybox", "sleep", "1000"]);
-    let status = host::read(format!("/proc/{}/status", host.pid("box")));
-    let monitor = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().to_string();
-    host.sh(&format!("kill -9 {monitor}")).ok();
+    host.sh(&format!("kill -9 {}", host.monitor("box"))).ok();
     host.wait_exited("box");
     host.minidock(&["start", "box"]).ok();
     host.remove(&["box"]);

@@ -163,6 +163,30 @@ fn the_machine_going_down_stops_all_and_the_next_boot_starts_them() {
 }
 
 #[test]
+fn the_machine_going_down_waits_for_no_monitor_that_is_stuck() {
+    let host = TestHost::new();
+    let names = ["stuck-1", "stuck-2", "stuck-3", "stuck-4"];
+    for name in names {
+        host.detached(&["--name", name, "--restart", "always", "busybox", "sleep", "1000"]);
+    }
+    host.detached(&["--name", "lost", "--restart", "always", "busybox", "sleep", "1000"]);
+    std::fs::remove_file(host.root.join("containers").join(host.inspect("lost", "{{.Id}}")).join("control")).unwrap();
+    host.detached(&["--name", "good", "--stop-timeout", "0", "busybox", "sleep", "1000"]);
+    for name in names {
+        host.sh(&format!("kill -STOP {}", host.monitor(name))).ok();
+    }
+    let begin = std::time::Instant::now();
+    let stopped = host.minidock(&["boot", "--stop"]).ok().out();
+    // Each of them has ten seconds; one after the other that would be fifty.
+    assert!(begin.elapsed().as_secs() < 35, "{:?}", begin.elapsed());
+    assert_eq!(stopped.lines().next(), Some("good"), "it has to wait for nobody: {stopped}");
+    assert_eq!(stopped.lines().count(), 6, "{stopped}");
+    assert_eq!(host.minidock(&["ps", "-q"]).ok().out(), "");
+    host.remove(&[&names[..], &["lost", "good"]].concat());
+    host.finish();
+}
+
+#[test]
 fn a_shutdown_that_came_to_nothing_is_forgotten_with_the_next_run() {
     let host = TestHost::new();
     let deaf = "trap 'echo asked' TERM; echo run; while :; do sleep 0.02; done";

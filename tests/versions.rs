@@ -139,6 +139,24 @@ fn what_a_newer_version_wrote_is_refused_with_the_reason_and_only_removed_by_for
 }
 
 #[test]
+fn a_running_container_with_a_damaged_state_is_ended_by_what_its_journal_says() {
+    let host = TestHost::new();
+    let flags = ["--restart", "always", "-p", "10080:80", "-v", "/anonymous", "busybox", "sleep", "1000"];
+    for (name, damage) in [("cut", &b"{\"version\":1,"[..]), ("newer", b"{\"version\":9}"), ("empty", b"")] {
+        let id = host.detached(&[&["--name", name][..], &flags].concat());
+        let (pid, monitor) = (host.pid(name), host.monitor(name));
+        std::fs::write(path_of(&host, &id, "state.json"), damage).unwrap();
+        host.minidock(&["rm", name]).exits(1).says(&["rm -f"]);
+        host.minidock(&["stop", name]).exits(1).says(&["rm -f"]);
+        assert_eq!(host.minidock(&["rm", "-f", "-v", name]).ok().out(), name);
+        let gone = || [pid, monitor].iter().all(|pid| !PathBuf::from(format!("/proc/{pid}")).exists());
+        host::wait_until("its processes are gone", gone);
+    }
+    assert_eq!(host.minidock(&["volume", "ls", "-q"]).ok().out(), "");
+    host.finish();
+}
+
+#[test]
 fn every_file_has_a_version() {
     let host = TestHost::new();
     let id = host.detached(&["--name", "box", "-v", "vol:/v", "busybox", "sleep", "1000"]);

@@ -35,7 +35,7 @@ pub enum Error {
         why: String,
     },
     /// The image can't be removed: containers stand on its layers.
-    #[error("cannot remove image {image}: used by {}; remove that container first", users.join(", "))]
+    #[error("conflict: unable to remove image {image}: used by {}; remove that container first", users.join(", "))]
     InUse {
         /// Name or short id.
         image: String,

@@ -88,7 +88,10 @@ fn removal_is_dockers() {
     // One of two names can go, whoever uses the image.
     assert_eq!(store.remove("me/app:2", false, &used).unwrap(), [Removed::Untagged(name("me/app:2"))]);
     let error = store.remove("app:1", false, &used).unwrap_err().to_string();
-    assert_eq!(error, "cannot remove image app:1: used by container web (1234); remove that container first");
+    assert_eq!(
+        error,
+        "conflict: unable to remove image app:1: used by container web (1234); remove that container first"
+    );
     assert!(matches!(store.remove(&id.to_string(), true, &used).unwrap_err(), Error::InUse { .. }));
     // By force the last name goes, too, but the container keeps its layers.
     assert_eq!(store.remove("app:1", true, &used).unwrap(), [Removed::Untagged(name("app:1"))]);

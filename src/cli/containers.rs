@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::pflag::{integer, seconds};
+use super::pflag::{integer, key_value, seconds};
 
 /// List containers.
 #[derive(Debug, Clone, Default, Args)]
@@ -15,7 +15,7 @@ pub struct PsArgs {
     pub all: bool,
     /// Show only containers that fit: name= id= status= health= label= ancestor= exited= before= since= volume= network=
     /// publish= expose=
-    #[arg(short, long, value_name = "KEY=VALUE")]
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub filter: Vec<String>,
     /// `table`, `table TEMPLATE`, `json`, or a Go template
     #[arg(long, value_name = "FORMAT")]
@@ -352,7 +352,7 @@ pub struct SessionArgs {
 #[derive(Debug, Clone, Default, Args)]
 pub struct PruneArgs {
     /// Only what fits: until=TIME, label=KEY[=VALUE], label!=KEY[=VALUE]
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub filter: Vec<String>,
     /// Don't ask
     #[arg(short, long)]

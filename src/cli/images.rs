@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::pflag::key_value;
+
 /// Load images from an archive or an OCI layout.
 #[derive(Debug, Clone, Default, Args)]
 pub struct LoadArgs {
@@ -42,7 +44,7 @@ pub struct ImagesArgs {
     #[arg(long)]
     pub digests: bool,
     /// Show only images that fit: reference=, label=, dangling=, before=, since=, until=
-    #[arg(short, long, value_name = "KEY=VALUE")]
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub filter: Vec<String>,
     /// `table`, `table TEMPLATE`, `json`, or a Go template
     #[arg(long, value_name = "FORMAT")]

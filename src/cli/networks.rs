@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::pflag::integer;
+use super::pflag::{integer, key_value};
 
 /// Create a network.
 #[derive(Debug, Clone, Default, Args)]
@@ -55,7 +55,7 @@ pub struct NetworkCreateArgs {
 #[derive(Debug, Clone, Default, Args)]
 pub struct NetworkLsArgs {
     /// Show only networks that fit: name=, id=, driver=, scope=, type=, label=, dangling=
-    #[arg(short, long, value_name = "KEY=VALUE")]
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub filter: Vec<String>,
     /// `table`, `table TEMPLATE`, `json`, or a Go template
     #[arg(long, value_name = "FORMAT")]
@@ -103,7 +103,7 @@ pub struct NetworkRepairArgs {}
 #[derive(Debug, Clone, Default, Args)]
 pub struct NetworkPruneArgs {
     /// Only networks that fit: label=, label!=, until=
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub filter: Vec<String>,
     /// Don't ask
     #[arg(short, long)]

@@ -4,11 +4,13 @@ use std::ffi::OsString;
 
 use clap::Args;
 
+use super::pflag::key_value;
+
 /// Print what happens to containers, images, networks and volumes.
 #[derive(Debug, Clone, Default, Args)]
 pub struct EventsArgs {
     /// Only events that fit: type= event= container= image= label= network= volume= scope=
-    #[arg(short, long, value_name = "KEY=VALUE")]
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub filter: Vec<String>,
     /// `json`, or a Go template
     #[arg(long, value_name = "FORMAT")]

@@ -145,6 +145,14 @@ pub(crate) fn boolean(text: &str) -> Result<bool, String> {
     }
 }
 
+/// A `--filter`, read by its command; docker's words for one that isn't even that.
+pub(super) fn key_value(text: &str) -> Result<String, String> {
+    match text.contains('=') {
+        true => Ok(text.to_owned()),
+        false => Err("bad format of filter (expected name=value)".to_owned()),
+    }
+}
+
 /// A whole number as Go's flags take it: decimal, 0x…, 0o…, 0b….
 pub(super) fn integer(text: &str) -> Result<i64, String> {
     let (sign, digits) = match text.strip_prefix('-') {

@@ -2,6 +2,8 @@
 
 use clap::Args;
 
+use super::pflag::key_value;
+
 /// Show what takes how much room.
 #[derive(Debug, Clone, Default, Args)]
 pub struct SystemDfArgs {
@@ -20,7 +22,7 @@ pub struct SystemPruneArgs {
     #[arg(short, long)]
     pub all: bool,
     /// Remove only what fits: label=, label!=, until=
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub filter: Vec<String>,
     /// Don't ask
     #[arg(short, long)]
@@ -37,7 +39,7 @@ pub struct ImagePruneArgs {
     #[arg(short, long)]
     pub all: bool,
     /// Remove only what fits: label=, label!=, until=, dangling=
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub filter: Vec<String>,
     /// Don't ask
     #[arg(short, long)]

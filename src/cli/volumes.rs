@@ -2,6 +2,8 @@
 
 use clap::Args;
 
+use super::pflag::key_value;
+
 /// Make a volume.
 #[derive(Debug, Clone, Default, Args)]
 pub struct VolumeCreateArgs {
@@ -26,7 +28,7 @@ pub struct VolumeCreateArgs {
 #[derive(Debug, Clone, Default, Args)]
 pub struct VolumeLsArgs {
     /// Show only volumes that fit: name=, label=, dangling=, driver=
-    #[arg(short, long, value_name = "KEY=VALUE")]
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub filter: Vec<String>,
     /// `table`, `table TEMPLATE`, `json`, or a Go template
     #[arg(long, value_name = "FORMAT")]
@@ -65,7 +67,7 @@ pub struct VolumePruneArgs {
     #[arg(short, long)]
     pub all: bool,
     /// Remove only volumes that fit: label=, label!=
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub filter: Vec<String>,
     /// Don't ask
     #[arg(short, long)]

@@ -41,6 +41,7 @@ pub fn cp(roots: &Roots, args: &CpArgs) -> Result<u8> {
     match (in_container(&args.source)?, in_container(&args.target)?) {
         (Some(_), Some(_)) => bail!("copying between containers is not supported"),
         (None, None) => bail!("must specify at least one container source"),
+        (Some((name, b"")), None) => bail!("{name}: names no path in the container; its root is {name}:/"),
         (Some((name, path)), None) => from_container(roots, args, name, path, quiet)?,
         (None, Some((name, path))) => to_container(roots, args, name, path, quiet)?,
     }

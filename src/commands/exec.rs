@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, anyhow, bail};
-use oci_spec::runtime::{LinuxCapabilities, Process, Spec};
+use oci_spec::runtime::{LinuxCapabilities, PosixRlimitBuilder, PosixRlimitType, Process, Spec};
 use runtime::Seccomp;
 use runtime::exec::{Target, spawn};
 use runtime::init::{Running, Stdio};
@@ -33,7 +33,8 @@ use crate::wire;
 
 /// Runs a program in a container; the exit code is the program's.
 pub fn exec(roots: &Roots, args: &ExecArgs) -> Result<u8> {
-    let request = ExecRequest::gather(args, &Surroundings::real()).map_err(|invalid| Invalid { code: 1, ..invalid })?;
+    let request = ExecRequest::gather(args, &Surroundings::real())
+        .map_err(|invalid| Invalid { code: if invalid.code == 126 { 126 } else { 1 }, ..invalid })?;
     request.check_terminal(rustix::termios::isatty(io::stdin()))?;
     let state = containers::find_running(roots, &request.container)?;
     if state.status == Status::Paused {
@@ -41,7 +42,8 @@ pub fn exec(roots: &Roots, args: &ExecArgs) -> Result<u8> {
     }
     let run_request = view::request(&state)?;
     let spec = spec(roots, &state)?;
-    let program = Program { process: process(&request, &run_request, &spec)?, spec, state, request, run_request };
+    let program =
+        Program { process: process(&request, &run_request, &spec, &state)?, spec, state, request, run_request };
     let ExecRequest { detach, interactive, terminal, .. } = program.request;
     // docker: the input of a detached program is empty.
     let interactive = interactive && !detach;
@@ -78,7 +80,7 @@ pub fn probe(roots: &Roots, state: &State, command: &[String]) -> Result<(Runnin
     };
     let run_request = view::request(state)?;
     let spec = spec(roots, state)?;
-    let process = process(&request, &run_request, &spec)?;
+    let process = process(&request, &run_request, &spec, state)?;
     start(&Program { process, spec, state: state.clone(), request, run_request }, None, (0, 0))
 }
 
@@ -98,7 +100,7 @@ struct Program {
 }
 
 /// The container's own process with what `exec` says differently.
-fn process(request: &ExecRequest, run: &RunRequest, spec: &Spec) -> Result<Process> {
+fn process(request: &ExecRequest, run: &RunRequest, spec: &Spec, state: &State) -> Result<Process> {
     let mut process = spec.process().clone().ok_or_else(|| anyhow!("the container's configuration has no process"))?;
     let utf8 = |words: Vec<std::ffi::OsString>| -> Result<Vec<String>> {
         words
@@ -114,6 +116,7 @@ fn process(request: &ExecRequest, run: &RunRequest, spec: &Spec) -> Result<Proce
         .set_args(Some(utf8(request.command.clone())?))
         .set_env(Some(utf8(environment::merge(base, &request.environment))?))
         .set_terminal(Some(request.terminal));
+    limit_open_files(&mut process, state)?;
     if let Some(folder) = &request.working_dir {
         process.set_cwd(folder.clone());
     }
@@ -129,6 +132,22 @@ fn process(request: &ExecRequest, run: &RunRequest, spec: &Spec) -> Result<Proce
         process.set_capabilities(Some(capabilities));
     }
     Ok(process)
+}
+
+/// The container's, not the caller's: a monitor has raised its own, and docker's `exec` doesn't depend on the caller.
+fn limit_open_files(process: &mut Process, state: &State) -> Result<()> {
+    let mut limits = process.rlimits().clone().unwrap_or_default();
+    let Some((soft, hard)) = state.open_files else { return Ok(()) };
+    if limits.iter().any(|limit| limit.typ() == PosixRlimitType::RlimitNofile) {
+        return Ok(());
+    }
+    // A caller with less and without CAP_SYS_RESOURCE can't give more than it has.
+    let ours = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    let hard = hard.min(ours);
+    let limit = PosixRlimitBuilder::default().typ(PosixRlimitType::RlimitNofile).soft(soft.min(hard)).hard(hard);
+    limits.push(limit.build()?);
+    process.set_rlimits(Some(limits));
+    Ok(())
 }
 
 fn relay(roots: &Roots, program: &Program, connection: Connection, size: (u16, u16)) -> i32 {

@@ -42,6 +42,11 @@ impl Filters {
         values.is_empty() || values.iter().any(|value| test(value))
     }
 
+    /// docker's rule for names: one of the patterns (regular expressions) is found in it.
+    pub fn names(&self, name: &str) -> bool {
+        self.fits("name", |pattern| like(pattern, name))
+    }
+
     /// A key that is true or false.
     ///
     /// # Errors
@@ -82,6 +87,11 @@ impl Filters {
         }
         Ok(true)
     }
+}
+
+/// Whether a pattern (a regular expression) is found in a text; one that is none is found in nothing, as docker has it.
+pub fn like(pattern: &str, text: &str) -> bool {
+    regex::Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(text))
 }
 
 /// Asks before something is removed; what is no `y` is a no. The question is docker's.
@@ -137,6 +147,7 @@ mod tests {
         assert_eq!(read(&["dangling=1"]).unwrap().boolean("dangling").unwrap(), Some(true));
         assert!(read(&["dangling=1", "dangling=0"]).unwrap().boolean("dangling").is_err());
         assert!(read(&["dangling=x"]).unwrap().boolean("dangling").is_err());
-        assert!(read(&["name=a", "name=b"]).unwrap().fits("name", |name| name == "b"));
+        let names = read(&["name=^a", "name=b$", "name=("]).unwrap();
+        assert_eq!(["ab", "ba", "xb", "bx"].map(|name| names.names(name)), [true, false, true, false]);
     }
 }

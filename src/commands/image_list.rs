@@ -24,18 +24,20 @@ pub fn images(roots: &Roots, args: &ImagesArgs) -> Result<u8> {
     let filters =
         Filters::parse(&args.filter, &["before", "dangling", "label", "label!", "reference", "since", "until"])?;
     let store = Store::open(&roots.root)?;
-    let wanted = args.repository.as_deref().map(Reference::parse).transpose()?;
+    let pattern = args.repository.as_deref().filter(|text| text.contains(['*', '?', '[']));
+    let wanted = args.repository.as_deref().filter(|_| pattern.is_none()).map(Reference::parse).transpose()?;
     let with_tag = args.repository.as_deref().is_some_and(|text| text.rsplit('/').next().unwrap_or(text).contains(':'));
     let mut lines = Vec::new();
     for image in filtered(&store, &filters)? {
         let fits = |name: &&Reference| {
             filters.fits("reference", |pattern| is_like(name, pattern))
+                && pattern.is_none_or(|pattern| is_like(name, pattern))
                 && wanted.as_ref().is_none_or(|wanted| {
                     wanted.repository() == name.repository() && (!with_tag || wanted.tag() == name.tag())
                 })
         };
         lines.extend(image.names.iter().filter(fits).map(|name| line(&image, Some(name))));
-        if image.names.is_empty() && wanted.is_none() && filters.values("reference").is_empty() {
+        if image.names.is_empty() && args.repository.is_none() && filters.values("reference").is_empty() {
             lines.push(line(&image, None));
         }
     }

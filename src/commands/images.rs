@@ -105,7 +105,14 @@ pub fn tag(roots: &Roots, args: &TagArgs) -> Result<u8> {
 pub fn rmi(roots: &Roots, args: &RmiArgs) -> Result<u8> {
     let store = Store::open(&roots.root)?;
     each(&args.images, |name| {
-        for removed in store.remove(name, args.force, &|id| users(roots, id))? {
+        let removed = match store.remove(name, args.force, &|id| users(roots, id)) {
+            Err(error @ images::Error::NoSuchImage { .. }) if args.force => {
+                eprintln!("minidock: {error}");
+                return Ok(());
+            }
+            other => other?,
+        };
+        for removed in removed {
             match removed {
                 Removed::Untagged(name) => {
                     events::note(roots, Event::new("image", "untag", &name.to_string()).with("name", &name));
@@ -141,6 +148,13 @@ pub fn users(roots: &Roots, id: &ImageId) -> Vec<String> {
     containers::ids(roots).iter().filter_map(uses).collect()
 }
 
+/// docker's rule.
+fn comment(json: &serde_json::Value) -> String {
+    let last = json["history"].as_array().and_then(|steps| steps.last()).map(|step| &step["comment"]);
+    let own = json["comment"].as_str().filter(|own| !own.is_empty());
+    own.or(last.and_then(serde_json::Value::as_str)).unwrap_or_default().to_string()
+}
+
 /// Everything known of an image, as `inspect` prints it.
 pub fn document(store: &Store, name: &str) -> Result<format::Document> {
     let image = store.find(name)?;
@@ -156,6 +170,7 @@ pub fn document(store: &Store, name: &str) -> Result<format::Document> {
             .collect(),
         created: config.created().to_string(),
         author: config.author().to_string(),
+        comment: comment(&json),
         architecture: config.architecture().to_string(),
         os: config.os().to_string(),
         config: json.get("config").and_then(|config| config.as_object().cloned()).unwrap_or_default(),

@@ -16,8 +16,8 @@ use crate::journal::Journal;
 use crate::log::Record;
 use crate::log::read::Reader;
 use crate::plan::paths::ContainerFolder;
+use crate::request::LogDriver;
 use crate::request::logs::{Nanoseconds, time};
-use crate::request::{Invalid, LogDriver};
 use crate::roots::Roots;
 use crate::state::{State, Status};
 use crate::view;
@@ -32,8 +32,7 @@ pub fn logs(roots: &Roots, args: &LogsArgs) -> Result<u8> {
     let now = jiff::Timestamp::now().as_nanosecond();
     let read = |flag: &str, text: &Option<String>| {
         let text = text.as_deref().filter(|text| !text.is_empty());
-        let time = text.map(|text| time(flag, text, now)).transpose();
-        time.map_err(|invalid| Invalid { code: 1, ..invalid }) // as docker, whose daemon reads them
+        text.map(|text| time(flag, text, now)).transpose()
     };
     let window = Window { since: read("--since", &args.since)?, until: read("--until", &args.until)? };
     let state = containers::find(roots, &args.container)?;

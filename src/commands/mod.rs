@@ -22,6 +22,7 @@ pub mod router;
 pub mod run;
 pub mod save;
 pub mod shell;
+pub mod shutdown;
 pub mod start;
 pub mod stats;
 pub mod stop;
@@ -101,7 +102,7 @@ pub fn dispatch(global: Global, command: Command) -> Result<u8> {
         Command::Rename(args) => pause::rename(roots, &args),
         Command::ContainerPrune(args) => prune::containers(roots, &args),
         Command::Update(args) => update::update(roots, &args),
-        Command::Boot(args) if args.stop => boot::stop(&engine.roots),
+        Command::Boot(args) if args.stop => shutdown::stop_all(&engine.roots),
         Command::Boot(_) => boot::boot(&engine),
         Command::Session(args) => session::session(roots, &args),
         Command::Wait(args) => stop::wait(roots, &args),
@@ -160,7 +161,7 @@ pub fn dispatch(global: Global, command: Command) -> Result<u8> {
 /// before the program does.
 pub fn exit_code(error: &anyhow::Error, is_run: bool) -> u8 {
     if let Some(invalid) = error.downcast_ref::<Invalid>() {
-        return invalid.code;
+        return if invalid.by_engine && !is_run { 1 } else { invalid.code };
     }
     match error.downcast_ref::<FormatError>() {
         Some(error) => error.code,

@@ -45,13 +45,38 @@ pub fn ps(roots: &Roots, args: &PsArgs) -> Result<u8> {
     let mut views: Vec<_> = listed.iter().map(|(request, state)| (view::of(roots, state, request), state)).collect();
     views.retain(|(view, _)| filter.fits(view, &|name| landmarks.get(name).copied()));
     views.truncate(last.unwrap_or(usize::MAX));
+    let mut named = Named::new(roots);
     let views: Vec<ContainerView> = views
         .into_iter()
-        .map(|(view, state)| ContainerView { size: size.then(|| view::size(roots, state)), ..view })
+        .map(|(view, state)| ContainerView {
+            size: size.then(|| view::size(roots, state)),
+            image_name: named.shown(&view),
+            ..view
+        })
         .collect();
     let style = Style { format: args.format.as_deref(), quiet: args.quiet, no_trunc: args.no_trunc, size: args.size };
     print!("{}", format::ps::print(&views, style, view::now())?);
     Ok(0)
+}
+
+/// Which image a name means now: docker shows the id of an image that has lost the name that its container was made by.
+struct Named {
+    store: Option<images::Store>,
+    known: HashMap<String, Option<String>>,
+}
+
+impl Named {
+    fn new(roots: &Roots) -> Named {
+        Named { store: images::Store::open(&roots.root).ok(), known: HashMap::new() }
+    }
+
+    fn shown(&mut self, view: &ContainerView) -> String {
+        let name = view.image_name.clone();
+        let Some(store) = self.store.as_ref().filter(|_| !view.image_id.is_empty()) else { return name };
+        let find = || store.find(&name).ok().map(|image| image.id.to_string());
+        let now = self.known.entry(name.clone()).or_insert_with(find);
+        if now.as_deref() == Some(&view.image_id) { name } else { view.image_id.clone() }
+    }
 }
 
 /// Prints where a container's ports are published.

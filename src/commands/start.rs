@@ -116,9 +116,16 @@ pub fn restart(engine: &Engine, args: &RestartArgs) -> Result<u8> {
         // Its monitor starts it again, so that one with --rm stays, as docker's does.
         let run = json!({ "pid": state.process.map(|process| process.pid) });
         let mut restarted = false;
-        if state.is_alive() && call::call(&engine.roots, &state.id, "restart", &run).is_ok() {
-            stop::end_program(&engine.roots, &state, signal, stop::grace(&state, args.timeout));
-            restarted = wait_restarted(&engine.roots, &state)?;
+        if state.is_alive() {
+            match call::call(&engine.roots, &state.id, "restart", &run) {
+                Ok(_) => {
+                    stop::end_program(&engine.roots, &state, signal, stop::grace(&state, args.timeout));
+                    restarted = wait_restarted(&engine.roots, &state)?;
+                }
+                // Unless it has just ended by itself.
+                Err(error) if containers::find(&engine.roots, name)?.is_alive() => return Err(error),
+                Err(_) => {}
+            }
         }
         if !restarted {
             begin(engine, &containers::find(&engine.roots, name)?)?;

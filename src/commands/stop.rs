@@ -1,10 +1,12 @@
 //! `stop`, `kill`, `rm`, `wait`: the commands that end containers, or wait for their end.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use serde_json::{Value, json};
+use rustix::event::{PollFd, PollFlags, poll};
+use serde_json::Value;
 
 use super::each;
 use crate::cli::{ContainersArgs, KillArgs, RmArgs, StopArgs};
@@ -12,6 +14,7 @@ use crate::containers;
 use crate::events::{self, Event};
 use crate::journal::Journal;
 use crate::monitor::control::call;
+use crate::monitor::relay::timespec;
 use crate::process;
 use crate::recover::{self, Claim, Scope};
 use crate::request::restart::Restart;
@@ -64,8 +67,6 @@ pub enum Why {
     Hand,
     /// The user, at any price: a monitor that can't be told is killed, and its cleaner ends the run.
     Force,
-    /// The machine, which goes down.
-    Shutdown,
 }
 
 /// Asks the program to end; gives the container's state then. From here on no restart policy starts it.
@@ -86,22 +87,33 @@ pub fn ask_to_end(roots: &Roots, state: &State, signal: i32, why: Why) -> Result
 /// The monitor doesn't let go of it.
 pub fn insist(roots: &Roots, state: &State, grace: Option<Duration>) -> Result<()> {
     kill_after(roots, state, grace);
-    let folder = roots.container(&state.id);
     let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(journal) = Journal::take_over(&folder.join("journal"))? {
-            return recover::settle(roots, &state.id, &journal);
-        }
-        // Another command may have started it once more; that is another run.
-        let again = State::read(&folder)?.is_some_and(|now| now.is_open() && now.process != state.process);
-        if again || !folder.join("journal").exists() {
-            return Ok(());
-        }
+    while !is_undone(roots, state)? {
         if Instant::now() >= deadline {
-            bail!("container {} is still held by its monitor", recover::short(&state.id));
+            bail!(
+                "container {} is still held by its monitor, which may be stopped (see 'ps -C minidock'); \
+                 'minidock rm -f {}' ends it at any price",
+                recover::short(&state.id),
+                state.name
+            );
         }
         std::thread::sleep(Duration::from_millis(1));
     }
+    Ok(())
+}
+
+/// Whether nothing of this run of it is left; undoes what a monitor that was killed has left.
+///
+/// # Errors
+/// That fails.
+pub fn is_undone(roots: &Roots, state: &State) -> Result<bool> {
+    let folder = roots.container(&state.id);
+    if let Some(journal) = Journal::take_over(&folder.join("journal"))? {
+        return recover::settle(roots, &state.id, &journal).map(|()| true);
+    }
+    // Another command may have started it once more; that is another run.
+    let again = State::read(&folder)?.is_some_and(|now| now.is_open() && now.process != state.process);
+    Ok(again || !folder.join("journal").exists())
 }
 
 /// The signal, then SIGKILL.
@@ -119,7 +131,8 @@ fn kill_after(roots: &Roots, state: &State, grace: Option<Duration>) {
     }
 }
 
-fn send(roots: &Roots, state: &State, pidfd: &std::os::fd::OwnedFd, signal: i32) -> bool {
+/// Sends a signal to its program, and tells of it.
+pub fn send(roots: &Roots, state: &State, pidfd: &OwnedFd, signal: i32) -> bool {
     // Before the signal, so that nobody reads of the program's death first.
     if !process::wait_end(pidfd, Some(Duration::ZERO)) {
         events::note(roots, Event::killed(state, Signal(signal)));
@@ -145,10 +158,10 @@ fn stopping(roots: &Roots, state: &State, why: Why) -> Result<(State, bool)> {
     if !state.is_alive() {
         return Ok((state.clone(), false));
     }
-    let told = call::call(roots, &state.id, "stopping", &json!({ "shutdown": why == Why::Shutdown }));
+    let told = call::call(roots, &state.id, "stopping", &Value::Null);
     let now = State::read(&roots.container(&state.id))?.unwrap_or_else(|| state.clone());
     let Some(error) = told.err().filter(|_| now.is_alive()) else { return Ok((now, false)) };
-    if why == Why::Force && kill_monitor(&now) {
+    if why == Why::Force && kill_monitor(&now).is_some_and(|pidfd| process::wait_end(&pidfd, Some(PATIENCE))) {
         return Ok((now, true));
     }
     match view::request(&now)?.restart {
@@ -160,16 +173,16 @@ fn stopping(roots: &Roots, state: &State, why: Why) -> Result<(State, bool)> {
     }
 }
 
-/// Whether it has ended now. A container that an older version started doesn't say who its monitor is.
-fn kill_monitor(state: &State) -> bool {
-    let Some(pidfd) = state.monitor.and_then(|monitor| monitor.open()) else { return false };
+/// Kills its monitor, and so its program. A container that an older version started doesn't say who that is.
+pub fn kill_monitor(state: &State) -> Option<OwnedFd> {
+    let pidfd = state.monitor.and_then(|monitor| monitor.open())?;
     process::signal(&pidfd, libc::SIGKILL);
-    process::wait_end(&pidfd, Some(PATIENCE))
+    Some(pidfd)
 }
 
 /// Sends a signal.
 pub fn kill(roots: &Roots, args: &KillArgs) -> Result<u8> {
-    let signal = args.signal.as_deref().map_or(Ok(libc::SIGKILL), signal_number)?;
+    let signal = args.signal.as_deref().filter(|text| !text.is_empty()).map_or(Ok(libc::SIGKILL), signal_number)?;
     each(&args.containers, |name| {
         let mut state = containers::find_running(roots, name).context("cannot kill container")?;
         let mut forced = false;
@@ -217,7 +230,19 @@ pub fn rm(roots: &Roots, args: &RmArgs) -> Result<u8> {
 /// Removes one container; a running one only by force.
 pub fn remove(roots: &Roots, id: &str, name: &str, force: bool, scope: Scope) -> Result<()> {
     let journal = loop {
-        match recover::claim(roots, id, PATIENCE)? {
+        let claim = match recover::claim(roots, id, PATIENCE) {
+            // Its state can't be read, or its monitor hangs though its program has ended: its journal says what to undo.
+            Err(error) if force => match call::listener(roots, id) {
+                Some(monitor) => {
+                    process::signal(&monitor, libc::SIGKILL);
+                    process::wait_end(&monitor, Some(PATIENCE));
+                    recover::wait_for_owner(roots, id, PATIENCE)?.map_or(Claim::Gone, Claim::Ours)
+                }
+                None => return Err(error),
+            },
+            other => other?,
+        };
+        match claim {
             Claim::Gone if force => return Ok(()),
             Claim::Gone => bail!("{}{name}", containers::NO_SUCH), // another command was faster
             Claim::Ours(journal) => break journal,
@@ -257,11 +282,14 @@ pub fn wait(roots: &Roots, args: &ContainersArgs) -> Result<u8> {
 struct Asked {
     id: String,
     monitor: Option<UnixStream>,
+    /// The run that it's about.
+    program: Option<OwnedFd>,
 }
 
 fn ask(roots: &Roots, name: &str) -> Result<Asked> {
     let state = containers::find(roots, name)?;
-    let mut asked = Asked { id: state.id.clone(), monitor: None };
+    let program = state.process.and_then(|process| process.open());
+    let mut asked = Asked { id: state.id.clone(), monitor: None, program };
     if state.is_alive()
         && let Ok(monitor) = call::connect(roots, &state.id)
     {
@@ -275,6 +303,9 @@ fn ask(roots: &Roots, name: &str) -> Result<Asked> {
 
 impl Asked {
     fn code(self, roots: &Roots) -> Result<i64> {
+        if let Some(monitor) = &self.monitor {
+            self.wait_for_answer(monitor)?;
+        }
         if let Some(code) = self.monitor.and_then(|monitor| call::hear(&monitor, &self.id).ok()) {
             return code.as_i64().ok_or_else(|| anyhow!("the container's monitor sent no exit code"));
         }
@@ -284,5 +315,22 @@ impl Asked {
         state.map(|state| i64::from(state.exit_code)).ok_or_else(|| {
             anyhow!("{}{}: it was started with --rm and has ended", containers::NO_SUCH, recover::short(&self.id))
         })
+    }
+
+    /// For ever while the program runs; then its monitor has to tell soon.
+    fn wait_for_answer(&self, monitor: &UnixStream) -> Result<()> {
+        let Some(program) = &self.program else { return Ok(()) };
+        let wait = |fds: &mut [PollFd<'_>], limit: Option<Duration>| loop {
+            match poll(fds, limit.map(timespec).as_ref()) {
+                Err(rustix::io::Errno::INTR) => {}
+                other => return other.context("cannot wait for the container's end"),
+            }
+        };
+        let mut fds = [PollFd::new(monitor, PollFlags::IN), PollFd::new(program, PollFlags::IN)];
+        wait(&mut fds, None)?;
+        if fds[0].revents().is_empty() && wait(&mut fds[..1], Some(PATIENCE))? == 0 {
+            return Err(call::unanswered(&self.id, std::io::ErrorKind::TimedOut.into()));
+        }
+        Ok(())
     }
 }

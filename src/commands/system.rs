@@ -15,8 +15,9 @@ use crate::volume::{Store, users};
 
 /// Shows what takes how much room.
 pub fn df(roots: &Roots, args: &SystemDfArgs) -> Result<u8> {
-    if args.verbose && args.format.is_some() {
-        bail!("the verbose flag has no format; leave one of them out");
+    let json = args.format.as_deref() == Some("json");
+    if args.verbose && args.format.as_deref().is_some_and(|format| !["", "table", "json"].contains(&format)) {
+        bail!("with the verbose flag there is no template; use --format json");
     }
     users::settle(roots);
     let (images, bytes, reclaimable) = image_list::usage(roots)?;
@@ -60,7 +61,7 @@ pub fn df(roots: &Roots, args: &SystemDfArgs) -> Result<u8> {
                 ..view::of(roots, state, request)
             })
             .collect();
-        print!("{}", disk::verbose(&images, &views, &volumes, view::now())?);
+        print!("{}", disk::verbose(&images, &views, &volumes, view::now(), json)?);
     } else {
         print!("{}", disk::print(of_images, of_containers, of_volumes, args.format.as_deref())?);
     }
@@ -70,15 +71,14 @@ pub fn df(roots: &Roots, args: &SystemDfArgs) -> Result<u8> {
 /// Removes all that isn't used.
 pub fn prune_all(engine: &Engine, args: &SystemPruneArgs) -> Result<u8> {
     let roots = &engine.roots;
-    let filters = Filters::parse(&args.filter, &["label", "label!", "until"])?;
+    let filters = Filters::parse(&args.filter, prune::FILTERS)?;
     if args.volumes && !filters.values("until").is_empty() {
         bail!("the \"until\" filter is not supported with \"--volumes\"");
     }
     if !confirmed(&warning(args), args.force) {
         return Ok(0);
     }
-    let containers = prune::Filter::parse(&args.filter)?;
-    let (ids, mut bytes) = prune::remove_stopped(roots, &containers)?;
+    let (ids, mut bytes) = prune::remove_stopped(roots, &filters)?;
     print!("{}", volume::report("Deleted Containers:", &ids));
     let mut code = networks::prune(engine, &NetworkPruneArgs { force: true, filter: args.filter.clone() })?;
     if args.volumes {

@@ -69,7 +69,7 @@ pub fn ls(roots: &Roots, args: &VolumeLsArgs) -> Result<u8> {
     let store = Store::of(roots);
     let mut lines = Vec::new();
     for record in store.all()? {
-        let fits = filters.fits("name", |part| record.name.contains(part))
+        let fits = filters.names(&record.name)
             && filters.fits("driver", |driver| record.driver == driver)
             && filters.labels(&record.labels)
             && dangling.is_none_or(|dangling| dangling != used.contains_key(&record.name));

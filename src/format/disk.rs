@@ -69,7 +69,7 @@ fn row(kind: &str, total: Total) -> Row {
     Row { fields, labels: BTreeMap::new() }
 }
 
-/// Prints the tables of `-v`.
+/// Prints the tables of `-v`, or all of it as one JSON object.
 ///
 /// # Errors
 /// None with our own templates.
@@ -78,7 +78,18 @@ pub fn verbose(
     containers: &[ContainerView],
     volumes: &[VolumeLine],
     now: Nanoseconds,
+    json: bool,
 ) -> Result<String, FormatError> {
+    if json {
+        let style = super::ps::Style { format: Some("json"), ..Default::default() };
+        let list = |lines: String| format!("[{}]", lines.trim_end().replace('\n', ","));
+        return Ok(format!(
+            "{{\"Images\":{},\"Containers\":{},\"Volumes\":{},\"BuildCache\":[]}}\n",
+            list(super::images::print(images, Some("json"), super::images::Style::default(), now)?),
+            list(super::ps::print(containers, style, now)?),
+            list(volumes::print(volumes, Some("json"), false)?),
+        ));
+    }
     let style = super::ps::Style { format: Some(CONTAINERS), ..Default::default() };
     Ok(format!(
         "Images space usage:\n\n{}\nContainers space usage:\n\n{}\nLocal Volumes space usage:\n\n{}\nBuild cache usage: 0B\n\n{}",

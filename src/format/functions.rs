@@ -23,6 +23,7 @@ pub(super) const DATA: &[(&str, Function)] = &[
     ("index", index),
     ("label", label),
     (structs::PRINT, structs::print),
+    (structs::PRINT_MAP, structs::print_map),
     ("print", |args| gtmpl_ng::funcs::print(&structs::plain(args, false))),
     ("println", |args| gtmpl_ng::funcs::println(&structs::plain(args, false))),
     ("printf", printf),
@@ -39,6 +40,7 @@ pub(super) const HEADER: &[(&str, Function)] = &[
     ("pad", pad),
     ("truncate", first),
     (structs::PRINT, structs::print),
+    (structs::PRINT_MAP, structs::print_map),
     ("label", |args| Ok(args.get(1).cloned().unwrap_or(Value::NoValue))),
 ];
 

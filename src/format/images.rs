@@ -118,6 +118,8 @@ pub struct ImageView {
     pub created: String,
     /// As above.
     pub author: String,
+    /// The image's own, else its last step's.
+    pub comment: String,
     /// Such as `amd64`.
     pub architecture: String,
     /// Such as `linux`.
@@ -139,7 +141,7 @@ pub fn inspect(image: &ImageView) -> Document {
         "RepoTags": image.names.clone(),
         "RepoDigests": Vec::<String>::new(),
         "Parent": "",
-        "Comment": "",
+        "Comment": image.comment.as_str(),
         "Created": image.created.as_str(),
         "DockerVersion": "",
         "Author": image.author.as_str(),

@@ -8,13 +8,13 @@ use netsetup::Protocol;
 
 use super::document::{Document, object};
 use super::human;
+use super::mounts;
 use super::template::{FormatError, Template};
 use super::view::{ContainerView, HealthView, MountView, OverlayView, PlaceView, StateView, Status};
 use crate::health::Healthcheck;
 use crate::request::RunRequest;
 use crate::request::attach;
 use crate::request::limits::{MemorySwap, Throttle};
-use crate::request::mounts::Mount;
 use crate::request::namespaces::{Ipc, Pid};
 use crate::request::network::NetworkMode;
 use crate::request::ports::HostPort;
@@ -276,10 +276,12 @@ fn host_config(request: &RunRequest) -> Document {
         Some(address) => format!("{}:{address}", host.name),
         None => format!("{}:host-gateway", host.name),
     });
+    let mut ulimits: Vec<_> = security.ulimits.iter().collect();
+    ulimits.sort_by_key(|limit| &limit.name);
     let open = security.privileged || security.unconfined_system_paths;
     let paths = |paths: Vec<String>| if open { Document::NoList } else { paths.into() };
     object! {
-        "Binds": Document::list_or_null(binds(request)),
+        "Binds": Document::list_or_null(mounts::binds(request)),
         "ContainerIDFile": request.cid_file.as_ref().map_or(String::new(), |path| path.to_string_lossy().into_owned()),
         "LogConfig": object! { "Type": log, "Config": &request.log_options.typed },
         "NetworkMode": network_mode(request),
@@ -290,7 +292,7 @@ fn host_config(request: &RunRequest) -> Document {
         },
         "AutoRemove": request.remove,
         "VolumeDriver": "",
-        "VolumesFrom": Document::NoList,
+        "VolumesFrom": Document::list_or_null(mounts::volumes_from(request)),
         "ConsoleSize": vec![0, 0],
         "CapAdd": Document::list_or_null(security.capabilities.add.clone()),
         "CapDrop": Document::list_or_null(security.capabilities.drop.clone()),
@@ -309,7 +311,7 @@ fn host_config(request: &RunRequest) -> Document {
         "PublishAllPorts": network.publish_all,
         "ReadonlyRootfs": request.read_only,
         "SecurityOpt": Document::list_or_null(security_options(request)),
-        "Tmpfs": Document::omittable(tmpfs(request)),
+        "Tmpfs": Document::omittable(mounts::tmpfs(request)),
         "UTSMode": if request.namespaces.uts_host { "host" } else { "" },
         "UsernsMode": "",
         "ShmSize": request.shm_bytes,
@@ -344,7 +346,7 @@ fn host_config(request: &RunRequest) -> Document {
         "MemorySwappiness": limits.memory_swappiness,
         "OomKillDisable": limits.oom_kill_disable,
         "PidsLimit": limits.pids,
-        "Ulimits": security.ulimits.iter().map(|limit| {
+        "Ulimits": ulimits.into_iter().map(|limit| {
             let number = |value: Option<u64>| value.map_or(-1, |value| i64::try_from(value).unwrap_or(i64::MAX));
             object! { "Name": limit.name.as_str(), "Hard": number(limit.hard), "Soft": number(limit.soft) }
         }).collect::<Vec<_>>(),
@@ -352,6 +354,7 @@ fn host_config(request: &RunRequest) -> Document {
         "CpuPercent": 0,
         "IOMaximumIOps": 0,
         "IOMaximumBandwidth": 0,
+        "Mounts": Document::omittable(Document::list_or_null(mounts::by_mount(request))),
         "MaskedPaths": paths(runtime::defaults::masked_paths(&[])),
         "ReadonlyPaths": paths(runtime::defaults::readonly_paths()),
         "Init": Document::omittable(if request.init { Some(true) } else { None }),
@@ -362,31 +365,6 @@ fn host_config(request: &RunRequest) -> Document {
             netsetup::PublishMode::Proxy => "proxy",
         })),
     }
-}
-
-fn binds(request: &RunRequest) -> Vec<String> {
-    let mut binds = Vec::new();
-    for mount in &request.mounts {
-        if let Mount::Bind { source, target, read_only, .. } = mount {
-            let mode = if *read_only { ":ro" } else { "" };
-            binds.push(format!("{}:{}{mode}", source.display(), target.display()));
-        }
-        if let Mount::Volume { name: Some(name), target, read_only, .. } = mount {
-            let mode = if *read_only { ":ro" } else { "" };
-            binds.push(format!("{name}:{}{mode}", target.display()));
-        }
-    }
-    binds
-}
-
-fn tmpfs(request: &RunRequest) -> Document {
-    let mounts = request.mounts.iter().filter_map(|mount| match mount {
-        Mount::Tmpfs { target, options } => {
-            Some((target.to_string_lossy().into_owned(), Document::from(options.join(","))))
-        }
-        _ => None,
-    });
-    Document::Map(mounts.collect())
 }
 
 fn security_options(request: &RunRequest) -> Vec<String> {

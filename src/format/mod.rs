@@ -12,6 +12,7 @@ pub mod human;
 pub mod images;
 pub mod info;
 pub mod inspect;
+mod mounts;
 pub mod networks;
 pub mod port;
 pub mod ps;

@@ -273,8 +273,8 @@ impl Filter {
 
 fn fits(network: &NetworkFacts, key: Key, value: &str) -> bool {
     match key {
-        // docker takes a part of either.
-        Key::Name => network.name.contains(value),
+        // docker takes a regular expression for the one, a part for the other.
+        Key::Name => crate::commands::filter::like(value, &network.name),
         Key::Id => network.id.contains(value),
         Key::Driver => network.driver == value,
         Key::Scope => value == "local",

@@ -52,6 +52,7 @@ pub struct Style<'a> {
 /// # Errors
 /// The template is wrong.
 pub fn print(containers: &[ContainerView], style: Style, now: Nanoseconds) -> Result<String, FormatError> {
+    LIST.check(style.format.unwrap_or_default())?;
     let rows: Vec<Row> = containers.iter().map(|container| row(container, style.no_trunc, now)).collect();
     let list = List { table: if style.size { TABLE_WITH_SIZE } else { TABLE }, ..LIST };
     match style.format {

@@ -33,6 +33,21 @@ impl List {
         self.print_by(format.unwrap_or_default(), rows, quiet).map_err(|error| self.in_dockers_words(error))
     }
 
+    /// Whether a template asks only for what there is; `ps` tells that also where there is no row.
+    ///
+    /// # Errors
+    /// It doesn't.
+    pub fn check(&self, format: &str) -> Result<(), FormatError> {
+        let template = format.strip_prefix("table").unwrap_or(format);
+        if ["", "json", "raw"].contains(&template.trim()) {
+            return Ok(());
+        }
+        let fields = self.headers.iter().map(|(field, _)| (*field, String::new())).collect();
+        let row = Row { fields, labels: BTreeMap::new() };
+        let tried = Template::parse(template).and_then(|template| template.render(row.to_value()));
+        tried.map(drop).map_err(|error| self.in_dockers_words(error))
+    }
+
     fn print_by(&self, format: &str, rows: &[Row], quiet: bool) -> Result<String, FormatError> {
         match format {
             "json" => Ok(rows.iter().map(|row| json_line(row) + "\n").collect()),

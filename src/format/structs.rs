@@ -140,6 +140,21 @@ fn has_struct(value: &Value) -> bool {
     }
 }
 
+/// Maps of docker's documents that may be unset: `null` in JSON, but Go prints them as empty ones.
+const UNSET_MAPS: &[&str] = &["Options", "Labels", "Volumes"];
+
+/// What an action prints that is the field of an unset map.
+pub(super) fn print_map(args: &[Value]) -> Result<Value, FuncError> {
+    match args {
+        [Value::Nil] => Ok("map[]".into()),
+        args => print(args),
+    }
+}
+
+fn is_unset_map(name: &str, value: &Value) -> bool {
+    matches!(value, Value::Nil) && UNSET_MAPS.contains(&name)
+}
+
 fn write(text: &mut String, value: &Value, named: bool) {
     match value {
         Value::Object(map) if map.is_empty() => *text += "[]",
@@ -153,7 +168,10 @@ fn write(text: &mut String, value: &Value, named: bool) {
                     *text += &key;
                     text.push(':');
                 }
-                write(text, field, named);
+                match is_unset_map(&key, field) {
+                    true => *text += "map[]",
+                    false => write(text, field, named),
+                }
             }
             text.push('}');
         }
@@ -190,6 +208,10 @@ pub(super) const PRINT: &str = "_print";
 /// What is put behind each action that prints: `{{.State}}` → `{{.State|_print}}`.
 pub(super) const PIPED: &str = "|_print";
 
+/// The same for [`print_map`]; of the same length, so that places in the text are found alike.
+pub(super) const PRINT_MAP: &str = "_prmap";
+pub(super) const PIPED_MAP: &str = "|_prmap";
+
 /// Words that begin an action which prints nothing by itself.
 const KEYWORDS: &[&str] =
     &["block", "break", "continue", "define", "else", "end", "if", "range", "template", "with", "nil"];
@@ -212,7 +234,8 @@ pub(super) fn printing(text: &str) -> (String, Insertions) {
             let end = body.trim_end().len();
             out += &body[..end];
             places.push(out.len());
-            out += PIPED;
+            let field = body.trim().rsplit('.').next().unwrap_or_default();
+            out += if UNSET_MAPS.contains(&field) { PIPED_MAP } else { PIPED };
             out += &inside[end..];
         } else {
             out += inside;
@@ -288,6 +311,7 @@ mod tests {
             ("{{.Name", "{{.Name"),
             ("{{}}{{ }}", "{{}}{{ }}"),
             ("{{ending}}", "{{ending|_print}}"),
+            ("{{ .Config.Volumes -}}", "{{ .Config.Volumes|_prmap -}}"),
             (r#"{{"\"}}"}}"#, r#"{{"\"}}"|_print}}"#),
         ];
         for (text, expected) in table {

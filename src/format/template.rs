@@ -71,7 +71,7 @@ impl Template {
         let line_start: usize = self.text.split_inclusive('\n').take(place.line.saturating_sub(1)).map(str::len).sum();
         let start = line_start + place.col.saturating_sub(1);
         let expression = self.text.get(start..(start + place.len).min(self.text.len())).unwrap_or_default();
-        let expression = expression.replace(structs::PIPED, "");
+        let expression = expression.replace(structs::PIPED, "").replace(structs::PIPED_MAP, "");
         let column = self.insertions.original(start) - self.insertions.original(line_start);
         // Go counts from 0, and to the second part of a chain of fields.
         let second = expression.get(1..).and_then(|rest| rest.find('.')).filter(|_| expression.starts_with('.'));

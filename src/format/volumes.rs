@@ -144,6 +144,10 @@ mod tests {
             labels: BTreeMap::new(),
             options: BTreeMap::new(),
         };
+        let text = |template| super::super::inspect::print(&[document(&view)], Some(template)).unwrap();
+        assert_eq!(text("{{.Options}} {{ .Labels }} {{json .Options}} {{if .Options}}x{{end}}"), "map[] map[] null \n");
+        assert_eq!(text("{{range $k, $v := .Options}}x{{end}}{{len .Name}}"), "4\n");
+        assert!(text("{{.}}").contains(" map[] "));
         assert_eq!(
             serde_json::to_string(&document(&view)).unwrap(),
             r#"{"CreatedAt":"2025-01-02T03:04:05Z","Driver":"local","Labels":null,"Mountpoint":"/v/data/_data","Name":"data","Options":null,"Scope":"local"}"#

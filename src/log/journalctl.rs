@@ -45,6 +45,10 @@ pub struct Reader {
     child: Child,
     stdout: ChildStdout,
     buffer: Vec<u8>,
+    /// The rest of an entry that is too long is on its way.
+    skipping: bool,
+    /// Of the last entry.
+    time: String,
     attributes: Vec<(String, String)>,
 }
 
@@ -70,7 +74,14 @@ impl Reader {
             other => other.context("cannot run journalctl")?,
         };
         let stdout = child.stdout.take().context("journalctl has no output")?;
-        Ok(Reader { child, stdout, buffer: Vec::new(), attributes: source.attributes(options) })
+        Ok(Reader {
+            child,
+            stdout,
+            buffer: Vec::new(),
+            skipping: false,
+            time: super::now(),
+            attributes: source.attributes(options),
+        })
     }
 
     /// The next entry, waited for so long (none: for ever).
@@ -81,10 +92,15 @@ impl Reader {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
-                return Ok(Next::Entry(Box::new(self.record(&line)?)));
+                let record = if std::mem::take(&mut self.skipping) { self.left_out() } else { self.record(&line)? };
+                self.time.clone_from(&record.time);
+                return Ok(Next::Entry(Box::new(record)));
             }
             if self.buffer.len() > LONGEST_ENTRY {
-                bail!("journalctl writes an entry of more than {LONGEST_ENTRY} bytes");
+                self.skipping = true;
+            }
+            if self.skipping {
+                self.buffer.clear();
             }
             let timeout = limit.map(crate::monitor::relay::timespec);
             match poll(&mut [PollFd::new(&self.stdout, PollFlags::IN)], timeout.as_ref()) {
@@ -99,6 +115,16 @@ impl Reader {
                 return if status.success() { Ok(Next::End) } else { bail!("journalctl failed ({status})") };
             }
             self.buffer.extend_from_slice(&chunk[..count]);
+        }
+    }
+
+    /// What stands in the place of an entry that no monitor of ours has written: anybody may write into the journal.
+    fn left_out(&self) -> Record {
+        Record {
+            log: format!("minidock: an entry of more than {LONGEST_ENTRY} bytes is left out here\n"),
+            stream: super::STREAMS[1].to_owned(),
+            attrs: self.attributes.iter().cloned().collect(),
+            time: self.time.clone(),
         }
     }
 
@@ -143,6 +169,8 @@ fn words(id: &str, wanted: Wanted) -> Vec<String> {
     words.extend(wanted.until.map(|until| format!("--until={}", time(until))));
     words.extend(wanted.follow.then(|| "--follow".to_owned()));
     words.push(format!("CONTAINER_ID_FULL={id}"));
+    // journald itself adds this field: what a user of the host, or of a container, sends in our name is not ours.
+    words.push("_UID=0".to_owned());
     words
 }
 
@@ -154,6 +182,9 @@ mod tests {
     fn the_window_is_told_in_journalctls_words() {
         let wanted = Wanted { since: Some(1_500_000_000_250_000_000), until: None, tail: Some(3), follow: true };
         let words = words("c0ffee", wanted).join(" ");
-        assert!(words.ends_with("--lines=3 --since=@1500000000.250000 --follow CONTAINER_ID_FULL=c0ffee"), "{words}");
+        assert!(
+            words.ends_with("--lines=3 --since=@1500000000.250000 --follow CONTAINER_ID_FULL=c0ffee _UID=0"),
+            "{words}"
+        );
     }
 }

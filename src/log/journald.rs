@@ -15,6 +15,19 @@ pub const SOCKET: &str = "/run/systemd/journal/socket";
 /// syslog's numbers: docker has `info` for standard output and `err` for standard error.
 const PRIORITIES: [&str; 2] = ["6", "3"];
 
+/// What entries have of ours.
+const OWN_FIELDS: [&str; 9] = [
+    "MESSAGE",
+    "PRIORITY",
+    "CONTAINER_PARTIAL_MESSAGE",
+    "CONTAINER_ID",
+    "CONTAINER_ID_FULL",
+    "CONTAINER_NAME",
+    "CONTAINER_TAG",
+    "IMAGE_NAME",
+    "SYSLOG_IDENTIFIER",
+];
+
 /// The writer.
 pub struct Journald {
     socket: UnixDatagram,
@@ -47,7 +60,11 @@ impl Journald {
             push(&mut fields, name, value.as_bytes());
         }
         for (name, value) in source.attributes(options) {
-            push(&mut fields, &field_name(&name), value.as_bytes());
+            let name = field_name(&name);
+            // An image's label or variable must not pass for another container's name.
+            if !OWN_FIELDS.contains(&name.as_str()) {
+                push(&mut fields, &name, value.as_bytes());
+            }
         }
         Ok(Journald { socket, fields, dropped: 0 })
     }

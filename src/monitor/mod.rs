@@ -239,7 +239,11 @@ fn wait_for_end(relay: &mut Relay) -> (Ended, bool) {
 const GOING_DOWN: Duration = Duration::from_secs(150);
 
 fn is_stopped(served: &Served) -> bool {
-    served.state.stopped_by_hand || served.shutting_down.is_some_and(|since| since.elapsed() < GOING_DOWN)
+    served.state.stopped_by_hand || is_going_down(served.shutting_down, Instant::now())
+}
+
+fn is_going_down(since: Option<Instant>, now: Instant) -> bool {
+    since.is_some_and(|since| now.saturating_duration_since(since) < GOING_DOWN)
 }
 
 fn wants_restart(served: &Served, code: i32) -> bool {
@@ -372,4 +376,17 @@ fn note_end(served: &mut Served, ended: Ended, oom_killed: bool, again: bool) ->
     }
     recover::first_error(results.into_iter().filter_map(Result::err).map(Into::into).collect())?;
     Ok(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shutdown_that_came_to_nothing_is_forgotten() {
+        let begin = Instant::now();
+        assert!(!is_going_down(None, begin));
+        assert!(is_going_down(Some(begin), begin + GOING_DOWN - Duration::from_millis(1)));
+        assert!(!is_going_down(Some(begin), begin + GOING_DOWN));
+    }
 }

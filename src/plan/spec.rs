@@ -14,6 +14,7 @@ use runtime::{capabilities, defaults};
 use super::image::ImageFacts;
 use super::paths::ContainerFolder;
 use super::{limits, seccomp_file, volumes};
+use crate::error::Failure;
 use crate::facts::{DeviceNode, Facts, Joined};
 use crate::request::environment;
 use crate::request::mounts::Mount as UserMount;
@@ -87,6 +88,11 @@ pub fn arguments(request: &RunRequest, image: &ImageFacts) -> Result<Vec<String>
     }
     if arguments.is_empty() {
         bail!("no command specified: the image {} names none; write it after the image", image.name);
+    }
+    if arguments[0].is_empty() {
+        // docker finds it out when it looks for the program.
+        let message = "exec: \"\": executable file not found in $PATH: the program's name is empty".to_string();
+        return Err(Failure { code: 127, message }.into());
     }
     Ok(arguments)
 }
@@ -293,7 +299,9 @@ fn mounts(request: &RunRequest, chosen: &Chosen, facts: &Facts, folder: &Contain
     for (source, target) in
         [(etc.hosts(), "/etc/hosts"), (etc.hostname(), "/etc/hostname"), (etc.resolv_conf(), "/etc/resolv.conf")]
     {
-        replace(&mut own, bind(&source, Path::new(target), &["rbind", "rprivate"]));
+        // docker: these are as writable as the root.
+        let mode = if request.read_only { &["rbind", "rprivate", "ro"][..] } else { &["rbind", "rprivate"] };
+        replace(&mut own, bind(&source, Path::new(target), mode));
     }
     for volume in &chosen.volumes {
         replace(&mut own, volumes::mount(volume));
@@ -307,7 +315,7 @@ fn mounts(request: &RunRequest, chosen: &Chosen, facts: &Facts, folder: &Contain
                 options.extend(read_only.then_some(if below { "rro" } else { "ro" }));
                 replace(&mut own, bind(source, target, &options));
             }
-            UserMount::Tmpfs { target, options } => replace(&mut own, tmpfs(target, options)),
+            UserMount::Tmpfs { target, options, .. } => replace(&mut own, tmpfs(target, options)),
             UserMount::Volume { .. } => {} // among the volumes
         }
     }

@@ -49,7 +49,8 @@ impl ExecRequest {
             detach_keys: streams::detach_keys(args.detach_keys.as_deref())?,
             environment: environment::gather(&args.env_file, &args.env, around)?,
             user: args.user.clone().filter(|user| !user.is_empty()),
-            working_dir: working_dir(args.workdir.as_deref())?,
+            // docker lets the runtime find that it isn't absolute.
+            working_dir: working_dir(args.workdir.as_deref()).map_err(|invalid| Invalid { code: 126, ..invalid })?,
         })
     }
 

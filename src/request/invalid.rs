@@ -11,6 +11,8 @@ pub struct Invalid {
     pub message: String,
     /// The exit code: 125, or 1 where docker's client counts its arguments.
     pub code: u8,
+    /// docker's daemon refuses it, not the client: the exit code is 125 for `run`, and 1 for every other command.
+    pub by_engine: bool,
 }
 
 impl Invalid {
@@ -23,12 +25,18 @@ impl Invalid {
 
     /// Flags that can't go together, or anything else.
     pub fn new(message: impl Into<String>) -> Invalid {
-        Invalid { message: message.into(), code: 125 }
+        Invalid { message: message.into(), code: 125, by_engine: false }
+    }
+
+    /// What docker leaves to its daemon to find.
+    #[must_use]
+    pub fn by_engine(self) -> Invalid {
+        Invalid { by_engine: true, ..self }
     }
 
     /// Too few arguments.
     pub fn arguments(message: impl Into<String>) -> Invalid {
-        Invalid { message: message.into(), code: 1 }
+        Invalid { message: message.into(), code: 1, by_engine: false }
     }
 }
 

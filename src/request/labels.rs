@@ -15,7 +15,8 @@ pub(super) fn gather(
     for path in files {
         let content = around.read("--label-file", path)?;
         for (name, value) in environment::lines("--label-file", path, &content)? {
-            let value = value.unwrap_or_default();
+            // docker: a name alone is no label, in a file.
+            let Some(value) = value else { continue };
             labels.insert(name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned());
         }
     }
@@ -23,6 +24,9 @@ pub(super) fn gather(
         let (key, value) = flag.split_once('=').unwrap_or((flag, ""));
         if key.is_empty() {
             return Err(Invalid::value("-l, --label", flag, "the label has no name; write KEY=VALUE"));
+        }
+        if key.contains(char::is_whitespace) {
+            return Err(Invalid::value("-l, --label", flag, format!("label '{key}' contains whitespaces")));
         }
         labels.insert(key.to_owned(), value.to_owned());
     }
@@ -41,9 +45,10 @@ mod tests {
             read: &|_, _| Ok(b"a=1\nb\n".to_vec()),
         };
         let labels = gather(&["f".into()], &["a=2".into(), "c=x=y".into(), "d".into()], &around).unwrap();
-        let expected = [("a", "2"), ("b", ""), ("c", "x=y"), ("d", "")];
+        let expected = [("a", "2"), ("c", "x=y"), ("d", "")];
         assert_eq!(labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect::<Vec<_>>(), expected);
         assert!(gather(&[], &["=x".into()], &around).is_err());
+        assert!(gather(&[], &["a b=x".into()], &around).is_err());
         assert!(gather(&[], &[String::new()], &around).is_err());
     }
 }

@@ -144,7 +144,7 @@ fn memory(flag: &str, text: &Option<String>) -> Result<Option<u64>, Invalid> {
     match size::bytes(flag, text)? {
         0 => Ok(None),
         bytes if bytes < LEAST_MEMORY_BYTES => {
-            Err(Invalid::value(flag, text, "minimum memory limit allowed is 6MB; write 6m or more"))
+            Err(Invalid::value(flag, text, "minimum memory limit allowed is 6MB; write 6m or more").by_engine())
         }
         bytes => Ok(Some(bytes)),
     }

@@ -25,6 +25,7 @@ fn time_in(flag: &str, text: &str, now: Nanoseconds, zone: &TimeZone) -> Result<
             text,
             "write a time such as 2013-01-02T13:23:37Z, seconds since 1970, or 42m for 42 minutes ago",
         )
+        .by_engine()
     })
 }
 

@@ -252,7 +252,7 @@ impl RunRequest {
             image,
             command,
             entrypoint: entrypoint(args.entrypoint.as_deref()),
-            name: names::container(args.name.as_deref().unwrap_or_default())?,
+            name: names::container(args.name.as_deref().unwrap_or_default()).map_err(Invalid::by_engine)?,
             detach: args.detach,
             remove: args.rm,
             interactive: args.interactive,
@@ -403,7 +403,7 @@ fn stop_signal(text: Option<&str>) -> Result<Option<Signal>, Invalid> {
 }
 
 fn restart(args: &RunArgs) -> Result<Restart, Invalid> {
-    match restart::parse(args.restart.as_deref().unwrap_or_default())? {
+    match restart::parse(args.restart.as_deref().unwrap_or_default()).map_err(Invalid::by_engine)? {
         Restart::No => Ok(Restart::No),
         _ if args.rm => Err(Invalid::new("conflicting options: cannot specify both --restart and --rm")),
         policy => Ok(policy),

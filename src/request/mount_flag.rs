@@ -163,7 +163,7 @@ impl Fields {
                 if self.read_only {
                     options.push("ro".to_owned());
                 }
-                Ok(Mount::Tmpfs { target, options })
+                Ok(Mount::Tmpfs { target, options, by_mount: true })
             }
             "volume" => {
                 if let Some(driver) = self.driver.filter(|driver| driver != crate::volume::DRIVER) {
@@ -183,6 +183,7 @@ impl Fields {
                     name: Some(name).filter(|name| !name.is_empty()),
                     options: Box::new(VolumeOptions {
                         propagation: Propagation::default(),
+                        by_mount: true,
                         subpath: self.subpath,
                         labels: self.labels,
                         driver: self.driver_options,
@@ -273,14 +274,18 @@ mod tests {
         );
         assert_eq!(
             read("type=tmpfs,destination=/t,tmpfs-size=1m,tmpfs-mode=1770,ro").unwrap(),
-            Mount::Tmpfs { target: "/t".into(), options: vec!["size=1048576".into(), "mode=1770".into(), "ro".into()] }
+            Mount::Tmpfs {
+                target: "/t".into(),
+                options: vec!["size=1048576".into(), "mode=1770".into(), "ro".into()],
+                by_mount: true
+            }
         );
         let volume = |name: Option<&str>, copy, options| Mount::Volume {
             target: "/v".into(),
             read_only: false,
             copy,
             name: name.map(str::to_string),
-            options: Box::new(options),
+            options: Box::new(VolumeOptions { by_mount: true, ..options }),
         };
         assert_eq!(read("target=/v,volume-nocopy").unwrap(), volume(None, false, VolumeOptions::default()));
         let options = VolumeOptions {
@@ -299,7 +304,7 @@ mod tests {
         );
         assert_eq!(
             read("type=tmpfs,dst=/t,tmpfs-options=noexec:uid=5").unwrap(),
-            Mount::Tmpfs { target: "/t".into(), options: vec!["noexec".into(), "uid=5".into()] }
+            Mount::Tmpfs { target: "/t".into(), options: vec!["noexec".into(), "uid=5".into()], by_mount: true }
         );
         let Mount::Bind { source, .. } = read("type=bind,\"src=/a,b:\"\"c\",dst=/b").unwrap() else {
             panic!("not a bind")

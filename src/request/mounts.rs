@@ -39,6 +39,9 @@ pub enum Mount {
         target: PathBuf,
         /// Options of mount(8), such as `size=65536k`; without docker's defaults.
         options: Vec<String>,
+        /// It was asked for by `--mount`, not `--tmpfs`: `inspect` shows it in another place.
+        #[serde(default)]
+        by_mount: bool,
     },
     /// A volume: a folder of the engine's that outlives containers. Filled from the image while it is empty.
     Volume {
@@ -67,6 +70,9 @@ pub struct VolumeOptions {
     /// A folder or file of the volume in its place; relative, without `..`.
     #[serde(default)]
     pub subpath: Option<String>,
+    /// It was asked for by `--mount`, not `-v`: `inspect` shows it in another place.
+    #[serde(default)]
+    pub by_mount: bool,
     /// For a volume that is new.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,

@@ -98,7 +98,7 @@ fn split_protocol(text: &str) -> Result<(&str, Protocol), String> {
         None => Ok((text, Protocol::Tcp)),
         Some((rest, name)) => {
             let protocol = match name.to_ascii_lowercase().as_str() {
-                "tcp" => Protocol::Tcp,
+                "" | "tcp" => Protocol::Tcp,
                 "udp" => Protocol::Udp,
                 "sctp" => Protocol::Sctp,
                 _ => return Err(format!("invalid proto: {name}; use tcp, udp or sctp")),
@@ -244,7 +244,6 @@ mod tests {
             "80-90:80-85",
             "90-80:90-80",
             "80:80/foo",
-            "80:80/",
             "1.2.3:80:80",
             "1.2.3.4.5:80:80",
             "[::ffff:1.2.3.4]:80:80",

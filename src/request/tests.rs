@@ -20,7 +20,7 @@ fn gather_words(words: Vec<OsString>) -> Result<RunRequest, Invalid> {
             Command::Run(args) => RunRequest::gather(&args, &around()),
             other => panic!("not run: {other:?}"),
         },
-        Err(cli::Stop::Usage { message, code }) => Err(Invalid { message, code }),
+        Err(cli::Stop::Usage { message, code }) => Err(Invalid { message, code, by_engine: false }),
         Err(help) => panic!("{help:?}"),
     }
 }
@@ -51,7 +51,7 @@ fn where_the_root_folder_comes_from() {
     assert_eq!((request.image, request.command.len()), (ImageSource::Rootfs("/cwd/r".into()), 3));
     assert_eq!(
         gather(&[]).unwrap_err(),
-        Invalid { message: "'minidock run' requires at least 1 argument".into(), code: 1 }
+        Invalid { message: "'minidock run' requires at least 1 argument".into(), code: 1, by_engine: false }
     );
     assert!(gather(&["--rootfs", "r"]).unwrap_err().message.contains("no command specified"));
     assert!(gather(&["--rootfs", "r", "--entrypoint", "sh"]).is_ok());

@@ -50,7 +50,7 @@ pub(super) fn parse(text: &OsStr) -> Result<Mount, Invalid> {
         .map(option)
         .collect::<Result<_, _>>()
         .map_err(wrong)?;
-    Ok(Mount::Tmpfs { target, options })
+    Ok(Mount::Tmpfs { target, options, by_mount: false })
 }
 
 /// One option of a tmpfs, checked.
@@ -92,6 +92,7 @@ mod tests {
     fn options_are_those_of_a_tmpfs() {
         let read = |text: &str| parse(OsStr::new(text));
         let mount = |options: &[&str]| Mount::Tmpfs {
+            by_mount: false,
             target: "/run".into(),
             options: options.iter().map(|text| (*text).to_owned()).collect(),
         };

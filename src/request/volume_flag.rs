@@ -23,7 +23,7 @@ pub(super) fn parse(text: &OsStr, cwd: &Path, warnings: &mut Vec<String>) -> Res
                     .to_owned(),
             )),
         };
-    let target = mounts::target(OsStr::from_bytes(target)).map_err(wrong)?;
+    let target = mounts::target(OsStr::from_bytes(target)).map_err(|why| wrong(why).by_engine())?;
     let options = Options::parse(options, warnings).map_err(wrong)?;
     let volume = |name: Option<String>, target: PathBuf, options: &Options| Mount::Volume {
         target,

@@ -81,7 +81,7 @@ pub(super) fn undo_folder(roots: &Roots, folder: &Path) -> Result<()> {
             bail!("the journal {} is held by another process", path.display());
         };
         let contents = journal.contents()?;
-        if let Some(unknown) = contents.unknown.first() {
+        if let Some((_, unknown)) = contents.unknown.first() {
             bail!("the journal {} was written by a newer minidock ({unknown}): remove it with that", path.display());
         }
         let header = contents.header.as_ref();

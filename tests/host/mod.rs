@@ -178,6 +178,13 @@ impl TestHost {
         self.inspect(container, "{{.State.Pid}}").parse().expect("State.Pid is a number")
     }
 
+    /// The process of its monitor: the parent of PID 1.
+    pub fn monitor(&self, container: &str) -> u32 {
+        let status = read(format!("/proc/{}/status", self.pid(container)));
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).expect("it has a parent");
+        parent.trim().parse().expect("PPid is a number")
+    }
+
     /// The container's address on the bridge.
     pub fn address(&self, container: &str) -> String {
         self.inspect(container, "{{.NetworkSettings.IPAddress}}")

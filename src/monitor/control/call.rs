@@ -1,6 +1,7 @@
 //! The asking side of the control socket: any command's.
 
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -103,6 +104,37 @@ pub fn connect(roots: &Roots, id: &str) -> Result<UnixStream> {
             Err(error) => return Err(unanswered(id, error.into())),
         }
     }
+}
+
+/// As [`connect`], but without any waiting: `None` when nobody takes the call at the moment, though somebody should.
+///
+/// # Errors
+/// The container isn't running.
+pub fn try_connect(roots: &Roots, id: &str) -> Result<Option<UnixStream>> {
+    let folder = roots.container(id);
+    let Ok((socket, address, _folder)) = prepare(&folder) else { return Err(ended(id)) };
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    match rustix::net::connect(&socket, &address) {
+        Ok(()) => {
+            let socket = UnixStream::from(socket);
+            socket.set_nonblocking(false)?;
+            socket.set_read_timeout(Some(PATIENCE))?;
+            Ok(Some(socket))
+        }
+        Err(_) if Journal::is_owned(&folder.join("journal")) => Ok(None),
+        Err(_) => Err(ended(id)),
+    }
+}
+
+/// The process that listens for calls, whatever the state file says: the monitor. It takes no answer of it, so that one
+/// that hangs is found too.
+pub fn listener(roots: &Roots, id: &str) -> Option<OwnedFd> {
+    let peer = |socket: UnixStream| rustix::net::sockopt::socket_peercred(&socket).ok();
+    let monitor = peer(try_connect(roots, id).ok()??)?.pid;
+    let pidfd = rustix::process::pidfd_open(monitor, rustix::process::PidfdFlags::empty()).ok()?;
+    // It listens still: so the number was not another's by the time of the open.
+    let again = peer(try_connect(roots, id).ok()??)?.pid;
+    (again == monitor).then_some(pidfd)
 }
 
 fn ended(id: &str) -> anyhow::Error {

@@ -85,11 +85,11 @@ nsenter -t $pid -a -- mount --mkdir -t devpts -o nosuid,noexec,newinstance,ptmxm
 nsenter -t $pid -a -- mount --mkdir -t mqueue -o nosuid,nodev,noexec mqueue "$root/dev/mqueue"
 nsenter -t $pid -a -- mount --mkdir -t tmpfs -o nosuid,nodev,noexec,mode=1777,size=67108864 shm "$root/dev/shm"
 # a folder or file of the host
-nsenter -t $pid -a -- sh -ec 'if [ -d "$1" ]; then mkdir -p "$2"; elif [ ! -e "$2" ]; then mkdir -p "${2%/*}" && : > "$2"; fi; mount --rbind "$1" "$2"; mount --make-rprivate "$2"' sh /var/lib/minidock/containers/c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00/hosts "$root/etc/hosts"
+nsenter -t $pid -a -- sh -ec 'if [ -d "$1" ]; then mkdir -p "$2"; elif [ ! -e "$2" ]; then mkdir -p "${2%/*}" && : > "$2"; fi; mount --rbind "$1" "$2"; mount --make-rprivate "$2"; mount -o remount,bind,ro "$2"' sh /var/lib/minidock/containers/c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00/hosts "$root/etc/hosts"
 # a folder or file of the host
-nsenter -t $pid -a -- sh -ec 'if [ -d "$1" ]; then mkdir -p "$2"; elif [ ! -e "$2" ]; then mkdir -p "${2%/*}" && : > "$2"; fi; mount --rbind "$1" "$2"; mount --make-rprivate "$2"' sh /var/lib/minidock/containers/c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00/hostname "$root/etc/hostname"
+nsenter -t $pid -a -- sh -ec 'if [ -d "$1" ]; then mkdir -p "$2"; elif [ ! -e "$2" ]; then mkdir -p "${2%/*}" && : > "$2"; fi; mount --rbind "$1" "$2"; mount --make-rprivate "$2"; mount -o remount,bind,ro "$2"' sh /var/lib/minidock/containers/c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00/hostname "$root/etc/hostname"
 # a folder or file of the host
-nsenter -t $pid -a -- sh -ec 'if [ -d "$1" ]; then mkdir -p "$2"; elif [ ! -e "$2" ]; then mkdir -p "${2%/*}" && : > "$2"; fi; mount --rbind "$1" "$2"; mount --make-rprivate "$2"' sh /var/lib/minidock/containers/c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00/resolv.conf "$root/etc/resolv.conf"
+nsenter -t $pid -a -- sh -ec 'if [ -d "$1" ]; then mkdir -p "$2"; elif [ ! -e "$2" ]; then mkdir -p "${2%/*}" && : > "$2"; fi; mount --rbind "$1" "$2"; mount --make-rprivate "$2"; mount -o remount,bind,ro "$2"' sh /var/lib/minidock/containers/c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00/resolv.conf "$root/etc/resolv.conf"
 nsenter -t $pid -a -- mknod -m 666 "$root/dev/null" c 1 3
 nsenter -t $pid -a -- mknod -m 666 "$root/dev/random" c 1 8
 nsenter -t $pid -a -- mknod -m 666 "$root/dev/full" c 1 7
