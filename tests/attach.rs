@@ -69,6 +69,7 @@ fn several_clients_share_one_terminal() {
     let mut second = Terminal::start(host.command(&["attach", "box"]), 25, 81);
     second.wait_for("# ");
     let mut watcher = host.spawn(&["attach", "--no-stdin", "box"]);
+    watcher.wait_attached();
     second.send("echo from $((40+2))\r");
     for terminal in [&first, &second] {
         terminal.wait_for("from 42");
@@ -124,6 +125,7 @@ fn input_comes_from_several_clients_and_a_detached_program_keeps_its_input_open(
     }
     assert_eq!(host.inspect("box", "{{.State.Status}}"), "running");
     let ignored = host.command(&["attach", "--no-stdin", "box"]).input("three\n").spawn();
+    ignored.wait_attached();
     host.minidock(&["exec", "box", "sh", "-c", "kill -9 1; true"]).ok();
     host.minidock(&["kill", "box"]).ok();
     ignored.wait().exits(137);
@@ -148,6 +150,7 @@ fn signals_are_passed_on_or_only_end_the_client() {
     let host = TestHost::new();
     let script = "trap 'echo got TERM; exit 5' TERM; echo ready; while :; do sleep 0.02; done";
     host.detached(&["--name", "box", "busybox", "sh", "-c", script]);
+    host.wait_logged("box", "ready");
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         let client = host.spawn(&["attach", "--sig-proxy=false", "box"]);
         client.wait_attached();

@@ -30,9 +30,9 @@ fn a_running_container_comes_into_a_network_and_leaves_it() {
         assert_eq!(exec(&host, ADDRESSES), "eth0 10.5.0.2\neth1 10.6.0.9");
         assert_eq!(exec(&host, WAY), "10.5.0.1", "the way out stays");
         assert!(exec(&host, "cat /etc/hosts").ends_with("10.5.0.2\tbox\n10.6.0.9\tbox"), "its own names");
-        exec(&host, "ping -c 1 -W 5 10.6.0.2");
-        exec(&host, "ping -c 1 -W 5 other");
-        host.minidock(&["exec", "other", "ping", "-c", "1", "-W", "5", "db"]).ok();
+        exec(&host, "ping -c 1 -W 30 10.6.0.2");
+        exec(&host, "ping -c 1 -W 30 other");
+        host.minidock(&["exec", "other", "ping", "-c", "1", "-W", "30", "db"]).ok();
         let places =
             "{{range $name, $one := .NetworkSettings.Networks}}{{$name}}={{$one.IPAddress}} {{$one.Aliases}} {{end}}";
         assert_eq!(host.minidock(&["inspect", "-f", places, "box"]).ok().out(), "lan=10.5.0.2 [] wan=10.6.0.9 [db] ");

@@ -84,7 +84,7 @@ fn all_pass(host: &TestHost, closed: bool) {
     assert!(served(host, 10081), "a port on a network of ours");
     assert!(!fetch(&host.outside, &format!("{HOST}:10090"), "/").is_empty(), "docker's own port");
     for name in ["web", "lan-web"] {
-        let out = host.minidock(&["exec", name, "ping", "-c1", "-W2", host::OUTSIDE]);
+        let out = host.minidock(&["exec", name, "ping", "-c1", "-W30", host::OUTSIDE]);
         assert_eq!(out.code(), 0, "{name} gets out: {}", out.err());
     }
     let lan = host.inside("lan-web");

@@ -68,7 +68,7 @@ fn the_image_s_configuration_is_honoured() {
     assert_eq!(host.output_of(&["app:1", "moon"]), "hello moon /tmp student");
     assert_eq!(host.output_of(&["--entrypoint", "echo", "app:1", "plain"]), "plain");
     assert_eq!(host.output_of(&["--entrypoint", "grep", "app:1", "-c", " /data ", "/proc/self/mounts"]), "1");
-    let trap = "trap 'exit 5' USR1; while :; do sleep 0.02; done";
+    let trap = "trap 'exit 5' USR1; echo ready; while :; do sleep 0.02; done";
     host.detached(&[
         "--name",
         "app",
@@ -82,7 +82,8 @@ fn the_image_s_configuration_is_honoured() {
         "-c",
         trap,
     ]);
-    host.minidock(&["stop", "app"]).ok();
+    host.wait_logged("app", "ready");
+    host.minidock(&["stop", "-t", "60", "app"]).ok();
     assert_eq!(
         host.inspect("app", "{{.State.ExitCode}} {{index .Config.Labels \"from\"}} {{.Config.Labels.more}}"),
         "5 flag 1"

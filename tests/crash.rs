@@ -57,7 +57,7 @@ fn live(host: &TestHost) -> String {
 fn count(firewall: Firewall) -> usize {
     let host = host_with(firewall, None);
     host.minidock(&[&["run"], FULL, &["busybox", "true"]].concat()).ok();
-    assert!(host.leftovers(Duration::from_secs(8)).is_empty(), "a run without a crash leaves something");
+    assert!(host.leftovers(host::LIMIT).is_empty(), "a run without a crash leaves something");
     let writes = writes(&host);
     host.finish();
     writes
@@ -70,7 +70,7 @@ fn recover(mut host: TestHost) {
     // A process that is just dying may hold its lock a moment longer, and the cleaner may still be at work (its container
     // is listed until it's done): then a command after the next recovers.
     let (mut left, mut listed) = (Vec::new(), String::new());
-    for _ in 0..4 {
+    for _ in 0..20 {
         listed = host.minidock(&["ps", "-aq"]).ok().out();
         left = host.leftovers(Duration::from_secs(3));
         if left.is_empty() && listed.is_empty() {
@@ -110,7 +110,7 @@ fn one_is_killed(firewall: Firewall, side: &str) {
             // The network's half-written journal is the network's: the next command sweeps it.
             let container_s = |line: &String| !line.ends_with("/journal.new");
             let mut left = Vec::new();
-            host::within(Duration::from_secs(8), || {
+            host::within(host::LIMIT, || {
                 left = host.leftovers(Duration::ZERO).into_iter().filter(container_s).collect();
                 left.is_empty()
             });

@@ -59,7 +59,7 @@ fn killed_at_every_write(firewall: Firewall, side: &str) {
         host.unset("MINIDOCK_CRASH_COUNT");
         // A process that is just dying may hold its lock a moment longer: then the command after the next recovers.
         let mut left = Vec::new();
-        for _ in 0..4 {
+        for _ in 0..20 {
             host.minidock(&["rm", "-f", "crash"]);
             host.minidock(&["network", "rm", "-f", "lan", "wan", "bridge"]);
             left = host.leftovers(Duration::from_secs(3));

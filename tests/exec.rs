@@ -122,7 +122,7 @@ fn exec_works_in_a_container_that_is_at_its_memory_limit() {
         terminal.send(&format!("echo round $(({round}+100))\r"));
         terminal.wait_for(&format!("round {}", round + 100));
     }
-    assert!(full(), "it is not at its limit any more");
+    wait_until("it is at its limit still", full);
     terminal.send("exit 3\r");
     assert_eq!(terminal.wait(), 3);
     host.remove(&["box"]);
@@ -135,16 +135,16 @@ fn exec_itself_takes_almost_nothing_of_a_containers_memory() {
     host.detached(&["--name", "box", "-m", "16m", "--shm-size", "64m", "busybox", "sleep", "1000"]);
     let Some(group) = memory_group(&host, "box") else { return host.discard() };
     host.minidock(&["exec", "box", "true"]).ok();
-    // Filled up to half a megabyte: what a few small processes need (the kernel counts in portions of 128 kB for each
-    // processor).
+    // Filled up to one megabyte: what a few small processes need (the kernel counts in portions of up to 256 kB for each
+    // processor, and gives back a process's own structures a while after its end).
     let usage = || number(&group, ["memory.usage_in_bytes", "memory.current"]);
     let limit = number(&group, ["memory.limit_in_bytes", "memory.max"]);
-    let blocks = (limit - usage()) / 1024 - 512;
+    let blocks = (limit - usage()) / 1024 - 1024;
     host.minidock(&["exec", "box", "dd", "if=/dev/zero", "of=/dev/shm/fill", "bs=1k", &format!("count={blocks}")]).ok();
     for _ in 0..10 {
         host.minidock(&["exec", "box", "true"]).ok();
     }
-    assert!(limit - usage() < 1 << 20, "it was full: {} of {limit}", usage());
+    assert!(limit - usage() < 3 << 19, "it was full: {} of {limit}", usage());
     assert_eq!(host.inspect("box", "{{.State.Status}}"), "running");
     host.remove(&["box"]);
     host.finish();

@@ -221,7 +221,7 @@ fn explain_is_apply_with(firewall: Firewall, networks: &[&str], flags: &[&str]) 
     }
     let program = ["busybox", "sleep", "1000"];
     let script = typed.minidock(&[&["run", "--dry-run", "--name", "box"], flags, &program].concat()).ok();
-    let done = typed.leftovers(std::time::Duration::from_secs(3));
+    let done = typed.leftovers(host::LIMIT);
     assert!(done.is_empty() || !networks.is_empty(), "--dry-run has done something: {done:?}");
     let run = applied.minidock(&[&["run", "-d", "--explain", "--name", "box"], flags, &program].concat()).ok();
     assert_eq!(run.out().len(), 64, "stdout has the id alone");
@@ -264,7 +264,7 @@ fn explain_is_apply_with(firewall: Firewall, networks: &[&str], flags: &[&str]) 
 
 /// A card's state and a route's "linkdown" settle a moment after the commands.
 fn wait_until_equal(host: &TestHost, pid: u32, expected: &State, found: &mut State) {
-    host::within(std::time::Duration::from_secs(5), || {
+    host::within(host::LIMIT, || {
         if found != expected {
             *found = state(host, pid);
         }

@@ -3,11 +3,11 @@
 
 mod host;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use host::command::wait_listening;
 use host::net::{fetch, fetch_once, unreachable};
-use host::{Firewall, HOST, TestHost, images, within};
+use host::{Firewall, HOST, LIMIT, TestHost, images, within};
 
 const SERVER: [&str; 5] = ["busybox", "httpd", "-f", "-h", "/www"];
 
@@ -16,15 +16,12 @@ fn web(host: &TestHost, flags: &[&str]) {
     wait_listening(&host.inside("web"), 80);
 }
 
-/// The flush's own second, plus what this loaded machine needs.
-const SOON: Duration = Duration::from_secs(5);
-
 fn comes_back(host: &TestHost, what: &str) {
     let start = Instant::now();
-    let served = within(SOON, || {
+    let served = within(LIMIT, || {
         fetch_once(&host.outside, &format!("{HOST}:10080"), "/index.html").is_ok_and(|page| page == images::PAGE)
     });
-    assert!(served, "after {what}: not back within {SOON:?}");
+    assert!(served, "after {what}: not back");
     eprintln!("after {what}: back within {:?}", start.elapsed());
 }
 
@@ -105,7 +102,7 @@ fn many_containers_mend_once_and_disturb_nobody() {
     host.sh(&format!("nft flush ruleset; {foreign}")).ok();
     for number in 0..6 {
         let served =
-            within(SOON, || fetch_once(&host.outside, &format!("{HOST}:{}", 10080 + number), "/index.html").is_ok());
+            within(LIMIT, || fetch_once(&host.outside, &format!("{HOST}:{}", 10080 + number), "/index.html").is_ok());
         assert!(served, "web{number} is not back");
     }
     assert!(host.sh("nft list table ip foreign").ok().out().contains("ip saddr 192.0.2.1 drop"), "others' rules stay");
@@ -164,7 +161,7 @@ fn a_container_sends_only_with_its_own_address_unless_it_may_spoof() {
     for firewall in Firewall::BOTH {
         let host = TestHost::with_firewall(firewall);
         let script =
-            "ip addr flush dev eth0; ip addr add 172.17.0.99/16 dev eth0; ping -c 2 -W 2 172.17.0.1 >/dev/null";
+            "ip addr flush dev eth0; ip addr add 172.17.0.99/16 dev eth0; ping -c 2 -W 5 172.17.0.1 >/dev/null";
         let run = |option: &str| {
             let flags = ["run", "--rm", "--cap-add", "NET_ADMIN", "--security-opt", option];
             host.minidock(&[&flags[..], &["busybox", "sh", "-c", script]].concat())

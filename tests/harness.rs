@@ -63,7 +63,7 @@ fn each_kind_of_residue_is_seen() {
         let left = host.leftovers(SHORT);
         assert!(left.iter().any(|line| line.starts_with(expected)), "'{make}' is not seen, but: {left:?}");
         host.sh(take_away).ok();
-        let left = host.leftovers(Duration::from_secs(2));
+        let left = host.leftovers(host::LIMIT);
         assert!(left.is_empty(), "after '{take_away}': {left:?}");
     }
     host.finish();

@@ -93,7 +93,7 @@ fn ipv6_alone(firewall: Firewall) {
     assert_eq!(fetch(&host.inside("web"), &format!("[{OUTSIDE6}]:8000"), "/"), HOST6);
     assert_eq!(server.clients(), [HOST6]);
     host.detached(&["--name", "peer", "--network", "six", "busybox", "sleep", "1000"]);
-    exec(&host, "peer", "ping -6 -c 1 -W 5 web && ping -6 -c 1 -W 5 $(nslookup web | sed -n 's/^Address: //p')");
+    exec(&host, "peer", "ping -6 -c 1 -W 30 web && ping -6 -c 1 -W 30 $(nslookup web | sed -n 's/^Address: //p')");
     host.outside(&format!("ip -6 route add {address}/128 via {HOST6}")).ok();
     page(&host.inside("peer"), &format!("[{address}]:81"));
     for port in [80, 81] {
@@ -120,9 +120,9 @@ fn ipv6_alone(firewall: Firewall) {
     // A card that comes and goes while it runs, and the next start.
     host.detached(&["--name", "late", "busybox", "sleep", "1000"]);
     host.minidock(&["network", "connect", "--alias", "db", "six", "late"]).ok();
-    exec(&host, "late", "ping -6 -c 1 -W 5 web");
+    exec(&host, "late", "ping -6 -c 1 -W 30 web");
     assert!(exec(&host, "late", "ip -6 route").contains("default via fd"), "the way out of IPv6 comes with it");
-    exec(&host, "web", "ping -6 -c 1 -W 5 db");
+    exec(&host, "web", "ping -6 -c 1 -W 30 db");
     host.minidock(&["restart", "-t", "0", "web"]).ok();
     wait_listening(&host.inside("web"), 80);
     page(&host.outside, &format!("[{HOST6}]:10080"));
@@ -191,7 +191,7 @@ fn an_isolated_network_is_without_the_host() {
             let scoped = host.minidock(&["exec", "box", "ping", "-6", "-c", "1", "-W", "1", "-I", "eth0", link_local]);
             assert_ne!(scoped.code(), 0, "the host answers at {link_local}");
         }
-        exec(&host, "box", "ping -c 1 -W 5 web");
+        exec(&host, "box", "ping -c 1 -W 30 web");
         host.remove(&["web", "box"]);
         host.minidock(&["network", "rm", "lan"]).ok();
         without_ipv6(host);
@@ -209,6 +209,7 @@ fn a_published_sctp_port_answers_or_the_reason_is_told() {
         create(&host, &["--ipv6", "lan"]);
         let flags = ["--network", "lan", "-p", "7777:7000/sctp", "busybox", "sleep", "1000"];
         if sctp(&host.host, AddressFamily::INET).is_none() {
+            host::lacks("sctp");
             let refused = host.minidock(&[&["run", "--rm"], &flags[..]].concat()).exits(125);
             refused.says(&["cannot publish port 7777/sctp: this kernel has no sctp", "modprobe sctp"]);
         } else {

@@ -135,9 +135,15 @@ fn pause_freezes_and_unpause_lets_go_on() {
     assert_eq!(host.minidock(&["pause", "box"]).ok().out(), "box");
     assert_eq!(host.inspect("box", "{{.State.Status}} {{.State.Paused}} {{.State.Running}}"), "paused true true");
     assert!(host.minidock(&["ps", "--format", "{{.Status}}"]).ok().out().ends_with("(Paused)"));
-    let before = lines();
+    // What was in the pipe may still be on its way into the log: the kernel says whether the program had its turn.
+    let turns = || {
+        let status = host::read(format!("/proc/{}/status", host.pid("box")));
+        status.lines().filter(|line| line.contains("ctxt_switches")).collect::<String>()
+    };
+    let before = turns();
     std::thread::sleep(std::time::Duration::from_millis(300)); // the time in which nothing may happen
-    assert_eq!(lines(), before);
+    assert_eq!(turns(), before);
+    let before = lines();
     host.minidock(&["pause", "box"]).exits(1).says(&["is already paused"]);
     host.minidock(&["start", "box"]).exits(1).says(&["cannot start a paused container, try unpause instead"]);
     host.minidock(&["rm", "box"]).exits(1).says(&["container is paused"]);
@@ -184,9 +190,26 @@ fn rename_changes_the_name_of_a_running_and_of_a_stopped_container() {
 #[test]
 fn wait_prints_the_codes_of_all_also_of_those_that_vanish() {
     let host = TestHost::new();
-    host.detached(&["--name", "kept", "busybox", "sh", "-c", "sleep 0.6; exit 4"]);
-    host.detached(&["--rm", "--name", "gone", "busybox", "sh", "-c", "sleep 0.3; exit 5"]);
-    assert_eq!(host.minidock(&["wait", "kept", "gone"]).ok().out(), "4\n5");
+    host.detached(&["--name", "kept", "busybox", "sh", "-c", "while ! [ -e /go ]; do sleep 0.02; done; exit 4"]);
+    host.detached(&[
+        "--rm",
+        "--name",
+        "gone",
+        "busybox",
+        "sh",
+        "-c",
+        "while ! [ -e /go ]; do sleep 0.02; done; exit 5",
+    ]);
+    let wait = host.spawn(&["wait", "kept", "gone"]);
+    host::wait_until("it waits for both", || {
+        let opened = std::fs::read_dir(format!("/proc/{}/fd", wait.pid())).into_iter().flatten().flatten();
+        let sockets = opened.filter_map(|one| std::fs::read_link(one.path()).ok());
+        sockets.filter(|target| target.to_string_lossy().starts_with("socket:")).count() >= 2
+    });
+    for name in ["gone", "kept"] {
+        host.minidock(&["exec", name, "touch", "/go"]).exits_any(&[0, 137]); // its end may overtake touch
+    }
+    assert_eq!(wait.wait().ok().out(), "4\n5");
     assert_eq!(host.minidock(&["wait", "kept"]).ok().out(), "4");
     host.minidock(&["create", "--name", "new", "busybox", "true"]).ok();
     assert_eq!(host.minidock(&["wait", "new"]).ok().out(), "0");

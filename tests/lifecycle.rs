@@ -21,7 +21,7 @@ fn a_detached_container_is_seen_logged_stopped_and_removed() {
     );
     wait_until("both lines are logged", || host.minidock(&["logs", "web"]).ok().err() == "oops");
     assert_eq!(host.minidock(&["logs", "web"]).ok().out(), "hello");
-    assert_eq!(host.minidock(&["stop", "web"]).ok().out(), "web");
+    assert_eq!(host.minidock(&["stop", "-t", "60", "web"]).ok().out(), "web");
     assert_eq!(host.inspect("web", "{{.State.Status}} {{.State.ExitCode}} {{.State.Running}}"), "exited 0 false");
     assert_eq!(host.minidock(&["logs", "web"]).ok().out(), "hello\nbye");
     assert_eq!(host.minidock(&["ps", "-q"]).ok().out(), "");
@@ -130,9 +130,10 @@ fn stop_asks_and_then_kills_and_uses_the_stop_signal() {
     host.detached(&["--name", "deaf", "busybox", "sh", "-c", "trap '' TERM; while :; do sleep 0.02; done"]);
     host.minidock(&["stop", "-t", "1", "deaf"]).ok();
     assert_eq!(host.inspect("deaf", "{{.State.ExitCode}}"), "137");
-    let script = "trap 'exit 9' USR1; while :; do sleep 0.02; done";
+    let script = "trap 'exit 9' USR1; echo ready; while :; do sleep 0.02; done";
     host.detached(&["--name", "polite", "--stop-signal", "USR1", "busybox", "sh", "-c", script]);
-    host.minidock(&["stop", "polite"]).ok();
+    host.wait_logged("polite", "ready");
+    host.minidock(&["stop", "-t", "60", "polite"]).ok();
     assert_eq!(host.inspect("polite", "{{.State.ExitCode}}"), "9");
     host.remove(&["deaf", "polite"]);
     host.finish();

@@ -6,7 +6,6 @@ mod host;
 use std::io::Write;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use host::pty::Terminal;
 use host::{TestHost, wait_until};
@@ -26,7 +25,14 @@ fn ran(host: &TestHost, flags: &[&str], script: &str) -> String {
 fn streams_tail_times_and_details_are_printed_as_docker_does() {
     let host = TestHost::new();
     let flags = ["--label", "tier=a b", "-e", "X=1=2", "--log-opt", "labels=tier,none", "--log-opt", "env=X"];
-    let id = ran(&host, &flags, "echo one; sleep 0.05; echo two >&2; sleep 0.05; printf three");
+    // One after the other, each when the one before is in the log: two pipes have no order of their own.
+    let script = "echo one; until [ -e /a ]; do sleep 0.02; done; echo two >&2; until [ -e /b ]; do sleep 0.02; done; printf three";
+    let id = host.detached(&[&flags[..], &["busybox", "sh", "-c", script]].concat());
+    host.wait_logged(&id, "one");
+    host.minidock(&["exec", &id, "touch", "/a"]).ok();
+    wait_until("the second is logged", || host.minidock(&["logs", &id]).err() == "two");
+    host.minidock(&["exec", &id, "touch", "/b"]).exits_any(&[0, 137]); // its end may overtake touch
+    host.wait_exited(&id);
     let logs = |flags: &[&str]| {
         let output = host.minidock(&[&["logs"], flags, &[id.as_str()]].concat()).ok();
         (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
@@ -99,12 +105,17 @@ fn logs_are_rotated_and_all_kept_files_are_read() {
 #[test]
 fn a_followed_log_goes_on_over_rotations_and_ends_with_the_container() {
     let host = TestHost::new();
-    let script =
-        "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo line $i; [ $((i%100)) = 0 ] && sleep 0.02; done; echo end >&2";
+    // A hundred lines at a time, when both followers have read those before: who falls behind by two files has lost some.
+    let script = "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo line $i; [ $((i%100)) != 0 ] || \
+                  until [ -e /go$i ]; do sleep 0.01; done; done; echo end >&2";
     let flags =
         ["--name", "box", "--log-opt", "max-size=20k", "--log-opt", "max-file=2", "busybox", "sh", "-c", script];
     host.detached(&flags);
     let followers: Vec<_> = (0..2).map(|_| host.spawn(&["logs", "-f", "box"])).collect();
+    for line in (100..=3000).step_by(100) {
+        followers.iter().for_each(|follower| follower.wait_for(&format!("line {line}\n")));
+        host.minidock(&["exec", "box", "touch", &format!("/go{line}")]).exits_any(&[0, 137]); // its end may overtake touch
+    }
     for follower in followers {
         let output = follower.wait().ok();
         let out = output.out();
@@ -155,6 +166,7 @@ fn a_followed_log_goes_on_over_restarts_by_policy() {
     host.minidock(&["exec", "box", "touch", "/go"]).exits_any(&[0, 137]); // its end may overtake touch
     assert_eq!(follower.wait().ok().out(), "run\nrun\nrun");
     assert_eq!(client.wait().exits(3).out(), "run", "a client is attached to one run");
+    host.wait_exited("box");
     assert_eq!(host.inspect("box", "{{.State.Status}} {{.RestartCount}}"), "exited 2");
     host.remove(&["box"]);
     host.finish();
@@ -177,10 +189,9 @@ fn a_terminals_log_is_what_was_shown() {
     terminal.wait_for("# ");
     terminal.send("echo a$((1+1)); exit\r");
     terminal.wait();
-    let output = host.minidock(&["logs", "box"]).ok();
-    let logged = String::from_utf8_lossy(&output.stdout);
-    assert!(logged.contains("a2\r\n"), "{logged}");
-    host::wait_until("all is on the terminal", || logged == terminal.screen());
+    let logged = || String::from_utf8_lossy(&host.minidock(&["logs", "box"]).ok().stdout).into_owned();
+    assert!(logged().contains("a2\r\n"), "{}", logged());
+    host::wait_until("all is on the terminal", || logged() == terminal.screen());
     host.remove(&["box"]);
     host.finish();
 }
@@ -241,9 +252,11 @@ fn a_full_disk_neither_blocks_a_container_nor_costs_its_exit_status() {
     host.minidock(&["load", "-q", "-i", host::images::busybox().to_str().unwrap()]).ok();
     host.detached(&["--name", "box", "busybox", "sh", "-c", script]);
     let client = host.spawn(&["attach", "box"]);
+    client.wait_attached();
+    // Little is left for the log, and what it takes isn't what is given back later.
+    let fill = format!("dd if=/dev/zero of={0}/fill bs=4k 2>/dev/null || truncate -s -256k {0}/fill", disk.display());
+    host.sh(&fill).ok();
     host.minidock(&["exec", "box", "touch", "/go"]).exits_any(&[0, 137]); // its end may overtake touch
-    // Nothing is left for the log; the program's own layer is on the same disk, so the signal files were made before.
-    host.sh(&format!("dd if=/dev/zero of={}/fill bs=4k 2>/dev/null || true", disk.display())).ok();
     client.wait_for("\n100000\n");
     host.sh(&format!("rm {}/fill", disk.display())).ok();
     host.minidock(&["exec", "box", "touch", "/more"]).exits_any(&[0, 137]);
@@ -262,17 +275,19 @@ fn a_full_disk_neither_blocks_a_container_nor_costs_its_exit_status() {
         "busybox",
         "sh",
         "-c",
-        "while ! [ -e /go ]; do sleep 0.02; done; sleep 0.5; seq 1 100000; exit 9",
+        "while ! [ -e /go ]; do sleep 0.02; done; seq 1 100000; exit 9",
     ]);
+    host.sh(&fill).ok();
     host.minidock(&["exec", "box", "touch", "/go"]).exits_any(&[0, 137]); // its end may overtake touch
-    host.sh(&format!("dd if=/dev/zero of={}/fill bs=4k 2>/dev/null || true", disk.display())).ok();
     host.wait_exited("box");
     assert_eq!(host.inspect("box", "{{.State.ExitCode}}"), "9");
     let output = host.minidock(&["logs", "box"]).ok();
     let lines: Vec<String> = output.out().lines().map(String::from).collect();
     assert!(lines.len() < 100_000, "the disk was not full");
     assert!(!output.err().contains("damaged"), "half a line stayed: {}", output.err());
-    assert!(lines.iter().enumerate().all(|(at, line)| *line == (at + 1).to_string()), "no half line");
+    // Where a line was lost, a later one may have found room; half of one would be out of its turn.
+    let numbers: Vec<u32> = lines.iter().map(|line| line.parse().unwrap()).collect();
+    assert!(numbers.first() == Some(&1) && numbers.windows(2).all(|pair| pair[0] < pair[1]), "no half line");
     host.sh(&format!("rm {}/fill", disk.display())).ok();
     host.remove(&["box"]);
     host.minidock(&["network", "rm", "bridge"]);
@@ -353,9 +368,9 @@ fn expected(size: u64, seed: u64) -> Vec<u8> {
 fn the_program_is_not_slowed_down_by_its_log() {
     // A guard against quadratic behaviour: 20 MB in lines through pipe, log and rotation.
     let host = TestHost::new();
-    let start = std::time::Instant::now();
-    let id = ran(&host, &[], "yes 'a line of forty bytes, or something near' | head -c 20000000");
-    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
+    let id =
+        host.detached(&["busybox", "sh", "-c", "yes 'a line of forty bytes, or something near' | head -c 20000000"]);
+    host.minidock(&["wait", &id]).ok(); // within the time that a command may take
     wait_until("it is rotated by default", || folder(&host, &id).join("container.log.1").exists());
     assert!(folder(&host, &id).join("container.log.1").metadata().unwrap().len() < 10_100_000);
     host.remove(&[&id]);
@@ -402,9 +417,11 @@ fn logs_in_the_journal_are_read_through_journalctl() {
     let mut host = TestHost::new();
     let journal = fake_journal(&mut host);
     let flags = ["--name", "box", "--log-driver", "journald", "--label", "tier=web", "--log-opt", "labels=tier"];
-    let script = "echo one; sleep 0.1; echo two >&2; exec sleep 1000";
+    let script = "echo one; until [ -e /go ]; do sleep 0.02; done; echo two >&2; exec sleep 1000";
     host.minidock(&[&["run", "-d"], &flags[..], &["busybox", "sh", "-c", script]].concat()).ok();
-    file_entries(&host, &journal, 0, 2);
+    file_entries(&host, &journal, 0, 1);
+    host.minidock(&["exec", "box", "touch", "/go"]).ok();
+    file_entries(&host, &journal, 1, 1);
     let read = host.minidock(&["logs", "box"]).ok();
     assert_eq!((read.out().as_str(), read.err().as_str()), ("one", "two"));
     let id = host.inspect("box", "{{.Id}}");

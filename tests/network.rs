@@ -267,7 +267,7 @@ fn the_first_container_makes_the_bridge_and_the_second_uses_it() {
     assert!(output.contains("default via 172.17.0.1 dev eth0") && output.contains("LOOPBACK,UP"), "{output}");
     assert!(host.sh("ip -4 -o addr show docker0").ok().out().contains("172.17.0.1/16"));
     assert_eq!(host.sh("cat /proc/sys/net/ipv4/ip_forward").ok().out(), "1");
-    host.output_of(&["busybox", "ping", "-c", "1", "-W", "2", "172.17.0.1"]);
+    host.output_of(&["busybox", "ping", "-c", "1", "-W", "30", "172.17.0.1"]);
     host.finish();
 }
 

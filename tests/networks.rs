@@ -346,10 +346,10 @@ fn macvlan_containers_are_on_the_segment_of_the_parent() {
     host.remove(&["ready"]);
     let in_one = |words: &str| host.minidock(&["exec", "one", "sh", "-c", words]).ok().out();
     assert!(in_one("ip route").contains(&format!("default via {OUTSIDE} dev eth0")));
-    in_one(&format!("ping -c 1 -W 5 {OUTSIDE}"));
-    in_one("ping -c 1 -W 5 two");
+    in_one(&format!("ping -c 1 -W 30 {OUTSIDE}"));
+    in_one("ping -c 1 -W 30 two");
     assert!(in_one("ip -o -4 addr show eth0").contains("10.99.0.64/24"));
-    host.outside("ping -c 1 -W 5 10.99.0.65").ok();
+    host.outside("ping -c 1 -W 30 10.99.0.65").ok();
     host.minidock(&["network", "disconnect", "pub", "two"]).ok();
     assert_eq!(host.minidock(&["exec", "two", "sh", "-c", "ip -o link | grep -c eth"]).ok().out(), "1");
     let discarded = host.minidock(&["run", "--rm", "--network", "pub", "-p", "80:80", "busybox", "true"]).ok();

@@ -110,7 +110,7 @@ fn ports_go_by_the_proxy_and_one_line_says_why() {
         ok(&host, &["rm", "-f", "web"]);
         ok(&host, &["network", "rm", "own"]);
         // A kernel that has all of it: nothing of this is said.
-        let quiet = host.minidock(&["run", "--rm", "busybox", "ping", "-c", "1", "-W", "5", OUTSIDE]).ok();
+        let quiet = host.minidock(&["run", "--rm", "busybox", "ping", "-c", "1", "-W", "30", OUTSIDE]).ok();
         assert_eq!(quiet.err(), "", "nothing to be warned of");
         host.finish();
     }

@@ -56,7 +56,7 @@ fn foreign_rules_that_drop_are_named_with_a_remedy_that_works() {
             fetch_once(&host.outside, &format!("{HOST}:10080"), "/index.html").is_ok_and(|page| page == images::PAGE)
         });
         assert!(served, "{foreign}: the remedy `{remedy}` helps");
-        host.minidock(&["exec", "web", "ping", "-c1", "-W2", host::OUTSIDE]).ok();
+        host.minidock(&["exec", "web", "ping", "-c1", "-W30", host::OUTSIDE]).ok();
         assert_eq!(
             host.minidock(&["network", "inspect", "bridge"]).ok().err(),
             "",

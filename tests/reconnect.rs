@@ -19,7 +19,7 @@ fn network(host: &TestHost, verb: &str, name: &str) {
 
 /// Reaches the gateway of `lan` by its own card.
 fn reaches(host: &TestHost, gateway: &str) {
-    host.minidock(&["exec", "box", "ping", "-c", "1", "-W", "5", gateway]).ok();
+    host.minidock(&["exec", "box", "ping", "-c", "1", "-W", "30", gateway]).ok();
 }
 
 /// The kernel counts a namespace's link numbers on: a new card's isn't the highest one's next.

@@ -215,7 +215,7 @@ fn init_reaps_orphans_and_passes_signals_on() {
     let zombies = || host.minidock(&["exec", "init", "sh", "-c", "cat /proc/[0-9]*/stat | grep -c ' Z '"]).out();
     wait_until("no zombie is left", || zombies() == "0");
     assert_ne!(host.minidock(&["exec", "init", "cat", "/proc/1/comm"]).ok().out(), "sleep");
-    host.minidock(&["stop", "-t", "10", "init"]).ok();
+    host.minidock(&["stop", "-t", "60", "init"]).ok();
     assert_eq!(host.inspect("init", "{{.State.ExitCode}}"), "143", "SIGTERM has reached the program");
     host.remove(&["init"]);
     host.finish();

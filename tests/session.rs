@@ -195,7 +195,7 @@ fn a_shutdown_that_came_to_nothing_is_forgotten_with_the_next_run() {
     host::wait_until("it is ready", || logged("run") == 1);
     host.sh(&format!(
         "export MINIDOCK_ROOT={}; m={}; $m boot --stop >log 2>&1 & pid=$!; \
-         timeout 20 sh -c \"until $m logs box | grep -q asked; do sleep 0.05; done\"; kill -9 $pid",
+         timeout 100 sh -c \"until $m logs box | grep -q asked; do sleep 0.05; done\"; kill -9 $pid",
         host.root.display(),
         env!("CARGO_BIN_EXE_minidock")
     ))

@@ -3,8 +3,6 @@
 
 mod host;
 
-use std::time::{Duration, Instant};
-
 use host::{TestHost, images, read, wait_until};
 use serde_json::json;
 
@@ -68,10 +66,9 @@ fn a_volume_can_not_be_laid_over_proc_by_a_link_of_the_image() {
 #[test]
 fn a_detached_container_holds_nothing_that_its_caller_had_open() {
     let host = TestHost::new();
-    let start = Instant::now();
-    let script = format!("x=$({} run -d --name held busybox sleep 30 3>&1) && echo got", host::minidock().display());
+    let script = format!("x=$({} run -d --name held busybox sleep 1000 3>&1) && echo got", host::minidock().display());
+    // The command substitution would wait for the container's end.
     assert_eq!(host.sh(&script).ok().out(), "got");
-    assert!(start.elapsed() < Duration::from_secs(20), "the command substitution waited for the container");
     host.remove(&["held"]);
     host.finish();
 }

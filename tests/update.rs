@@ -20,7 +20,7 @@ fn a_memory_limit_is_felt_by_a_process_that_runs() {
     );
     assert_eq!(host.minidock(&["update", "-m", "16m", "--memory-swap", "16m", "box"]).ok().out(), "box");
     assert_eq!(host.inspect("box", "{{.HostConfig.Memory}}"), "16777216");
-    host.minidock(&["exec", "box", "touch", "/go"]).ok();
+    host.minidock(&["exec", "box", "touch", "/go"]).exits_any(&[0, 137]); // its end may overtake touch
     host.wait_exited("box");
     let logs = host.minidock(&["logs", "box"]).ok();
     // While the tail's pages are being freed, the kernel may choose the shell too: then there's no word of it.
@@ -51,7 +51,7 @@ fn memory_limits_go_up_and_down() {
 #[test]
 fn a_limit_of_processes_is_felt_and_taken_away_again() {
     let host = TestHost::new();
-    unlimited(&host, "while :; do sleep 0.2 & wait; done");
+    unlimited(&host, "sleep 1000");
     let crowd = || host.minidock(&["exec", "box", "sh", "-c", "for i in 1 2 3 4 5 6 7 8; do sleep 1 & done; wait"]);
     crowd().ok();
     host.minidock(&["update", "--pids-limit", "5", "box"]).ok();
@@ -78,7 +78,7 @@ fn a_cpu_quota_slows_a_busy_program_down() {
     std::thread::sleep(std::time::Duration::from_secs(2)); // the time over which it's measured
     let (used, passed) = (ticks(&host) - before, begin.elapsed().as_secs_f64() * 100.0);
     assert!((used as f64) < passed * 0.2, "{used} ticks of {passed}");
-    assert!(used > 0);
+    host::wait_until("it has its share", || ticks(&host) > before);
     host.minidock(&["update", "--cpu-quota", "50000", "box"]).exits(1).says(&["Conflicting options"]);
     host.minidock(&["update", "--cpu-shares", "512", "--blkio-weight", "300", "box"]).ok();
     assert_eq!(host.inspect("box", "{{.HostConfig.CpuShares}} {{.HostConfig.NanoCpus}}"), "512 100000000");

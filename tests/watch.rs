@@ -81,7 +81,7 @@ fn stats_show_what_is_used() {
     let ask =
         |name: &str, template: &str| host.minidock(&["stats", "--no-stream", "--format", template, name]).ok().out();
     let number = |text: &str| text.trim_end_matches('%').parse::<f64>().unwrap();
-    assert!(number(&ask("busy", "{{.CPUPerc}}")) > 5.0);
+    wait_until("it is busy", || number(&ask("busy", "{{.CPUPerc}}")) > 5.0);
     assert!(number(&ask("idle", "{{.CPUPerc}}")) < 5.0);
     let memory = ask("busy", "{{.MemUsage}}");
     assert!(memory.ends_with(" / 64MiB") && !memory.starts_with('0'), "{memory}");
@@ -236,7 +236,7 @@ fn a_terminal_s_size_and_a_client_s_leave_are_events() {
     let host = TestHost::new();
     host.detached(&["-it", "--name", "box", "busybox", "cat"]);
     let mut terminal = Terminal::start(host.command(&["attach", "box"]), 24, 80);
-    host::wait_until("it is attached", || terminal.is_raw());
+    host::command::wait_attached(terminal.child.id());
     terminal.resize(30, 100);
     let actions = || {
         host.minidock(&[

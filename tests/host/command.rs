@@ -14,9 +14,9 @@ use super::namespaces::Namespaces;
 use super::wait_until;
 
 /// No command of a test may take longer.
-const COMMAND_LIMIT: Duration = Duration::from_secs(120);
+const COMMAND_LIMIT: Duration = Duration::from_secs(240);
 /// How long output may stay open after its command has ended: somebody else holds it then.
-const OUTPUT_LIMIT: Duration = Duration::from_secs(10);
+const OUTPUT_LIMIT: Duration = Duration::from_secs(60);
 
 /// How a command ended and what it wrote.
 #[derive(Clone)]

@@ -121,9 +121,12 @@ impl Server {
         Server { stop, seen, thread: Some(thread) }
     }
 
-    /// The addresses of all clients so far.
+    /// The addresses of all clients so far, each named once: who isn't answered in time comes again.
     pub fn clients(&self) -> Vec<String> {
-        self.seen.lock().unwrap().iter().map(IpAddr::to_string).collect()
+        let mut clients: Vec<String> = self.seen.lock().unwrap().iter().map(IpAddr::to_string).collect();
+        clients.sort();
+        clients.dedup();
+        clients
     }
 }
 
@@ -138,7 +141,7 @@ impl Drop for Server {
 
 fn greet(mut stream: TcpStream, client: IpAddr) -> std::io::Result<()> {
     stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    stream.set_read_timeout(Some(LIMIT))?;
     let mut line = String::new();
     let mut reader = BufReader::new(stream.try_clone()?);
     while reader.read_line(&mut line)? > 2 {

@@ -424,7 +424,7 @@ pub fn destroy(host: &Namespaces, outside: &Namespaces, base: &Path, mark: &str)
 
 /// Kills all processes of a host, until there are none.
 pub fn kill_all(host: &Namespaces, outside: &Namespaces, base: &Path, mark: &str) {
-    super::within(Duration::from_secs(5), || {
+    super::within(super::LIMIT, || {
         let left = processes(&[host.inode(), outside.inode()], base, mark);
         for pid in left.keys() {
             let pid = nix::unistd::Pid::from_raw(*pid as i32);

