@@ -38,7 +38,7 @@ fn make_tree(host: &TestHost) {
 fn add_classifier(host: &TestHost) -> bool {
     let added = host.sh("tc filter add dev uplink protocol ip parent 1:0 prio 1 handle 1: cgroup").code() == 0;
     if !added {
-        eprintln!("this kernel has no cls_cgroup: that way of marking is not tried");
+        host::lacks("cls_cgroup");
     }
     added
 }
@@ -395,6 +395,7 @@ fn a_bad_line_where_the_kernel_has_netem_and_a_reason_where_not() {
         host.remove(&["aa"]);
         host.minidock(&["network", "rm", "later"]).ok();
     } else {
+        host::lacks("sch_netem");
         let refused = host.minidock(&[&flags[..], &["true"]].concat());
         assert_eq!(refused.code(), 125);
         assert!(refused.err().contains("this kernel has no sch_netem"), "{}", refused.err());

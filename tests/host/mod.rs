@@ -210,12 +210,6 @@ impl TestHost {
         });
     }
 
-    /// The process that watches a running container, as the host counts.
-    pub fn monitor(&self, container: &str) -> u32 {
-        let status = read(format!("/proc/{}/status", self.pid(container)));
-        status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap()
-    }
-
     /// `minidock rm -f` of each.
     pub fn remove(&self, containers: &[&str]) {
         self.minidock(&[&["rm", "-f"], containers].concat()).ok();
