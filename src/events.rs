@@ -86,11 +86,14 @@ impl Event {
     /// `connect` or `disconnect` of a container's network.
     pub fn network(roots: &Roots, action: &str, state: &State, network: (&str, &str)) -> Event {
         let (id, name) = network;
+        // The default one has no file, and its id stands in no attachment.
+        let fixed = || definition::fixed_id(&roots.root, name);
+        let id = if id.is_empty() { fixed() } else { id.to_owned() };
         let driver = match definition::read(roots, name) {
             Ok(Some(definition)) => definition.driver.name(),
             _ => "bridge",
         };
-        Event::new("network", action, id).with("container", &state.id).with("name", name).with("type", driver)
+        Event::new("network", action, &id).with("container", &state.id).with("name", name).with("type", driver)
     }
 
     /// `create` or `destroy` of a volume.

@@ -169,6 +169,16 @@ impl Journal {
             text.push_str(&serde_json::to_string(residue)?);
             text.push('\n');
         }
+        // More than is ever read again must not be written: its effects could never be undone.
+        let now = self.file.metadata().with_context(|| format!("cannot look at {}", self.path.display()))?.len();
+        if now + text.len() as u64 > MAX_BYTES {
+            bail!(
+                "what is to be recorded in {} is more than its {} MiB; publish fewer ports, or neighbours as ranges \
+                 (-p 8000-8999:8000-8999)",
+                self.path.display(),
+                MAX_BYTES >> 20
+            );
+        }
         crash::point(crash::When::Before);
         (&self.file)
             .write_all(text.as_bytes())
@@ -438,6 +448,25 @@ mod tests {
         journal.strike(|_, entry| *entry == name("b")).unwrap();
         journal.keep_only(&[name("a")]).unwrap();
         assert_eq!(journal.contents().unwrap().entries, [name("a")]);
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn what_could_not_be_read_again_is_refused_before_it_is_written() {
+        let path = scratch("large");
+        let name = |name: &str| Residue::Name { name: name.into(), id: "c".into() };
+        let journal = Journal::create(&path, &header(), &[name("a")]).unwrap();
+        let most = vec![name(&"b".repeat(1 << 20)); 3];
+        journal.record(&most).unwrap();
+        let error = journal.record(&[name(&"c".repeat(1 << 20))]).unwrap_err();
+        assert!(error.to_string().contains("publish fewer ports"), "{error}");
+        let left = MAX_BYTES - std::fs::metadata(&path).unwrap().len();
+        let around = serde_json::to_string(&name("")).unwrap().len() as u64 + 1;
+        journal.record(&[name(&"d".repeat((left - around) as usize))]).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), MAX_BYTES);
+        assert_eq!(journal.contents().unwrap().entries.len(), 5, "the largest journal is read");
+        journal.record(&[name("e")]).unwrap_err();
+        journal.keep_only(&[name("a")]).unwrap();
         std::fs::remove_file(&path).unwrap();
     }
 

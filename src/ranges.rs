@@ -1,24 +1,25 @@
 //! Lists of ports in files: neighbours as one entry with a count, `"20000-29999/tcp"` for texts. Ten thousand ports are then
-//! one entry instead of a megabyte. A list without ranges, as earlier versions wrote all of them, looks as it always did.
+//! one entry instead of a megabyte. A list without ranges, as earlier versions wrote all of them, looks as it always did; a
+//! range is an entry that format 1 doesn't know, so that a minidock of then refuses it instead of taking one port for all.
 
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// An entry, and how many there are with it.
 #[derive(Serialize, Deserialize)]
-struct Counted<T> {
-    #[serde(flatten)]
-    first: T,
-    #[serde(default = "one", skip_serializing_if = "is_one")]
-    count: u32,
-}
-
-fn one() -> u32 {
-    1
-}
-
-fn is_one(count: &u32) -> bool {
-    *count == 1
+#[serde(untagged)]
+enum Entry<T> {
+    Many {
+        first: T,
+        count: u32,
+    },
+    /// `count` beside the fields of the first one was written for some days.
+    One {
+        #[serde(flatten)]
+        first: T,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        count: Option<u32>,
+    },
 }
 
 /// `after(first, n)`: what the nth entry after the first one would be.
@@ -27,18 +28,22 @@ fn write<T: Copy + PartialEq + Serialize, S: Serializer>(
     after: fn(&T, u16) -> Option<T>,
     to: S,
 ) -> Result<S::Ok, S::Error> {
-    let mut runs: Vec<Counted<T>> = Vec::new();
+    let mut runs: Vec<(T, u32)> = Vec::new();
     for entry in list {
         match runs.last_mut() {
-            Some(run)
-                if u16::try_from(run.count).ok().and_then(|nth| after(&run.first, nth)).as_ref() == Some(entry) =>
+            Some((first, count))
+                if u16::try_from(*count).ok().and_then(|nth| after(first, nth)).as_ref() == Some(entry) =>
             {
-                run.count += 1;
+                *count += 1;
             }
-            _ => runs.push(Counted { first: *entry, count: 1 }),
+            _ => runs.push((*entry, 1)),
         }
     }
-    runs.serialize(to)
+    let entry = |(first, count)| match count {
+        1 => Entry::One { first, count: None },
+        count => Entry::Many { first, count },
+    };
+    runs.into_iter().map(entry).collect::<Vec<_>>().serialize(to)
 }
 
 fn read<'de, T: Copy + DeserializeOwned, D: Deserializer<'de>>(
@@ -46,10 +51,14 @@ fn read<'de, T: Copy + DeserializeOwned, D: Deserializer<'de>>(
     from: D,
 ) -> Result<Vec<T>, D::Error> {
     let mut list = Vec::new();
-    for run in Vec::<Counted<T>>::deserialize(from)? {
-        list.push(run.first);
-        for nth in 1..run.count {
-            let next = u16::try_from(nth).ok().and_then(|nth| after(&run.first, nth));
+    for entry in Vec::<Entry<T>>::deserialize(from)? {
+        let (first, count) = match entry {
+            Entry::Many { first, count } => (first, count),
+            Entry::One { first, count } => (first, count.unwrap_or(1)),
+        };
+        list.push(first);
+        for nth in 1..count {
+            let next = u16::try_from(nth).ok().and_then(|nth| after(&first, nth));
             list.push(next.ok_or_else(|| D::Error::custom("a range of ports goes beyond 65535"))?);
         }
     }
@@ -65,6 +74,11 @@ pub mod mappings {
     fn after(first: &PortMapping, nth: u16) -> Option<PortMapping> {
         let (host_port, container_port) = (first.host_port.checked_add(nth)?, first.container_port.checked_add(nth)?);
         Some(PortMapping { host_port, container_port, ..*first })
+    }
+
+    /// Whether it would be written with a range.
+    pub fn has_some(list: &[PortMapping]) -> bool {
+        list.windows(2).any(|pair| after(&pair[0], 1) == Some(pair[1]))
     }
 
     pub fn serialize<S: Serializer>(list: &[PortMapping], to: S) -> Result<S::Ok, S::Error> {
@@ -108,6 +122,14 @@ pub mod texts {
     fn numbers(text: &str) -> Option<(u16, &str)> {
         let (port, protocol) = text.split_once('/')?;
         Some((port.parse().ok()?, protocol))
+    }
+
+    /// Whether it would be written with a range.
+    pub fn has_some(list: &[String]) -> bool {
+        list.windows(2).any(|pair| {
+            matches!((numbers(&pair[0]), numbers(&pair[1])), (Some((port, protocol)), Some((next, its)))
+                if its == protocol && port.checked_add(1) == Some(next))
+        })
     }
 
     pub fn serialize<S: Serializer>(list: &[String], to: S) -> Result<S::Ok, S::Error> {

@@ -44,7 +44,7 @@ use crate::request::ports::{HostPort, Publish};
 use crate::request::{Entrypoint, ImageSource, RunRequest};
 use crate::reservation::{self, Reservation, Sockets};
 use crate::roots::Roots;
-use crate::state::{Attachment, Config, FORMAT, State, Status};
+use crate::state::{Attachment, Config, PLAIN, State, Status};
 use crate::streams::Streams;
 use crate::volume::{self, choose::Chosen};
 
@@ -212,7 +212,8 @@ impl Making<'_> {
         stdin: Option<OwnedFd>,
     ) -> Result<(State, Run)> {
         let (roots, request) = (&self.order.engine.roots, &self.order.request);
-        let (mappings, sockets) = take_ports(&self.order.engine, request, self.image, &self.facts.networks)?;
+        let (mappings, sockets) =
+            take_ports(&self.order.engine, request, || exposed(request, self.image), &self.facts.networks)?;
         let addresses = self.facts.networks.iter().map(|joining| {
             let in_use = netsetup::bridge_addresses_in_use(self.host, &joining.network)?;
             reservation::take_addresses(roots, self.journal, joining, &in_use, &self.order.id)
@@ -370,7 +371,7 @@ impl Making<'_> {
     fn state(&self, plan: &Plan, reservation: &Reservation) -> Result<State> {
         let request = &self.order.request;
         Ok(State {
-            version: FORMAT,
+            version: PLAIN,
             id: reservation.id.clone(),
             name: reservation.name.clone(),
             created: log::now(),
@@ -492,11 +493,15 @@ fn exposed(request: &RunRequest, image: &ImageFacts) -> Vec<String> {
 }
 
 /// `-p`, and with `-P` every exposed port that `-p` doesn't name, on a free port of the host.
-fn published(request: &RunRequest, image: &ImageFacts, networks: &[Joining]) -> Result<Vec<Publish>> {
+fn published(
+    request: &RunRequest,
+    exposed: impl FnOnce() -> Vec<String>,
+    networks: &[Joining],
+) -> Result<Vec<Publish>> {
     let Some(network) = plan::endpoints::port_network(networks) else { return Ok(vec![]) };
     let mut all = request.network.publish.clone();
     if request.network.publish_all && request.network.mode == NetworkMode::Bridge {
-        for text in exposed(request, image) {
+        for text in exposed() {
             let (port, protocol) = text.split_once('/').unwrap_or((&text, "tcp"));
             let container_port: u16 =
                 port.parse().with_context(|| format!("the image exposes {text:?}, which is no port; leave out -P"))?;
@@ -519,16 +524,17 @@ fn published(request: &RunRequest, image: &ImageFacts, networks: &[Joining]) -> 
     Ok(all)
 }
 
-/// Reserves the host's ports. By what means each is published follows from what the host can do.
-fn take_ports(
+/// Reserves the host's ports. By what means each is published follows from what the host can do. `exposed`: what the image
+/// and the user say that the container listens on.
+pub fn take_ports(
     engine: &Engine,
     request: &RunRequest,
-    image: &ImageFacts,
+    exposed: impl FnOnce() -> Vec<String>,
     networks: &[Joining],
 ) -> Result<(Vec<PortMapping>, Sockets)> {
     let into = plan::endpoints::port_network(networks).map(|at| &networks[at]);
     let wanted = request.network.publish_mode.or(engine.config.publish_mode).unwrap_or(PublishMode::Dnat);
-    reservation::take_ports(&engine.roots, &published(request, image, networks)?, into, |protocol, address| {
+    reservation::take_ports(&engine.roots, &published(request, exposed, networks)?, into, |protocol, address| {
         into.map_or(wanted, |joining| {
             netsetup::publish_mode(wanted, &joining.network, &joining.facts, protocol, address).0
         })
@@ -577,7 +583,7 @@ pub fn dry_run(order: &Order) -> Result<String> {
         })
     });
     let addresses = addresses.collect::<Result<_>>()?;
-    let (ports, _) = take_ports(&order.engine, request, &image, &facts.networks)?;
+    let (ports, _) = take_ports(&order.engine, request, || exposed(request, &image), &facts.networks)?;
     let name = request.name.clone().unwrap_or_else(|| crate::names::from_id(&order.id, 0));
     let chosen = volume::choose::choose(roots, request, &image)?;
     let reservation =

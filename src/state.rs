@@ -20,10 +20,12 @@ use crate::process::Process;
 use crate::request::RunRequest;
 use crate::request::mounts::Mount;
 use crate::roots::Roots;
-use crate::unknown;
+use crate::{ranges, unknown};
 
-/// The format that this program writes.
-pub const FORMAT: u32 = 1;
+/// The newest format that this program knows: lists of ports may have ranges in them ([`crate::ranges`]).
+const FORMAT: u32 = 2;
+/// The format without ranges, which an earlier minidock reads too.
+pub const PLAIN: u32 = 1;
 
 /// Where a container is in its life, with docker's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -347,7 +349,7 @@ impl State {
     pub fn being_made(id: &str, name: String, header: Header) -> Option<State> {
         let birth = header.birth?;
         Some(State {
-            version: FORMAT,
+            version: PLAIN,
             id: id.to_string(),
             name,
             created: birth.created,
@@ -397,8 +399,19 @@ impl State {
         files::prepare(&path, &self.bytes(&path)?)
     }
 
+    /// Whether some list of ports is written with a range.
+    fn has_ranges(&self) -> bool {
+        let wishes = self.request.pointer("/network/publish").and_then(serde_json::Value::as_array);
+        wishes.is_some_and(|wishes| wishes.iter().any(|wish| wish.get("count").is_some()))
+            || self.attachments.iter().any(|one| ranges::mappings::has_some(&one.ports))
+            || ranges::texts::has_some(&self.config.exposed)
+    }
+
     /// What is written to the file, which holds the former one. Only a state that was read can lose fields of others.
     fn bytes(&self, path: &Path) -> Result<Vec<u8>> {
+        if self.version < FORMAT && self.has_ranges() {
+            return State { version: FORMAT, ..self.clone() }.bytes(path);
+        }
         Ok(if self.was_read { serde_json::to_vec(&self.document(path)?)? } else { serde_json::to_vec(self)? })
     }
 

@@ -144,18 +144,24 @@ fn a_routed_network_is_reached_by_its_own_addresses_at_published_ports() {
         create(&host, &["--ipv6", "other"]);
         web(&host, "web", &["--network", "lan", "--ip", "10.5.0.9", "--ip6", "fd05::9", "-p", "80"]);
         host.detached(&["--name", "box", "--network", "other", "busybox", "sleep", "1000"]);
+        host.detached(&["--name", "peer", "--network", "lan", "busybox", "sleep", "1000"]);
         host.outside(&format!("ip route add 10.5.0.0/24 via {HOST}; ip -6 route add fd05::/64 via {HOST6}")).ok();
         let server = Server::http(&host.outside, "[::]:8000");
         for (own, outside) in [("10.5.0.9", OUTSIDE), ("[fd05::9]", "[fd00:99::2]")] {
             page(&host.outside, &format!("{own}:80"));
             assert!(unreachable(&host.outside, &format!("{own}:81")), "{own}: not published");
             assert!(unreachable(&host.inside("box"), &format!("{own}:81")), "{own}: another network");
+            page(&host.inside("box"), &format!("{own}:80"));
+            let ping = format!("ping -c 1 -W 1 {}", own.trim_matches(['[', ']']));
+            let answered = |name: &str| host.minidock(&["exec", name, "sh", "-c", &ping]).code() == 0;
+            assert!(host.outside(&ping).code() == 0 && answered("peer"), "{own}: pings from outside and inside");
+            assert!(!answered("box"), "{own}: another network's container pings it");
             let seen = fetch(&host.inside("web"), &format!("{outside}:8000"), "/");
             let seen = seen.strip_prefix("::ffff:").unwrap_or(&seen).to_owned();
             assert_eq!(seen, own.trim_matches(['[', ']']), "its own address outside");
         }
         drop(server);
-        host.remove(&["web", "box"]);
+        host.remove(&["web", "box", "peer"]);
         host.outside("ip route del 10.5.0.0/24; ip -6 route del fd05::/64").ok();
         host.minidock(&["network", "rm", "lan", "other"]).ok();
         without_ipv6(host);

@@ -158,7 +158,7 @@ fn cards_and_the_way_out_follow_the_order_of_the_flags_or_the_priority() {
         "0"
     );
     let discarded = host.minidock(&["run", "--rm", "--network", "inner", "-p", "10080:80", "busybox", "true"]).ok();
-    discarded.says(&["WARNING: Published ports are discarded"]);
+    discarded.says(&["WARNING: Published ports lead nowhere"]);
     host.minidock(&["network", "rm", "zebra", "ant", "inner"]).ok();
     host.finish();
 }
@@ -353,7 +353,7 @@ fn macvlan_containers_are_on_the_segment_of_the_parent() {
     host.minidock(&["network", "disconnect", "pub", "two"]).ok();
     assert_eq!(host.minidock(&["exec", "two", "sh", "-c", "ip -o link | grep -c eth"]).ok().out(), "1");
     let discarded = host.minidock(&["run", "--rm", "--network", "pub", "-p", "80:80", "busybox", "true"]).ok();
-    discarded.says(&["WARNING: Published ports are discarded"]);
+    discarded.says(&["WARNING: Published ports lead nowhere"]);
     host.remove(&["one", "two"]);
     host.minidock(&["network", "rm", "pub"]).ok();
     host.finish();

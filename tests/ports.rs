@@ -153,3 +153,29 @@ fn where_dnat_cannot_serve_the_plan_takes_the_proxy_and_says_why() {
     assert!(!script.contains("minidock proxy"), "{script}");
     host.finish();
 }
+
+/// No two of them are neighbours: each has an element of its own, and all of them must fit into the journal. The rules of
+/// iptables don't: then nothing is begun.
+#[test]
+fn very_many_separate_ports_are_started_and_taken_away_or_refused_cleanly() {
+    let host = TestHost::new();
+    let publish: Vec<String> =
+        (0..31_000).map(|nth| format!("-p=0.0.0.0:{}:{}/udp", 2 * nth + 2000, 1 + nth % 7)).collect();
+    let run = |firewall: &str, count: usize| {
+        let flags = ["--firewall", firewall, "run", "-d", "--name", "many", "--publish-mode", "dnat"];
+        let words: Vec<&str> = flags.into_iter().chain(publish[..count].iter().map(String::as_str)).collect();
+        host.minidock(&[&words[..], &["busybox", "sleep", "1000"]].concat())
+    };
+    run("nftables", 24_000).ok();
+    let journal = host.sh("cat $MINIDOCK_ROOT/containers/*/journal | wc -c").ok().out();
+    assert!(journal.parse::<u32>().unwrap() < 1_000_000, "{journal}");
+    assert_eq!(host.minidock(&["port", "many"]).ok().out().lines().count(), 24_000);
+    host.minidock(&["rm", "-f", "many"]).ok();
+    let rules = host.sh("nft list map ip minidock ports").ok().out();
+    assert!(!rules.contains("2000"), "{rules}");
+    run("iptables", 31_000).exits(125).says(&["journal", "publish fewer ports"]);
+    assert_eq!(host.minidock(&["ps", "-aq"]).ok().out(), "");
+    let rules = host.sh("iptables-save").ok().out();
+    assert!(!rules.contains("--dport"), "{rules}");
+    host.finish();
+}

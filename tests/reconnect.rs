@@ -189,6 +189,82 @@ fn published_ports_follow_the_networks_by_the_proxy() {
     ports_follow(Firewall::Nftables, "proxy");
 }
 
+/// Nothing of the ports is left in a run that began without a network, or only with one that has no way in: the network
+/// that comes brings them.
+fn ports_come_with_a_network(firewall: Firewall, mode: &str) {
+    let host = TestHost::with_firewall(firewall);
+    lan_and_wan(&host);
+    host.minidock(&["network", "create", "--internal", "--subnet", "10.7.0.0/24", "inner"]).ok();
+    let flags = ["--publish-mode", mode, "--name", "box", "--network", "inner", "-p", "10080:80", "-p", "81"];
+    host.detached(&[&flags[..], &SERVE[..]].concat());
+    let ports = || host.minidock(&["port", "box"]).ok().out();
+    assert_eq!(ports(), "", "an internal network has no published ports");
+    network(&host, "connect", "lan");
+    wait_listening(&host.inside("box"), 80);
+    served(&host, "after an internal network alone");
+    assert!(ports().contains("80/tcp -> 0.0.0.0:10080") && ports().contains("81/tcp -> "), "{}", ports());
+    network(&host, "disconnect", "lan");
+    network(&host, "disconnect", "inner");
+    host.minidock(&["restart", "-t", "0", "box"]).ok();
+    assert!(unreachable(&host.outside, &format!("{HOST}:10080")));
+    network(&host, "connect", "inner");
+    // Meanwhile somebody else has it: said then, and all is as before.
+    host.detached(&["--name", "other", "-p", "10080:80", "busybox", "sleep", "1000"]);
+    let network = |verb| host.minidock(&["network", verb, "wan", "box"]);
+    network("connect").exits(1).says(&["10080", "port is already allocated by container other"]);
+    assert!(!host.inspect("box", "{{json .NetworkSettings.Networks}}").contains("wan"));
+    host.remove(&["other"]);
+    network("connect").ok();
+    wait_listening(&host.inside("box"), 80);
+    served(&host, "after disconnect, restart, connect");
+    host.remove(&["box"]);
+    assert!(unreachable(&host.outside, &format!("{HOST}:10080")));
+    host.minidock(&["network", "rm", "lan", "wan", "inner"]).ok();
+    host.finish();
+}
+
+#[test]
+fn published_ports_come_with_the_first_network_that_has_a_way_in() {
+    ports_come_with_a_network(Firewall::Nftables, "dnat");
+}
+
+#[test]
+fn published_ports_come_with_the_first_network_that_has_a_way_in_with_iptables() {
+    ports_come_with_a_network(Firewall::Iptables, "dnat");
+}
+
+#[test]
+fn published_ports_come_with_the_first_network_that_has_a_way_in_by_the_proxy() {
+    ports_come_with_a_network(Firewall::Nftables, "proxy");
+}
+
+/// One thing that fails doesn't keep state, names and /etc/hosts from telling how it is.
+#[test]
+fn what_can_t_be_done_on_the_way_out_doesn_t_hide_that_the_card_is_gone() {
+    let host = TestHost::new();
+    lan_and_wan(&host);
+    host.detached(&["--name", "box", "--network", "lan", "-p", "10080:80", "busybox", "sleep", "1000"]);
+    network(&host, "connect", "wan");
+    // The ports are to go to wan then, which can't be read.
+    let definition = host.root.join("networks/wan.json");
+    let whole = host::read(&definition);
+    std::fs::write(&definition, "{").unwrap();
+    host.minidock(&["network", "disconnect", "lan", "box"]).exits(1);
+    let hosts = host.minidock(&["exec", "box", "cat", "/etc/hosts"]).ok().out();
+    assert!(!hosts.contains("10.5.0.") && hosts.contains("10.6.0."), "{hosts}");
+    let state = host.sh("cat $MINIDOCK_ROOT/containers/*/state.json").ok().out();
+    let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+    assert_eq!(state["attachments"].as_array().unwrap().len(), 1, "{state}");
+    assert_eq!(state["attachments"][0]["network"], "wan");
+    std::fs::write(&definition, whole).unwrap();
+    network(&host, "connect", "lan");
+    host.minidock(&["network", "disconnect", "lan", "box"]).ok();
+    assert!(host.minidock(&["port", "box"]).ok().out().contains("10080"), "the next change brings the ports along");
+    host.remove(&["box"]);
+    host.minidock(&["network", "rm", "lan", "wan"]).ok();
+    host.finish();
+}
+
 #[test]
 fn udp_ports_follow_too() {
     for mode in ["dnat", "proxy"] {

@@ -69,14 +69,14 @@ fn fields_of_another_version_are_kept_at_every_level() {
         let part = written.pointer_mut(place).unwrap_or_else(|| panic!("{place} of {}", host::read(&path)));
         part["from_the_future"] = json!({ "at": place });
     }
-    written["version"] = json!(2);
+    written["version"] = json!(3);
     std::fs::write(&path, written.to_string()).unwrap();
     let kept = |after: &str, places: &[&str]| {
         let now = state(&path);
         for place in places {
             assert_eq!(now.pointer(place).unwrap()["from_the_future"]["at"], *place, "after {after}: {now}");
         }
-        assert_eq!(now["version"], 2, "after {after}");
+        assert_eq!(now["version"], 3, "after {after}");
     };
     host.minidock(&["rename", "box", "renamed"]).ok();
     kept("rename", &places);
@@ -174,5 +174,61 @@ fn every_file_has_a_version() {
     }
     host.remove(&["box"]);
     host.minidock(&["volume", "rm", "vol"]).ok();
+    host.finish();
+}
+
+/// An earlier minidock reads states without ranges, and must not take the first port of a range for all of them.
+#[test]
+fn ranges_of_ports_have_a_format_of_their_own_and_older_ones_are_read() {
+    let host = TestHost::new();
+    let id = |name: &str| host.inspect(name, "{{.Id}}");
+    host.detached(&["--name", "plain", "-p", "0.0.0.0:8000:80", "-p", "0.0.0.0:8002:82", "busybox", "sleep", "1000"]);
+    let plain = path_of(&host, &id("plain"), "state.json");
+    assert_eq!(state(&plain)["version"], 1);
+    host.remove(&["plain"]);
+
+    host.detached(&["--name", "many", "-p", "0.0.0.0:8000-8009:9000-9009", "busybox", "sleep", "1000"]);
+    let many = path_of(&host, &id("many"), "state.json");
+    let written = state(&many);
+    assert_eq!(written["version"], 2, "{written}");
+    // What format 1 looks for in an entry, as its reader fails without.
+    for list in ["/attachments/0/ports/0", "/request/network/publish/0"] {
+        let entry = written.pointer(list).unwrap();
+        assert_eq!((&entry["count"], entry.get("protocol")), (&json!(10), None), "{entry}");
+    }
+    host.minidock(&["stop", "-t", "0", "many"]).ok();
+    // As a range was written without the number, and as each port was written by itself.
+    let mut between = state(&many);
+    let mut first = between.clone();
+    for list in ["/attachments/0/ports", "/request/network/publish"] {
+        let entry = between.pointer(list).unwrap()[0].clone();
+        let flat = |count: u64, nth: u64| {
+            let mut one = entry["first"].clone();
+            for key in ["host_port", "container_port"] {
+                if let Some(port) = one.get(key).and_then(Value::as_u64) {
+                    one[key] = json!(port + nth);
+                }
+            }
+            if let Some(port) = one.pointer("/host/Fixed").and_then(Value::as_u64) {
+                one["host"]["Fixed"] = json!(port + nth);
+            }
+            if count > 1 {
+                one["count"] = json!(count);
+            }
+            one
+        };
+        *between.pointer_mut(list).unwrap() = json!([flat(10, 0)]);
+        *first.pointer_mut(list).unwrap() = (0..10).map(|nth| flat(1, nth)).collect();
+    }
+    for mut old in [between, first] {
+        old["version"] = json!(1);
+        std::fs::write(&many, old.to_string()).unwrap();
+        host.minidock(&["start", "many"]).ok();
+        let ports = host.minidock(&["port", "many"]).ok().out();
+        assert!(ports.lines().count() == 10 && ports.contains("9009/tcp -> 0.0.0.0:8009"), "{ports}");
+        assert_eq!(state(&many)["version"], 2, "written as today");
+        host.minidock(&["stop", "-t", "0", "many"]).ok();
+    }
+    host.remove(&["many"]);
     host.finish();
 }

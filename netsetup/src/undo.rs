@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::firewall::conntrack::Target;
 use crate::firewall::nftables::{Element, Family};
 use crate::firewall::{conntrack, docker, iptables, table};
 use crate::host::Host;
@@ -56,6 +57,7 @@ pub enum Residue {
         /// The table's name.
         table: String,
         /// The elements.
+        #[serde(with = "crate::firewall::compact")]
         elements: Vec<Element>,
     },
     /// A rule of iptables.
@@ -192,9 +194,9 @@ pub fn undo_with(residues: &[Residue], host: &mut Host, links: Links) -> Vec<Res
     for chunk in residues.chunk_by(|one, next| is_iptables(one) && is_iptables(next)) {
         if is_iptables(&chunk[0]) {
             results.extend(iptables::undo(&chunk.iter().collect::<Vec<_>>()));
-            for (host_address, host_ports, address) in chunk.iter().filter_map(iptables::udp_ports) {
-                conntrack::forget(host, Protocol::Udp, host_address, host_ports, address);
-            }
+            let udp = chunk.iter().filter_map(iptables::udp_ports);
+            let targets: Vec<Target> = udp.map(|(at, ports, address)| udp_target(at, ports, address)).collect();
+            conntrack::forget(host, &targets);
         } else {
             results.extend(chunk.iter().map(|residue| undo_one(residue, host, links)));
         }
@@ -211,18 +213,16 @@ fn undo_one(residue: &Residue, host: &mut Host, links: Links) -> Result<Undone> 
         Residue::NftTable { family, name } => table::undo_table(host.netfilter()?, family_of(family)?, name),
         Residue::NftElements { family, table, elements } => {
             let result = table::undo_elements(host.netfilter()?, family_of(family)?, table, elements);
-            for element in elements {
-                let (host_address, ports, address) = match element {
-                    Element::Port { protocol: Protocol::Udp, host_address, host_port, address, .. } => {
-                        (host_address, (*host_port, *host_port), address)
-                    }
-                    Element::Span { protocol: Protocol::Udp, host_address, first, last, address } => {
-                        (host_address, (*first, *last), address)
-                    }
-                    _ => continue,
-                };
-                conntrack::forget(host, Protocol::Udp, *host_address, ports, *address);
-            }
+            let target = |element: &Element| match element {
+                Element::Port { protocol: Protocol::Udp, host_address, host_port, address, .. } => {
+                    Some(udp_target(*host_address, (*host_port, *host_port), *address))
+                }
+                Element::Span { protocol: Protocol::Udp, host_address, first, last, address } => {
+                    Some(udp_target(*host_address, (*first, *last), *address))
+                }
+                _ => None,
+            };
+            conntrack::forget(host, &elements.iter().filter_map(target).collect::<Vec<_>>());
             result
         }
         Residue::IptablesRule { .. } | Residue::IptablesChain { .. } => {
@@ -241,6 +241,10 @@ fn undo_one(residue: &Residue, host: &mut Host, links: Links) -> Result<Undone> 
         }
         Residue::Sysctl { key, old, new } => sysctl::undo(key, old, new),
     }
+}
+
+fn udp_target(host_address: IpAddr, host_ports: (u16, u16), address: IpAddr) -> Target {
+    Target { protocol: Protocol::Udp, host_address, host_ports, address }
 }
 
 fn family_of(name: &str) -> Result<Family> {

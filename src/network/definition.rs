@@ -192,6 +192,11 @@ fn near_miss(all: &[Definition], wanted: &str) -> String {
     let best = all.iter().map(|one| (crate::near::distance(wanted, &one.name), one.name.as_str())).min();
     match best {
         Some((distance, name)) if distance <= 2 && distance < name.len() => format!(" (did you mean {name}?)"),
+        _ if valid_name(wanted) && wanted.len() <= 64 => {
+            let names: Vec<&str> = all.iter().map(|one| one.name.as_str()).take(8).collect();
+            let more = if all.len() > names.len() { ", …" } else { "" };
+            format!("; there are {}{more}; make it with: minidock network create {wanted}", names.join(", "))
+        }
         _ => String::new(),
     }
 }
@@ -251,7 +256,10 @@ mod tests {
         assert_eq!(find("aa").as_deref(), Ok("aa"), "a name wins over an id's beginning");
         assert_eq!(find("a").unwrap_err(), "network a is ambiguous (2 matches found on ID prefix)");
         assert_eq!(find("lam").unwrap_err(), "network lam not found (did you mean lan?)");
-        assert_eq!(find("nothing").unwrap_err(), "network nothing not found");
+        assert_eq!(
+            find("nothing").unwrap_err(),
+            "network nothing not found; there are lan, aa, wan; make it with: minidock network create nothing"
+        );
         assert_eq!(find("").unwrap_err(), "network  not found");
     }
 

@@ -69,11 +69,10 @@ pub fn settle_names(engine: &Engine, request: &mut RunRequest) -> Result<()> {
     }
     if publishes && !leads_in && !request.network.attach.is_empty() {
         request.warnings.push(
-            "Published ports are discarded: the container is only in networks that nothing from outside leads into"
+            "Published ports lead nowhere: the container is only in networks that nothing from outside leads into; they \
+             come with the first other one that it's connected to"
                 .to_owned(),
         );
-        request.network.publish.clear();
-        request.network.publish_all = false;
     }
     Ok(())
 }

@@ -45,10 +45,21 @@ impl Op {
         vec![(command, "flows from before the mapping would go on to where they went".to_owned())]
     }
 
-    pub(crate) fn apply(&self, host: &mut Host) {
+    pub(crate) fn target(&self) -> Target {
         let Op::Forget { mapping, last, address } = self;
-        forget(host, mapping.protocol, mapping.host_address, (mapping.host_port, *last), *address);
+        let (protocol, host_address) = (mapping.protocol, mapping.host_address);
+        Target { protocol, host_address, host_ports: (mapping.host_port, *last), address: *address }
     }
+}
+
+/// Published ports of the host and the container that they lead to: whose flows are forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub protocol: Protocol,
+    pub host_address: IpAddr,
+    /// The first and the last.
+    pub host_ports: (u16, u16),
+    pub address: IpAddr,
 }
 
 /// Addresses and ports of one direction of a flow.
@@ -70,29 +81,39 @@ const SUBSYSTEM: u16 = 1 << 8;
 const GET: u16 = 1;
 const DELETE: u16 = 2;
 
-/// Deletes the flows to the host port, best effort.
-pub(crate) fn forget(
-    host: &mut Host,
-    protocol: Protocol,
-    host_address: IpAddr,
-    host_ports: (u16, u16),
-    address: IpAddr,
-) {
+/// Deletes the flows to published ports, best effort. One look at the table for all ports of a protocol: each goes through
+/// the whole of it.
+pub(crate) fn forget(host: &mut Host, targets: &[Target]) {
     let Ok(netlink) = host.netfilter() else {
         return;
     };
-    let mut deletes = Batch::default();
-    let family = if host_address.is_ipv4() { libc::AF_INET as u8 } else { libc::AF_INET6 as u8 };
-    for (tuple, orig, reply) in flows_to(netlink, family, protocol, host_ports) {
-        if concerned(&orig, &reply, host_address, address) {
-            deletes.push(SUBSYSTEM | DELETE, 0, |out| {
-                header(out, family, 0);
-                bytes(out, CTA_TUPLE_ORIG | 0x8000, &tuple);
-            });
+    let kind = |target: &Target| (target.protocol, target.host_address.is_ipv4());
+    let mut kinds: Vec<(Protocol, bool)> = targets.iter().map(kind).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    for (protocol, ipv4) in kinds {
+        let these: Vec<&Target> = targets.iter().filter(|target| kind(target) == (protocol, ipv4)).collect();
+        let port = match these.as_slice() {
+            [one] if one.host_ports.0 == one.host_ports.1 => Some(one.host_ports.0),
+            _ => None,
+        };
+        let family = if ipv4 { libc::AF_INET as u8 } else { libc::AF_INET6 as u8 };
+        let mut deletes = Batch::default();
+        for (tuple, orig, reply) in flows_to(netlink, family, protocol, port) {
+            let meant = |target: &&Target| {
+                (target.host_ports.0..=target.host_ports.1).contains(&orig.destination_port)
+                    && concerned(&orig, &reply, target.host_address, target.address)
+            };
+            if these.iter().any(meant) {
+                deletes.push(SUBSYSTEM | DELETE, 0, |out| {
+                    header(out, family, 0);
+                    bytes(out, CTA_TUPLE_ORIG | 0x8000, &tuple);
+                });
+            }
         }
-    }
-    if deletes.len() > 0 {
-        let _ = netlink.send(&deletes); // a flow that ended meanwhile is no matter
+        if deletes.len() > 0 {
+            let _ = netlink.send(&deletes); // a flow that ended meanwhile is no matter
+        }
     }
 }
 
@@ -150,23 +171,18 @@ fn concerned(orig: &Tuple, reply: &Tuple, host_address: IpAddr, address: IpAddr)
     here && (redirected || !masqueraded || reply.source == address)
 }
 
-/// The flows with this protocol and destination port: the raw tuple, and both directions. The kernel filters them since
-/// 5.8 (CTA_FILTER), before that it sends all; it knows no ranges.
-fn flows_to(
-    netlink: &mut Netlink,
-    family: u8,
-    protocol: Protocol,
-    (first, last): (u16, u16),
-) -> Vec<(Vec<u8>, Tuple, Tuple)> {
+/// The flows with this protocol, and destination port if one is given: the raw tuple, and both directions. The kernel
+/// filters them since 5.8 (CTA_FILTER), before that it sends all.
+fn flows_to(netlink: &mut Netlink, family: u8, protocol: Protocol, port: Option<u16>) -> Vec<(Vec<u8>, Tuple, Tuple)> {
     // net/netfilter/nf_internals.h: CTA_FILTER_F_CTA_PROTO_NUM, CTA_FILTER_F_CTA_PROTO_DST_PORT
-    let filter: u32 = if first == last { 1 << 3 | 1 << 5 } else { 1 << 3 };
+    let filter: u32 = if port.is_some() { 1 << 3 | 1 << 5 } else { 1 << 3 };
     let mut batch = Batch::default();
     batch.push(SUBSYSTEM | GET, libc::NLM_F_DUMP as u16, |out| {
         header(out, family, 0);
         nested(out, CTA_TUPLE_ORIG, |out| {
             nested(out, CTA_TUPLE_PROTO, |out| {
                 bytes(out, 1, &[protocol.number()]);
-                bytes(out, 3, &first.to_be_bytes());
+                bytes(out, 3, &port.unwrap_or_default().to_be_bytes());
             });
         });
         nested(out, CTA_FILTER, |out| {
@@ -183,7 +199,7 @@ fn flows_to(
         let raw = attribute(body, CTA_TUPLE_ORIG)?;
         let (orig, number) = tuple(raw)?;
         let (reply, _) = tuple(attribute(body, CTA_TUPLE_REPLY)?)?;
-        (number == protocol.number() && (first..=last).contains(&orig.destination_port))
+        (number == protocol.number() && port.is_none_or(|port| port == orig.destination_port))
             .then(|| (raw.to_vec(), orig, reply))
     };
     answers.iter().filter_map(|answer| read(&answer.payload)).collect()

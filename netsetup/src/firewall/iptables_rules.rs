@@ -9,6 +9,7 @@ struct Chains {
     forward: String,
     input: String,
     gates: String,
+    pings: String,
     docker: String,
 }
 
@@ -21,6 +22,7 @@ impl Chains {
             forward: name("FORWARD"),
             input: name("INPUT"),
             gates: name("GATES"),
+            pings: name("PINGS"),
             docker: name("DOCKER"),
         }
     }
@@ -104,6 +106,10 @@ fn forward(writer: &mut Writer, network: &Network, chains: &Chains, docker: bool
     writer.chain("filter", chain, "what may pass to containers");
     writer.rule(("filter", "FORWARD"), true, &format!("-j {chain}"), "judge every packet that passes");
     let own = ("filter", chain.as_str());
+    let pings = ("filter", chains.pings.as_str());
+    writer.chain("filter", &chains.pings, "who may ping routed networks");
+    let why = "not the containers of other networks";
+    writer.rule(pings, true, &format!("-i {bridge} -j RETURN"), why);
     if network.icc {
         let rule = format!("-i {bridge} -o {bridge} -j ACCEPT");
         writer.rule(own, true, &rule, "containers of one network");
@@ -111,7 +117,9 @@ fn forward(writer: &mut Writer, network: &Network, chains: &Chains, docker: bool
     if !network.internal {
         if network.gateway_mode(writer.v6) == GatewayMode::Routed {
             let icmp = if writer.v6 { "ipv6-icmp" } else { "icmp" };
-            writer.rule(own, true, &format!("-o {bridge} -p {icmp} -j ACCEPT"), "routed networks answer pings");
+            writer.rule(pings, false, &format!("-o {bridge} -j ACCEPT"), "everybody else");
+            let rule = format!("-o {bridge} -p {icmp} -j {}", chains.pings);
+            writer.rule(own, true, &rule, "routed networks answer pings");
         }
         let rule = format!("-o {bridge} -m conntrack --ctstate DNAT -j ACCEPT");
         writer.rule(own, true, &rule, "published ports");

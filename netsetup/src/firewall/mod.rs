@@ -2,6 +2,7 @@
 //!
 //! Which back end serves is decided in the plan: an op belongs to one of them.
 
+pub(crate) mod compact;
 pub mod conntrack;
 pub(crate) mod docker;
 pub mod element;
@@ -53,12 +54,12 @@ impl Op {
 pub(crate) fn apply(ops: &[Op], host: &mut Host) -> Result<()> {
     let back_end = |op: &Op| std::mem::discriminant(op);
     for chunk in ops.chunk_by(|one, next| back_end(one) == back_end(next)) {
-        let (mut nftables, mut iptables) = (Vec::new(), Vec::new());
+        let (mut nftables, mut iptables, mut flows) = (Vec::new(), Vec::new(), Vec::new());
         for op in chunk {
             match op {
                 Op::Nftables(op) => nftables.push(op),
                 Op::Iptables(op) => iptables.push(op),
-                Op::Conntrack(op) => op.apply(host),
+                Op::Conntrack(op) => flows.push(op.target()),
             }
         }
         if !nftables.is_empty() {
@@ -67,6 +68,7 @@ pub(crate) fn apply(ops: &[Op], host: &mut Host) -> Result<()> {
         if !iptables.is_empty() {
             iptables::apply(&iptables)?;
         }
+        conntrack::forget(host, &flows);
     }
     Ok(())
 }

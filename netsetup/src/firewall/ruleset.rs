@@ -286,9 +286,17 @@ fn forward(ip: &Ip) -> Chain {
             ],
         ),
         rule(
-            format!("oifname @routed meta l4proto {icmp_name} accept"),
-            "routed networks answer pings",
-            vec![OIFNAME, in_set("routed"), L4PROTO, Expression::Equal(vec![icmp]), Expression::Accept],
+            format!("iifname != @bridges oifname @routed meta l4proto {icmp_name} accept"),
+            "routed networks answer pings, but not those of other networks' containers",
+            vec![
+                IIFNAME,
+                not_in("bridges"),
+                OIFNAME,
+                in_set("routed"),
+                L4PROTO,
+                Expression::Equal(vec![icmp]),
+                Expression::Accept,
+            ],
         ),
         rule("drop", "no other way in, such as a route to the subnet by this host", vec![Expression::Drop]),
     ];

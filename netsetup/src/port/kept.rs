@@ -33,6 +33,12 @@ impl Kept {
         if self.open.len() >= BATCH { self.park() } else { Ok(()) }
     }
 
+    /// Keeps another's too.
+    pub fn extend(&mut self, other: Kept) {
+        self.open.extend(other.open);
+        self.parked.extend(other.parked);
+    }
+
     /// Gives all of them back.
     pub fn clear(&mut self) {
         self.open.clear();

@@ -73,7 +73,7 @@ pub struct Served {
     pub ports: Kept,
     /// Ports that this process serves.
     pub proxies: Vec<Proxy>,
-    /// Published ports that lead to no card at the moment: their network was disconnected.
+    /// Reserved ports that lead to no card at the moment: their network was disconnected.
     pub adrift: Vec<PortMapping>,
     /// The container's name server.
     pub resolver: Option<Resolver>,

@@ -118,27 +118,21 @@ fn remove_inside(served: &Served, link: &str) -> Result<()> {
     Ok(cards::inside(served)?.remove_link(link)?)
 }
 
-/// After a change of the attachments: default routes, ports, /etc/hosts, names, the state file.
+/// After a change of the attachments: default routes, ports, /etc/hosts, names, the state file. What fails doesn't keep the
+/// others from telling how it is now.
 fn changed(served: &mut Served, host: &mut Host, gone: &[IpAddr], new: &[IpAddr]) -> Result<()> {
     let routes = lead_out(&mut served.state.attachments);
+    let mut errors = Vec::new();
     if !routes.is_empty() {
         let routes: Vec<Op> = routes
             .into_iter()
             .map(|gateway| Op::Net(netsetup::Op::Link(link::Op::ReplaceDefaultRoute { gateway })))
             .collect();
-        cards::apply(served, &routes, host)?;
+        errors.extend(cards::apply(served, &routes, host).err());
     }
-    ports::settle(served, host)?;
+    errors.extend(ports::settle(served, host).err());
+    errors.extend(tell_hosts(served, gone, new).err());
     let roots = &served.order.engine.roots;
-    let folder = ContainerFolder::new(&served.state.etc_folder);
-    // The container may write it: what is too large for a hosts file is its own business.
-    if let Some(text) = small_text(&folder.hosts()) {
-        let config = &served.state.config;
-        let names = crate::plan::names_in_hosts(&config.hostname, &config.domainname);
-        let text = etc::hosts_changed(&text, gone, new, &names);
-        // In place: the file is mounted in the container.
-        files::overwrite(&folder.hosts(), text.as_bytes()).context("cannot change the container's /etc/hosts")?;
-    }
     let scopes = served.state.attachments.iter().map(|one| Scope {
         network: one.network.clone(),
         folder: names::register(&roots.run.join("network"), &one.network),
@@ -147,8 +141,24 @@ fn changed(served: &mut Served, host: &mut Host, gone: &[IpAddr], new: &[IpAddr]
     if let Some(resolver) = &mut served.resolver {
         resolver.set_scopes(scopes.collect());
     }
-    served.state.request = serde_json::to_value(&served.order.request)?;
-    served.state.write(roots)
+    match serde_json::to_value(&served.order.request) {
+        Ok(request) => served.state.request = request,
+        Err(error) => errors.push(error.into()),
+    }
+    errors.extend(served.state.write(roots).err());
+    crate::recover::first_error(errors)
+}
+
+/// The container's own addresses in its /etc/hosts.
+fn tell_hosts(served: &Served, gone: &[IpAddr], new: &[IpAddr]) -> Result<()> {
+    let folder = ContainerFolder::new(&served.state.etc_folder);
+    // The container may write it: what is too large for a hosts file is its own business.
+    let Some(text) = small_text(&folder.hosts()) else { return Ok(()) };
+    let config = &served.state.config;
+    let names = crate::plan::names_in_hosts(&config.hostname, &config.domainname);
+    let text = etc::hosts_changed(&text, gone, new, &names);
+    // In place: the file is mounted in the container.
+    files::overwrite(&folder.hosts(), text.as_bytes()).context("cannot change the container's /etc/hosts")
 }
 
 /// Gives each IP version's default route to the first attachment that leads out. The gateways that are new.

@@ -1,15 +1,17 @@
 //! Which card the published ports lead to while networks come and go: that of the default route, as at a start and as
-//! docker's. Without a network to lead to they wait, still reserved, for the next one that has ports at all.
+//! docker's. Without a network to lead to they wait, still reserved, for the next one that has ports at all. A container
+//! that was started without such a network takes its ports when it comes into one.
 
 use std::net::IpAddr;
 
 use anyhow::Result;
-use netsetup::proxy::Gate;
+use netsetup::proxy::{Gate, Proxy};
 use netsetup::{Host, PortMapping};
 
 use super::{Served, cards};
 use crate::network::joining::{self, Joining};
 use crate::residue::Residue;
+use crate::start;
 
 /// Takes a card's ports away, before it leaves.
 pub fn leave(served: &mut Served, at: usize, host: &mut Host) -> Result<()> {
@@ -27,7 +29,8 @@ pub fn leave(served: &mut Served, at: usize, host: &mut Host) -> Result<()> {
 /// Brings the ports to the card that they belong to now.
 pub fn settle(served: &mut Served, host: &mut Host) -> Result<()> {
     let holder = served.state.attachments.iter().position(|one| !one.ports.is_empty());
-    if holder.is_none() && served.adrift.is_empty() {
+    let network = &served.order.request.network;
+    if holder.is_none() && served.adrift.is_empty() && network.publish.is_empty() && !network.publish_all {
         return Ok(());
     }
     let count = served.state.attachments.len();
@@ -40,6 +43,9 @@ pub fn settle(served: &mut Served, host: &mut Host) -> Result<()> {
         leave(served, at, host)?;
     }
     let Some(at) = wanted else { return Ok(()) };
+    if holder.is_none() && served.adrift.is_empty() {
+        take(served, &joinings)?;
+    }
     let ports: Vec<PortMapping> = std::mem::take(&mut served.adrift);
     served.state.attachments[at].ports = ports;
     let endpoint = cards::of(served, &joinings[at], &served.state.attachments[at]);
@@ -54,6 +60,23 @@ pub fn settle(served: &mut Served, host: &mut Host) -> Result<()> {
         served.adrift = std::mem::take(&mut served.state.attachments[at].ports);
     }
     led
+}
+
+/// Reserves the ports that were wished; none has been reserved in this run.
+fn take(served: &mut Served, joinings: &[Joining]) -> Result<()> {
+    let (order, exposed) = (&served.order, &served.state.config.exposed);
+    let (mappings, sockets) = start::take_ports(&order.engine, &order.request, || exposed.clone(), joinings)?;
+    let mut proxies = Vec::with_capacity(sockets.served.len());
+    for (mapping, socket) in sockets.served {
+        // Nobody yet: `aim` follows once the rules are made.
+        let mut proxy = Proxy::new(&mapping, mapping.host_address, socket, None)?;
+        proxy.aim(None, None)?;
+        proxies.push(proxy);
+    }
+    served.proxies.extend(proxies);
+    served.ports.extend(sockets.kept);
+    served.adrift = mappings;
+    Ok(())
 }
 
 fn read(served: &Served, at: usize, host: &mut Host) -> Result<Joining> {
