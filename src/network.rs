@@ -5,6 +5,7 @@ pub mod catalog;
 pub mod create;
 pub mod definition;
 pub mod joining;
+pub mod obstacles;
 pub mod options;
 pub mod pools;
 pub mod remove;
@@ -66,7 +67,24 @@ pub fn obstacles(engine: &Engine, host: &mut Host) -> Vec<(String, Obstacle)> {
             found.extend(netsetup::obstacles(host, &network).into_iter().map(|one| (definition.name.clone(), one)));
         }
     }
+    found.extend(before_proxies(engine, host));
     found
+}
+
+/// What of others is in the way of the ports that running containers' proxies serve, with the network's name.
+fn before_proxies(engine: &Engine, host: &mut Host) -> Vec<(String, Obstacle)> {
+    let mut ports: std::collections::BTreeMap<String, Vec<netsetup::PortMapping>> = std::collections::BTreeMap::new();
+    for state in crate::containers::all(&engine.roots).into_iter().filter(crate::state::State::is_alive) {
+        for one in state.attachments {
+            let proxied = one.ports.into_iter().filter(|port| port.mode == netsetup::PublishMode::Proxy);
+            ports.entry(one.network).or_default().extend(proxied);
+        }
+    }
+    let found = |(name, ports): (String, Vec<netsetup::PortMapping>)| {
+        let found = netsetup::input_obstacles(host, &ports);
+        found.into_iter().map(|one| (name.clone(), one)).collect::<Vec<_>>()
+    };
+    ports.into_iter().flat_map(found).collect()
 }
 
 /// The caller holds the network's lock. Tells which rules of others are in the network's way: now that something of it
@@ -100,7 +118,9 @@ fn table_of(residue: &Residue) -> Option<Residue> {
 fn is_of_all(residue: &Residue, network: &Network) -> bool {
     let Residue::Net(residue) = residue else { return false };
     match residue {
-        netsetup::Residue::NftTable { .. } | netsetup::Residue::IptablesChain { .. } => true,
+        netsetup::Residue::NftTable { .. }
+        | netsetup::Residue::IptablesTable { .. }
+        | netsetup::Residue::IptablesChain { .. } => true,
         // A link's own settings have its name in their path.
         netsetup::Residue::Sysctl { key, .. } => !key.split('/').any(|part| part == network.bridge),
         netsetup::Residue::IptablesRule { rule, .. } => !rule

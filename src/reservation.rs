@@ -183,7 +183,9 @@ pub fn take_addresses(
     in_use: &BTreeSet<IpAddr>,
     id: &str,
 ) -> Result<Leased> {
-    let asked = Asked { roots, journal, joining, in_use, id };
+    let mut in_use = in_use.clone();
+    in_use.extend(crate::router::addresses_of_sleeping(roots, &joining.network.name));
+    let asked = Asked { roots, journal, joining, in_use: &in_use, id };
     let mut leased = Leased::default();
     let network = &joining.network;
     for (subnet, wished, into) in [

@@ -79,6 +79,16 @@ impl Residue {
 ///
 /// `netns`: the inode of the network namespace that the entries were made in.
 pub fn undo(roots: &Roots, netns: Option<u64>, entries: &[Residue]) -> Vec<anyhow::Error> {
+    undo_telling(roots, netns, entries, &mut |what| eprintln!("minidock: left alone: {what}"))
+}
+
+/// As [`undo`]; `left` hears of what is left alone.
+pub fn undo_telling(
+    roots: &Roots,
+    netns: Option<u64>,
+    entries: &[Residue],
+    left: &mut dyn FnMut(String),
+) -> Vec<anyhow::Error> {
     let mut errors = Vec::new();
     let mut rest = entries;
     let mut rules_stay = false;
@@ -90,7 +100,7 @@ pub fn undo(roots: &Roots, netns: Option<u64>, entries: &[Residue]) -> Vec<anyho
         crash::point(crash::When::Before);
         // What still leads to an address would lead to its next owner: it's given back when the next undo has succeeded.
         if !(rules_stay && matches!(last, Residue::Lease { .. }))
-            && let Err(error) = undo_family(roots, netns, run)
+            && let Err(error) = undo_family(roots, netns, run, left)
         {
             rules_stay |= matches!(last, Residue::Net(_));
             errors.extend(error);
@@ -104,7 +114,12 @@ fn same_family(a: &Residue, b: &Residue) -> bool {
     std::mem::discriminant(a) == std::mem::discriminant(b)
 }
 
-fn undo_family(roots: &Roots, netns: Option<u64>, run: &[Residue]) -> Result<(), Vec<anyhow::Error>> {
+fn undo_family(
+    roots: &Roots,
+    netns: Option<u64>,
+    run: &[Residue],
+    left: &mut dyn FnMut(String),
+) -> Result<(), Vec<anyhow::Error>> {
     let mut net = Vec::new();
     let mut cgroups = Vec::new();
     let mut errors = Vec::new();
@@ -132,11 +147,11 @@ fn undo_family(roots: &Roots, netns: Option<u64>, run: &[Residue]) -> Result<(),
         errors.extend(done.err());
     }
     if !net.is_empty() {
-        errors.extend(undo_net(netns, &net));
+        errors.extend(undo_net(netns, &net, left));
     }
     for result in runtime::cgroup::undo(&cgroups) {
         match result {
-            Ok(runtime::cgroup::Undone::NotOurs(what)) => eprintln!("minidock: left alone: {what}"),
+            Ok(runtime::cgroup::Undone::NotOurs(what)) => left(what.to_string()),
             Ok(_) => {}
             Err(error) => errors.push(error.into()),
         }
@@ -144,7 +159,7 @@ fn undo_family(roots: &Roots, netns: Option<u64>, run: &[Residue]) -> Result<(),
     if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
-fn undo_net(netns: Option<u64>, residues: &[netsetup::Residue]) -> Vec<anyhow::Error> {
+fn undo_net(netns: Option<u64>, residues: &[netsetup::Residue], left: &mut dyn FnMut(String)) -> Vec<anyhow::Error> {
     let entered = match host_netns::enter(netns) {
         Ok(host_netns::Entered::Gone) => return vec![], // its links and rules went with it
         Ok(entered) => entered,
@@ -157,7 +172,7 @@ fn undo_net(netns: Option<u64>, residues: &[netsetup::Residue]) -> Vec<anyhow::E
     let mut errors = Vec::new();
     for result in netsetup::undo(residues, &mut host) {
         match result {
-            Ok(netsetup::Undone::NotOurs(what)) => eprintln!("minidock: left alone: {what}"),
+            Ok(netsetup::Undone::NotOurs(what)) => left(what),
             Ok(_) => {}
             Err(error) => errors.push(error.into()),
         }

@@ -81,6 +81,28 @@ fn rules_of_iptables_legacy_come_back_after_a_flush() {
 }
 
 #[test]
+fn rules_of_ip6tables_legacy_come_back_after_a_flush() {
+    let host = TestHost::with_firewall(Firewall::Iptables);
+    host.sh("mount --bind /usr/sbin/xtables-legacy-multi /usr/sbin/xtables-nft-multi").ok();
+    host.sh("ip -6 addr add fd00:99::1/64 dev uplink nodad").ok();
+    host.outside("ip -6 addr add fd00:99::2/64 dev eth0 nodad").ok();
+    host.minidock(&["network", "create", "--ipv6", "lan"]).ok();
+    web(&host, &["--network", "lan", "-p", "10080:80"]);
+    let served =
+        || fetch_once(&host.outside, "[fd00:99::1]:10080", "/index.html").is_ok_and(|page| page == images::PAGE);
+    assert!(within(SOON, served));
+    let rules = || host.sh("ip6tables-legacy-save -t nat").ok().out().contains("--dport 10080");
+    assert!(rules(), "the rules are the old one's");
+    for flush in ["ip6tables-legacy -t nat -F", "ip6tables-legacy -F; ip6tables-legacy -t nat -F"] {
+        host.sh(flush).ok();
+        assert!(within(SOON, || rules() && served()), "after {flush}");
+    }
+    host.remove(&["web"]);
+    assert!(!rules());
+    host.discard();
+}
+
+#[test]
 fn many_containers_mend_once_and_disturb_nobody() {
     let host = TestHost::new();
     for number in 0..6 {

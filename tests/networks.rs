@@ -358,3 +358,41 @@ fn macvlan_containers_are_on_the_segment_of_the_parent() {
     host.minidock(&["network", "rm", "pub"]).ok();
     host.finish();
 }
+
+/// Somebody has put a link of their own into the bridge.
+#[test]
+fn a_bridge_that_stays_is_told() {
+    let host = TestHost::new();
+    assert_eq!(host.output_of(&["busybox", "echo", "hi"]), "hi");
+    host.sh("ip link add mine type veth peer name yours && ip link set mine master docker0").ok();
+    let rm = host.minidock(&["network", "rm", "bridge"]).exits(1);
+    let rm = rm.says(&["network bridge is removed, but not all of it: the bridge docker0 still has mine"]);
+    assert_eq!(rm.out(), "");
+    // The kernel's setting stays with a bridge that somebody uses.
+    host.sh("ip link del mine; ip link del docker0; echo 0 >/proc/sys/net/ipv4/ip_forward").ok();
+    host.minidock(&["network", "rm", "bridge"]).ok();
+    host.finish();
+}
+
+/// iptables-nft makes tables for our rules and never takes them away.
+#[test]
+fn no_empty_table_of_iptables_is_left() {
+    let host = TestHost::with_firewall(host::Firewall::Iptables);
+    let tables = || host.sh("nft list tables").ok().out();
+    let run = || assert_eq!(host.output_of(&["-p", "10080:80", "busybox", "echo", "hi"]), "hi");
+    assert_eq!(tables(), "");
+    run();
+    assert!(tables().contains("table ip nat") && tables().contains("table ip raw"), "{}", tables());
+    host.minidock(&["network", "rm", "bridge"]).ok();
+    assert_eq!(tables(), "", "{}", host.sh("nft list ruleset").out());
+    // One that was there before stays, and one in which somebody has put something.
+    host.sh("iptables -t nat -A OUTPUT -d 192.0.2.1 -j ACCEPT; iptables -t nat -F").ok();
+    run();
+    host.sh("iptables -t raw -A OUTPUT -d 192.0.2.1 -j ACCEPT; iptables -P INPUT DROP").ok();
+    host.minidock(&["network", "rm", "bridge"]).ok();
+    let mut left: Vec<String> = tables().lines().map(str::to_owned).collect();
+    left.sort();
+    assert_eq!(left, ["table ip filter", "table ip nat", "table ip raw"]);
+    host.sh("nft flush ruleset").ok();
+    host.finish();
+}

@@ -350,6 +350,70 @@ fn a_floating_address_ends_with_its_container() {
     }
 }
 
+/// What a reboot leaves: the root, without what is for one boot; nothing in the kernel.
+fn reboot(host: &TestHost) {
+    host.minidock(&["boot", "--stop"]).ok();
+    let root = host.root.display();
+    host.sh(&format!(
+        "find {root}/routers -name journal | xargs sed -i '1s/\"boot_id\":\"[^\"]*\"/\"boot_id\":\"another\"/'
+         umount /run/netns/routerns; rm /run/netns/routerns
+         nft flush ruleset; ip link del docker0; rm -r {root}/run/network; echo 0 >/proc/sys/net/ipv4/ip_forward"
+    ))
+    .ok();
+}
+
+/// The router and its containers' addresses come back with `boot`, with a container of its network, and with a command.
+#[test]
+fn a_router_outlives_a_reboot_with_its_addresses() {
+    for firewall in Firewall::BOTH {
+        let host = TestHost::with_firewall(firewall);
+        outside_network(&host);
+        let serve = ["--name", "vm", "--restart", "always", "busybox", "httpd", "-f", "-h", "/www"];
+        host.detached(&serve);
+        wait_listening(&host.inside("vm"), 80);
+        let create: Vec<&str> =
+            CREATE.iter().map(|word| if *word == "bridge,172.17.0.200" { "bridge" } else { *word }).collect();
+        host.minidock(&create).ok();
+        host.minidock(&["router", "floating", "add", "routerns", "16.158.1.103", "vm"]).ok();
+        let answers = || wait_until("the address answers", || !unreachable(&host.outside, "16.158.1.103:80"));
+        answers();
+        // The container's own address may be another one.
+        let inside = || {
+            let text = host.minidock(&["router", "inspect", "routerns"]).ok().out();
+            text.lines().filter(|line| !line.contains("\"Inside\": \"")).collect::<String>()
+        };
+        let before = inside();
+        for wake in [&["boot"][..], &["start", "vm"], &["router", "ls"]] {
+            reboot(&host);
+            assert!(unreachable(&host.outside, "16.158.1.103:80"));
+            // Who comes first doesn't get the router's address.
+            host.detached(&["--name", "early", "--network", "none", "busybox", "sleep", "1000"]);
+            host.minidock(wake).ok();
+            if wake == ["router", "ls"] {
+                assert!(host.minidock(wake).ok().out().contains("routerns"));
+                host.minidock(&["start", "vm"]).ok();
+            }
+            answers();
+            assert_eq!(inside(), before, "after {wake:?}");
+            host.remove(&["early"]);
+        }
+        // Without its outside bridge it can't be made: said, and made once the bridge is there.
+        reboot(&host);
+        remove_outside_network(&host);
+        host.minidock(&["boot"]).exits(1).says(&["router routerns could not be made again", "br-ex"]);
+        assert!(host.sh("ip netns list; ip link").ok().out().lines().all(|line| !line.contains("rout")));
+        outside_network(&host);
+        assert!(host.minidock(&["router", "ls"]).ok().out().contains("routerns"));
+        answers();
+        reboot(&host);
+        host.minidock(&["router", "rm", "routerns"]).ok();
+        assert!(!host.minidock(&["router", "ls"]).ok().out().contains("routerns"));
+        host.remove(&["vm"]);
+        remove_outside_network(&host);
+        host.finish();
+    }
+}
+
 #[test]
 fn what_cannot_work_is_refused_with_the_way_out() {
     let host = TestHost::new();

@@ -2,12 +2,13 @@
 //! them. They're never changed; the user is told which it is, and what lets the network through.
 //!
 //! Two packets are led through every chain that the kernel calls for passing packets: a container's first to the outside,
-//! and a client's first to a published port. A rule whose conditions can't be judged here counts as one that doesn't match.
+//! and a client's first to a published port; and through those for packets to the host itself a client's first to each port
+//! that the proxy serves. A rule whose conditions can't be judged here counts as one that doesn't match.
 
 use std::collections::BTreeMap;
 
 use crate::firewall::iptables;
-use crate::{Driver, Host, Network, facts, query, survey};
+use crate::{Driver, Host, Network, PortMapping, Protocol, facts, query, survey};
 
 /// Somebody's chain that drops a network's packets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,9 +32,7 @@ pub fn obstacles(host: &mut Host, network: &Network) -> Vec<Obstacle> {
     if network.internal || network.driver != Driver::Bridge {
         return vec![];
     }
-    let uplink = facts::egress_link(host)
-        .and_then(|index| query::get_index(host.route().ok()?, index).ok().flatten())
-        .map(|link| link.name);
+    let uplink = uplink(host);
     let rules = host.netfilter().ok().and_then(|netlink| survey::rules(netlink).ok()).unwrap_or_default();
     let mut found = Vec::new();
     for subnet in network.subnets() {
@@ -42,10 +41,51 @@ pub fn obstacles(host: &mut Host, network: &Network) -> Vec<Obstacle> {
         tables.extend(of_iptables(&rules, v6));
         let subnet = subnet.to_string();
         let bridge = network.bridge.as_str();
-        let out = Packet { bridge, from: Some(bridge), to: uplink.as_deref(), published: false, subnet: &subnet };
+        let out =
+            Packet { bridge, from: Some(bridge), to: uplink.as_deref(), published: false, subnet: &subnet, port: None };
         let back = Packet { from: uplink.as_deref(), to: Some(bridge), published: true, ..out };
         for table in &tables {
             found.extend(table.obstacles(&out, &back));
+        }
+    }
+    found
+}
+
+fn uplink(host: &mut Host) -> Option<String> {
+    let index = facts::egress_link(host)?;
+    query::get_index(host.route().ok()?, index).ok().flatten().map(|link| link.name)
+}
+
+/// What drops packets to ports that the proxy serves: the host itself takes those, so that the chains for input judge
+/// them. Ports with the same place and remedy but for their number are told once. Costs what [`obstacles`] does.
+pub fn input_obstacles(host: &mut Host, ports: &[PortMapping]) -> Vec<Obstacle> {
+    if ports.is_empty() {
+        return vec![];
+    }
+    let uplink = uplink(host);
+    let rules = host.netfilter().ok().and_then(|netlink| survey::rules(netlink).ok()).unwrap_or_default();
+    let mut found: Vec<Obstacle> = Vec::new();
+    for v6 in [false, true] {
+        let mut tables: Vec<Table> = Vec::new();
+        for port in ports.iter().filter(|port| port.host_address.is_ipv6() == v6) {
+            if tables.is_empty() {
+                tables = native(&rules, v6);
+                tables.extend(of_iptables(&rules, v6));
+            }
+            let local = port.host_address.is_loopback();
+            let packet = Packet {
+                bridge: "",
+                from: if local { Some("lo") } else { uplink.as_deref() },
+                to: None,
+                published: false,
+                subnet: "",
+                port: Some((port.protocol, port.host_port)),
+            };
+            for one in tables.iter().flat_map(|table| table.input_obstacles(&packet, port)) {
+                if !found.iter().any(|other| other.place == one.place) {
+                    found.push(one);
+                }
+            }
         }
     }
     found
@@ -61,6 +101,8 @@ struct Packet<'a> {
     /// Led to a container by a published port.
     published: bool,
     subnet: &'a str,
+    /// Where it goes on the host itself; none: it passes.
+    port: Option<(Protocol, u16)>,
 }
 
 /// How its rules are written.
@@ -80,6 +122,8 @@ struct Table {
     chains: BTreeMap<String, Vec<String>>,
     /// What the kernel calls for passing packets, and whether what falls through is dropped.
     called: Vec<(String, bool)>,
+    /// The same of packets to the host itself.
+    input: Vec<(String, bool)>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -109,10 +153,13 @@ fn native(rules: &survey::Rules, v6: bool) -> Vec<Table> {
             name: format!("{} {}", chain.family, chain.table),
             chains: BTreeMap::new(),
             called: vec![],
+            input: vec![],
         });
         table.chains.insert(chain.name.clone(), chain.rules.iter().map(|rule| rule.text.clone()).collect());
-        if chain.hook == "forward" {
-            table.called.push((chain.name.clone(), chain.drops));
+        match chain.hook {
+            "forward" => table.called.push((chain.name.clone(), chain.drops)),
+            "input" => table.input.push((chain.name.clone(), chain.drops)),
+            _ => {}
         }
     }
     tables.into_values().collect()
@@ -138,15 +185,18 @@ fn saved(lines: &[String], program: &'static str, v6: bool) -> Vec<Table> {
     for line in lines {
         if let Some(name) = line.strip_prefix('*') {
             let name = format!("{} {name}", if v6 { "ip6" } else { "ip" });
-            tables.push(Table { language: Language::Iptables(program), name, chains: BTreeMap::new(), called: vec![] });
+            let language = Language::Iptables(program);
+            tables.push(Table { language, name, chains: BTreeMap::new(), called: vec![], input: vec![] });
         }
         let Some(table) = tables.last_mut() else { continue };
         if let Some(chain) = line.strip_prefix(':') {
             let mut words = chain.split(' ');
             let (name, policy) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
             table.chains.insert(name.to_owned(), vec![]);
-            if name == "FORWARD" {
-                table.called.push((name.to_owned(), policy == "DROP"));
+            match name {
+                "FORWARD" => table.called.push((name.to_owned(), policy == "DROP")),
+                "INPUT" => table.input.push((name.to_owned(), policy == "DROP")),
+                _ => {}
             }
         } else if let Some((chain, rule)) = line.strip_prefix("-A ").and_then(|rest| rest.split_once(' ')) {
             table.chains.entry(chain.to_owned()).or_default().push(rule.to_owned());
@@ -160,11 +210,7 @@ impl Table {
         let bridge = out.bridge;
         let mut found: Vec<Obstacle> = Vec::new();
         for (chain, drops) in &self.called {
-            let by = |packet: &Packet<'_>| match self.judge(chain, packet, 0) {
-                Some(Verdict::Drop(rule)) => Some(format!("rule `{rule}`")),
-                None if *drops => Some("policy drop".to_owned()),
-                _ => None,
-            };
+            let by = |packet: &Packet<'_>| self.how(chain, *drops, packet);
             let (sent, asked) = (by(out), by(back));
             let effect = match (&sent, &asked) {
                 (Some(_), Some(_)) => {
@@ -174,16 +220,55 @@ impl Table {
                 (None, Some(_)) => format!("what comes to the published ports of {bridge}'s containers"),
                 (None, None) => continue,
             };
-            let how = sent.or(asked).unwrap_or_default();
-            let place = match self.language {
-                Language::Iptables(program) if program.ends_with("legacy") => {
-                    format!("table {} of {program}, chain {chain}, {how}", self.name)
-                }
-                _ => format!("table {}, chain {chain}, {how}", self.name),
-            };
+            let place = self.place(chain, &sent.or(asked).unwrap_or_default());
             found.push(Obstacle { place, effect, remedy: self.remedy(chain, bridge) });
         }
         found
+    }
+
+    /// What in a chain drops a packet, if anything does.
+    fn how(&self, chain: &str, drops: bool, packet: &Packet<'_>) -> Option<String> {
+        match self.judge(chain, packet, 0) {
+            Some(Verdict::Drop(rule)) => Some(format!("rule `{rule}`")),
+            None if drops => Some("policy drop".to_owned()),
+            _ => None,
+        }
+    }
+
+    fn place(&self, chain: &str, how: &str) -> String {
+        match self.language {
+            Language::Iptables(program) if program.ends_with("legacy") => {
+                format!("table {} of {program}, chain {chain}, {how}", self.name)
+            }
+            _ => format!("table {}, chain {chain}, {how}", self.name),
+        }
+    }
+
+    fn input_obstacles(&self, packet: &Packet<'_>, port: &PortMapping) -> Vec<Obstacle> {
+        let (protocol, number) = (port.protocol, port.host_port);
+        let effect = format!("what comes to port {number}/{protocol} of this host, which minidock's proxy serves");
+        let found = |(chain, drops): &(String, bool)| {
+            let place = self.place(chain, &self.how(chain, *drops, packet)?);
+            Some(Obstacle { place, effect: effect.clone(), remedy: self.input_remedy(chain, protocol, number) })
+        };
+        self.input.iter().filter_map(found).collect()
+    }
+
+    fn input_remedy(&self, chain: &str, protocol: Protocol, number: u16) -> String {
+        if self.chains.keys().any(|name| name.starts_with("ufw")) {
+            return format!("ufw allow {number}/{protocol}");
+        }
+        match self.language {
+            Language::Nft if self.name.ends_with(" firewalld") => {
+                format!("firewall-cmd --add-port={number}/{protocol}")
+            }
+            Language::Nft => format!("nft insert rule {} {chain} {protocol} dport {number} accept", self.name),
+            Language::Iptables(program) => {
+                let table = self.name.split(' ').next_back().filter(|name| *name != "filter");
+                let table = table.map(|name| format!("-t {name} ")).unwrap_or_default();
+                format!("{program} {table}-I {chain} -p {protocol} --dport {number} -j ACCEPT")
+            }
+        }
     }
 
     fn remedy(&self, chain: &str, bridge: &str) -> String {
@@ -288,6 +373,28 @@ fn is_state(list: &str, packet: &Packet<'_>) -> Fits {
     if fits { Fits::Yes } else { Fits::No }
 }
 
+fn is_protocol(name: &str, packet: &Packet<'_>) -> Fits {
+    match packet.port {
+        Some((protocol, _)) if protocol.name() == name => Fits::Yes,
+        Some(_) if matches!(name, "tcp" | "udp" | "sctp" | "icmp" | "ipv6-icmp") => Fits::No,
+        _ => Fits::Perhaps,
+    }
+}
+
+/// A list of ports and of ranges with this letter between their ends.
+fn is_port(list: &str, to: char, packet: &Packet<'_>) -> Fits {
+    let Some((_, wanted)) = packet.port else { return Fits::Perhaps };
+    let fit = |word: &str| {
+        let (first, last) = word.split_once(to).unwrap_or((word, word));
+        match (first.parse::<u16>(), last.parse::<u16>()) {
+            (Ok(first), Ok(last)) if (first..=last).contains(&wanted) => Fits::Yes,
+            (Ok(_), Ok(_)) => Fits::No,
+            _ => Fits::Perhaps,
+        }
+    };
+    list.split(',').map(|word| fit(word.trim())).max().unwrap_or(Fits::Perhaps)
+}
+
 fn iptables_rule<'a>(rule: &'a str, packet: &Packet<'_>) -> (Fits, Act<'a>) {
     let (mut fits, mut act, mut no) = (Fits::Yes, Act::Other, false);
     let mut words = rule.split(' ');
@@ -308,9 +415,11 @@ fn iptables_rule<'a>(rule: &'a str, packet: &Packet<'_>) -> (Fits, Act<'a>) {
             }
             "--ctstate" => is_state(words.next().unwrap_or_default(), packet),
             "-m" => match words.next() {
-                Some("conntrack" | "comment") => continue,
+                Some("conntrack" | "comment" | "tcp" | "udp" | "sctp" | "multiport") => continue,
                 _ => Fits::Perhaps,
             },
+            "-p" => is_protocol(words.next().unwrap_or_default(), packet),
+            "--dport" | "--dports" => is_port(words.next().unwrap_or_default(), ':', packet),
             "--comment" => {
                 // iptables-save quotes what has spaces.
                 let first = words.next().unwrap_or_default();
@@ -378,6 +487,11 @@ fn nft<'a>(rule: &'a str, packet: &Packet<'_>) -> (Fits, Act<'a>) {
                 let fit = any.map(|name| is_card(name.trim_matches('"'), '*', card, packet.bridge)).max();
                 unless(no, fit.unwrap_or(Fits::Perhaps))
             }
+            "tcp" | "udp" | "sctp" if words.next_if_eq(&"dport").is_some() => {
+                let no = words.next_if_eq(&"!=").is_some();
+                let fits = is_port(&values(&mut words).join(","), '-', packet);
+                is_protocol(word, packet).min(unless(no, fits))
+            }
             "ct" => {
                 let key = words.next().unwrap_or_default();
                 let no = words.next_if_eq(&"!=").is_some();
@@ -409,8 +523,14 @@ mod tests {
     use super::*;
 
     fn packets(uplink: Option<&str>) -> [Packet<'_>; 2] {
-        let out =
-            Packet { bridge: "docker0", from: Some("docker0"), to: uplink, published: false, subnet: "172.17.0.0/16" };
+        let out = Packet {
+            bridge: "docker0",
+            from: Some("docker0"),
+            to: uplink,
+            published: false,
+            subnet: "172.17.0.0/16",
+            port: None,
+        };
         [out, Packet { from: uplink, to: Some("docker0"), published: true, ..out }]
     }
 
@@ -451,6 +571,50 @@ mod tests {
         let ufw = found("*filter\n:FORWARD DROP [0:0]\n:ufw-before-forward - [0:0]\n-A FORWARD -j ufw-before-forward");
         assert!(ufw[0].ends_with("ufw route allow in on docker0 && ufw route allow out on docker0"), "{ufw:?}");
         assert_eq!(found("*mangle\n:FORWARD ACCEPT [0:0]\n-A FORWARD -i eth1 -j DROP"), [""; 0]);
+    }
+
+    #[test]
+    fn what_comes_to_the_proxy() {
+        let lines = |text: &str| text.lines().map(|line| line.trim().to_owned()).collect::<Vec<_>>();
+        let port = |protocol, host_address: &str| PortMapping {
+            protocol,
+            host_address: host_address.parse().unwrap(),
+            host_port: 10080,
+            container_port: 80,
+            mode: crate::PublishMode::Proxy,
+        };
+        let found = |text: &str, protocol, from| -> Vec<String> {
+            let port = port(protocol, "0.0.0.0");
+            let packet = Packet { from: Some(from), to: None, port: Some((protocol, 10080)), ..packets(None)[0] };
+            let tables = saved(&lines(text), "iptables", false);
+            tables.iter().flat_map(|table| table.input_obstacles(&packet, &port)).map(|one| one.to_string()).collect()
+        };
+        let policy =
+            "*filter\n:INPUT DROP [0:0]\n-A INPUT -i lo -j ACCEPT\n-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT";
+        assert_eq!(
+            found(policy, Protocol::Tcp, "eth0"),
+            [
+                "another firewall drops what comes to port 10080/tcp of this host, which minidock's proxy serves: table ip \
+              filter, chain INPUT, policy drop; to let it pass: iptables -I INPUT -p tcp --dport 10080 -j ACCEPT"
+            ]
+        );
+        assert_eq!(found(policy, Protocol::Tcp, "lo"), [""; 0]);
+        let open = "*filter\n:INPUT DROP [0:0]\n-A INPUT -p tcp -m multiport --dports 22,10000:10100 -j ACCEPT";
+        assert_eq!(found(open, Protocol::Tcp, "eth0"), [""; 0]);
+        assert_eq!(found(open, Protocol::Udp, "eth0").len(), 1);
+        let rule = "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -p tcp -m tcp --dport 10080 -j DROP";
+        assert!(found(rule, Protocol::Tcp, "eth0")[0].contains("rule `-p tcp -m tcp --dport 10080 -j DROP`"));
+        for (text, fits) in [
+            ("tcp dport 10080 drop", Fits::Yes),
+            ("tcp dport { 22, 10000-10100 } accept", Fits::Yes),
+            ("tcp dport != 22 drop", Fits::Yes),
+            ("udp dport 10080 drop", Fits::No),
+            ("tcp dport 22 drop", Fits::No),
+            ("tcp dport @open accept", Fits::Perhaps),
+        ] {
+            let packet = Packet { port: Some((Protocol::Tcp, 10080)), ..packets(Some("eth0"))[0] };
+            assert_eq!(nft(text, &packet).0, fits, "{text}");
+        }
     }
 
     #[test]

@@ -152,6 +152,10 @@ impl Op {
         let mut error = failure.into_error(self.what());
         if let Error::System { source, detail, .. } = &mut error {
             let hint = match source.raw_os_error() {
+                Some(libc::EOPNOTSUPP) if matches!(self, Op::Dummy { .. }) => {
+                    "a network without a parent needs the driver dummy, which this kernel lacks: name a link of this host, \
+                     -o parent=eth0 (see 'ip link'), or modprobe dummy"
+                }
                 Some(libc::EOPNOTSUPP) => "this kernel lacks the driver: modprobe macvlan, ipvlan, 8021q or dummy",
                 Some(libc::EBUSY) => "the link is in a bridge or bond, or has another kind of cards already",
                 _ => return error,

@@ -486,6 +486,8 @@ mod tests {
              iptables -t nat -A POSTROUTING -s 127.0.0.0/8 -o docker0 -j MASQUERADE\n\
              iptables -N MINIDOCK-FORWARD\n\
              iptables -I FORWARD -j MINIDOCK-FORWARD\n\
+             iptables -N MINIDOCK-PINGS\n\
+             iptables -I MINIDOCK-PINGS -i docker0 -j RETURN\n\
              iptables -I MINIDOCK-FORWARD -i docker0 -o docker0 -j ACCEPT\n\
              iptables -I MINIDOCK-FORWARD -o docker0 -m conntrack --ctstate DNAT -j ACCEPT\n\
              iptables -I MINIDOCK-FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n\

@@ -106,25 +106,28 @@ pub(crate) fn leave_out(socket: BorrowedFd<'_>, kinds: &[u8]) -> io::Result<()> 
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// A socket to ask iptables-legacy with.
-pub(crate) fn raw_ipv4_socket() -> io::Result<OwnedFd> {
+/// A socket to ask iptables-legacy with, or ip6tables-legacy.
+pub(crate) fn raw_socket(v6: bool) -> io::Result<OwnedFd> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
-    Ok(socket_with(AddressFamily::INET, SocketType::RAW, SocketFlags::CLOEXEC, Some(ipproto::RAW))?)
+    let family = if v6 { AddressFamily::INET6 } else { AddressFamily::INET };
+    Ok(socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, Some(ipproto::RAW))?)
 }
 
 /// How many entries a table of iptables-legacy has; none when it can't be asked. struct ipt_getinfo of
-/// include/uapi/linux/netfilter_ipv4/ip_tables.h: the name, 11 numbers, the number of entries, their size.
-pub(crate) fn legacy_entries(socket: BorrowedFd<'_>, table: &str) -> Option<u32> {
-    const IPT_SO_GET_INFO: i32 = 64;
+/// include/uapi/linux/netfilter_ipv4/ip_tables.h, and struct ip6t_getinfo, its twin: the name, 11 numbers, the number of
+/// entries, their size.
+pub(crate) fn legacy_entries(socket: BorrowedFd<'_>, v6: bool, table: &str) -> Option<u32> {
+    /// IPT_SO_GET_INFO and IP6T_SO_GET_INFO.
+    const GET_INFO: i32 = 64;
     const SIZE: usize = 32 + 4 * 13;
     let mut info = [0_u8; SIZE];
     let name = table.as_bytes();
     info.get_mut(..name.len().min(31))?.copy_from_slice(name.get(..name.len().min(31))?);
     let mut length = SIZE as libc::socklen_t;
+    let level = if v6 { libc::SOL_IPV6 } else { libc::SOL_IP };
     // SAFETY: the kernel reads and writes at most `length` bytes of `info`, and writes `length`; both live through the call.
-    let code = unsafe {
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_IP, IPT_SO_GET_INFO, info.as_mut_ptr().cast(), &raw mut length)
-    };
+    let code =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), level, GET_INFO, info.as_mut_ptr().cast(), &raw mut length) };
     let number = info.get(76..80).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes);
     number.filter(|_| code == 0)
 }

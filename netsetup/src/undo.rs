@@ -82,6 +82,14 @@ pub enum Residue {
         /// Its name.
         chain: String,
     },
+    /// A table that iptables-nft made for our rules.
+    IptablesTable {
+        /// Of ip6tables.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        v6: bool,
+        /// filter, nat, mangle or raw.
+        table: String,
+    },
     /// A namespace's name for `ip netns`.
     NetnsName {
         /// The container's name.
@@ -227,6 +235,10 @@ fn undo_one(residue: &Residue, host: &mut Host, links: Links) -> Result<Undone> 
         }
         Residue::IptablesRule { .. } | Residue::IptablesChain { .. } => {
             iptables::undo(&[residue]).pop().unwrap_or(Ok(Undone::NotThere))
+        }
+        Residue::IptablesTable { v6, table } => {
+            let family = if *v6 { Family::Ip6 } else { Family::Ip };
+            table::undo_empty(host.netfilter()?, family, table)
         }
         Residue::NetnsName { name, pid } => netns::undo(name, *pid),
         Residue::TcClass { link, class, lock, rate } => tc::undo(link, *class, *rate, lock, host),

@@ -26,9 +26,10 @@ pub struct Watch {
     legacy: Option<Legacy>,
 }
 
-/// The tables of iptables-legacy.
+/// The tables of iptables-legacy and ip6tables-legacy.
 struct Legacy {
-    tables: Vec<String>,
+    /// Whether it's IPv6's, and its name.
+    tables: Vec<(bool, String)>,
     entries: Vec<Option<u32>>,
     next: Instant,
 }
@@ -39,8 +40,11 @@ const LEGACY_PAUSE: Duration = Duration::from_millis(700);
 impl Legacy {
     /// None when iptables-legacy has no tables here.
     fn open() -> Option<Legacy> {
-        let text = std::fs::read_to_string("/proc/thread-self/net/ip_tables_names").ok()?;
-        let tables: Vec<String> = text.lines().map(str::to_owned).collect();
+        let names = |v6: bool, file: &str| {
+            let text = std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap_or_default();
+            text.lines().map(|name| (v6, name.to_owned())).collect::<Vec<_>>()
+        };
+        let tables = [names(false, "ip_tables_names"), names(true, "ip6_tables_names")].concat();
         let entries = counts(&tables);
         (!tables.is_empty()).then(|| Legacy { tables, entries, next: Instant::now() + LEGACY_PAUSE })
     }
@@ -53,9 +57,14 @@ impl Legacy {
     }
 }
 
-fn counts(tables: &[String]) -> Vec<Option<u32>> {
-    let Ok(socket) = sys::raw_ipv4_socket() else { return vec![] };
-    tables.iter().map(|table| sys::legacy_entries(socket.as_fd(), table)).collect()
+fn counts(tables: &[(bool, String)]) -> Vec<Option<u32>> {
+    let socket = |v6: bool| tables.iter().any(|one| one.0 == v6).then(|| sys::raw_socket(v6).ok()).flatten();
+    let (ipv4, ipv6) = (socket(false), socket(true));
+    let count = |(v6, name): &(bool, String)| {
+        let socket = if *v6 { ipv6.as_ref() } else { ipv4.as_ref() };
+        sys::legacy_entries(socket?.as_fd(), *v6, name)
+    };
+    tables.iter().map(count).collect()
 }
 
 impl Watch {

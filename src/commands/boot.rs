@@ -13,6 +13,11 @@ use crate::view;
 /// Starts them; prints their names. A container that needs another one (`--network container:X`) is tried again when
 /// others have been started.
 pub fn boot(engine: &Engine) -> Result<u8> {
+    // Before a container takes what is theirs.
+    let problems = crate::router::wake(engine);
+    for problem in &problems {
+        eprintln!("minidock: {}", error::text(problem));
+    }
     let mut waiting: Vec<State> = containers::all(&engine.roots).into_iter().filter(wants_start).collect();
     waiting.reverse(); // the oldest first
     loop {
@@ -28,7 +33,7 @@ pub fn boot(engine: &Engine) -> Result<u8> {
             for (state, problem) in &failed {
                 eprintln!("minidock: cannot start container {}: {}", state.name, error::text(problem));
             }
-            return Ok(u8::from(!failed.is_empty()));
+            return Ok(u8::from(!failed.is_empty() || !problems.is_empty()));
         }
         waiting = failed.into_iter().map(|(state, _)| state).collect();
     }

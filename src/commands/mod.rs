@@ -124,10 +124,19 @@ pub fn dispatch(global: Global, command: Command) -> Result<u8> {
         Command::Stats(args) => stats::stats(roots, &args),
         Command::Top(args) => top::top(roots, &args),
         Command::RouterCreate(args) => router::create(&engine, &args),
-        Command::RouterLs(args) => router::ls(roots, &args),
-        Command::RouterInspect(args) => router::inspect(roots, &args),
+        Command::RouterLs(args) => {
+            router::wake(&engine);
+            router::ls(roots, &args)
+        }
+        Command::RouterInspect(args) => {
+            router::wake(&engine);
+            router::inspect(roots, &args)
+        }
         Command::RouterRm(args) => router::rm(roots, &args),
-        Command::RouterFloating(args) => router::floating(roots, &args),
+        Command::RouterFloating(args) => {
+            router::wake(&engine);
+            router::floating(roots, &args)
+        }
         Command::NetworkCreate(args) => networks::create(&engine, &args),
         Command::NetworkLs(args) => networks::ls(&engine, &args),
         Command::NetworkInspect(args) => networks::inspect(&engine, &args),

@@ -68,7 +68,20 @@ pub fn ls(engine: &Engine, args: &NetworkLsArgs) -> Result<u8> {
         .collect();
     facts.retain(|network| filter.fits(network));
     print!("{}", format::networks::print(&facts, args.format.as_deref(), args.quiet, args.no_trunc)?);
+    // Monitors have noted what came into the way; what is still there is said.
+    let noted = |network: &NetworkFacts| crate::network::obstacles::any_noted(&engine.roots, &network.name);
+    if !args.quiet && facts.iter().any(noted) {
+        warn_of_obstacles(engine, |name| facts.iter().any(|network| network.name == name));
+    }
     Ok(0)
+}
+
+/// On the error output, and not in a document, which is docker's.
+fn warn_of_obstacles(engine: &Engine, wanted: impl Fn(&str) -> bool) {
+    let Ok(mut host) = netsetup::Host::open() else { return };
+    for (name, obstacle) in crate::network::obstacles(engine, &mut host).iter().filter(|(name, _)| wanted(name)) {
+        eprintln!("WARNING: network {name}: {obstacle}");
+    }
 }
 
 /// Prints everything known of networks.
@@ -85,14 +98,8 @@ pub fn inspect(engine: &Engine, args: &NetworkInspectArgs) -> Result<u8> {
         }
     }
     print!("{}", format::inspect::print(&found, args.format.as_deref())?);
-    // Not in the document, which is docker's.
-    if let Ok(mut host) = netsetup::Host::open()
-        && !found.is_empty()
-    {
-        let wanted = |name: &str| args.networks.iter().any(|one| one == name);
-        for (name, obstacle) in crate::network::obstacles(engine, &mut host).iter().filter(|(name, _)| wanted(name)) {
-            eprintln!("WARNING: network {name}: {obstacle}");
-        }
+    if !found.is_empty() {
+        warn_of_obstacles(engine, |name| args.networks.iter().any(|one| one == name));
     }
     for problem in &problems {
         eprintln!("minidock: {}", error::text(problem));

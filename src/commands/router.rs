@@ -32,6 +32,13 @@ fn say(wanted: bool) -> impl FnMut(&[Command]) {
     }
 }
 
+/// Routers from before a reboot are made again by the first command that asks for routers.
+pub fn wake(engine: &Engine) {
+    for problem in router::wake(engine) {
+        eprintln!("minidock: warning: {}", crate::error::text(&problem));
+    }
+}
+
 /// `router ls`
 pub fn ls(roots: &Roots, args: &RouterLsArgs) -> Result<u8> {
     let routers = router::all(roots);

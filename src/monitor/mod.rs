@@ -186,7 +186,7 @@ fn open_watch(relay: &mut Relay) {
     if let Some(served) = relay.served.as_mut().filter(|served| !served.state.attachments.is_empty()) {
         let legacy = served.order.engine.config.firewall == Some(netsetup::Backend::Iptables);
         served.watch = netsetup::Watch::open(legacy).ok();
-        if let Err(problem) = router::container_starts(&served.order.engine.roots, &served.state) {
+        if let Err(problem) = router::container_starts(&served.order.engine, &served.state) {
             relay.peers.note(&format!("minidock: {}\n", crate::error::text(&problem)));
         }
     }

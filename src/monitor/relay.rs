@@ -172,6 +172,7 @@ impl Relay {
         let entries = served.journal.contents().map(|contents| contents.entries).unwrap_or_default();
         if let Ok(mut host) = netsetup::Host::open() {
             let _ = crate::network::repair::container(&served.order.engine, &served.state, &entries, &mut host);
+            crate::network::obstacles::look(&served.order.engine, &served.state, &mut host);
         }
     }
 

@@ -29,19 +29,25 @@ pub fn remove(engine: &Engine, definition: &Definition) -> Result<()> {
         wait_if_ended(roots, &owner)?;
     }
     let _definitions = super::lock_file(&definition::lock_path(roots)?)?;
+    let stayed;
     {
         let _lock = lock(roots, name)?;
         let users = users(roots, name);
         if !users.is_empty() {
             bail!("{}", in_use(roots, definition, &users));
         }
-        undo(roots, name)?;
+        stayed = undo(roots, name)?;
+        let _ = std::fs::remove_file(roots.network(name).join(super::obstacles::FILE));
         if name != DEFAULT_NETWORK {
             definition::remove(roots, name)?;
             remove_folder(&roots.network(name));
         }
     }
-    settle_of_all(roots)
+    settle_of_all(roots)?;
+    match stayed {
+        Some(what) => bail!("network {name} is removed, but not all of it: {what}; it isn't minidock's any more"),
+        None => Ok(()),
+    }
 }
 
 /// A container whose end has been told may hold its addresses for a moment longer.
@@ -167,7 +173,7 @@ fn recover_default(engine: &Engine) -> Result<bool> {
     if netsetup::plan_network(&network, &facts)?.is_empty() {
         return Ok(false);
     }
-    undo(roots, name).map(|()| true)
+    undo(roots, name).map(|_| true)
 }
 
 /// A journal whose maker was killed before it had begun.
@@ -186,29 +192,36 @@ fn undo_of_all(roots: &Roots) -> Result<()> {
     undo_but(roots, OF_ALL, |residue| {
         !others.is_empty() && matches!(residue, Residue::Net(netsetup::Residue::Sysctl { .. }))
     })
+    .map(|_| ())
 }
 
-/// Undoes a journal of this network namespace. The caller holds the lock of that name.
-fn undo(roots: &Roots, name: &str) -> Result<()> {
+/// Undoes a journal of this network namespace. The caller holds the lock of that name. Gives back why a bridge of ours is
+/// still there: somebody has put other links into it.
+fn undo(roots: &Roots, name: &str) -> Result<Option<String>> {
     undo_but(roots, name, |_| false)
 }
 
-fn undo_but(roots: &Roots, name: &str, keep: impl Fn(&Residue) -> bool) -> Result<()> {
+fn undo_but(roots: &Roots, name: &str, keep: impl Fn(&Residue) -> bool) -> Result<Option<String>> {
     let path = journal_path(roots, name);
-    let Some(journal) = Journal::take_over(&path)? else { return Ok(()) };
+    let mut stayed = None;
+    let Some(journal) = Journal::take_over(&path)? else { return Ok(None) };
     let contents = journal.contents()?;
     let header = contents.header.as_ref();
     let this_boot = header.is_some_and(|header| header.boot_id == journal::boot_id());
     if this_boot {
         let entries: Vec<Residue> = contents.entries.iter().filter(|entry| !keep(entry)).cloned().collect();
-        first_error(residue::undo(roots, header.and_then(|header| header.netns), &entries))
+        let mut tell = |what: String| match what.starts_with("the bridge ") && what.contains(" still has ") {
+            true => stayed = Some(what),
+            false => eprintln!("minidock: left alone: {what}"),
+        };
+        first_error(residue::undo_telling(roots, header.and_then(|header| header.netns), &entries, &mut tell))
             .with_context(|| format!("cannot remove network {name}"))?;
     }
     std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
     if let Some(folder) = path.parent().filter(|folder| name != SHARED_MOUNTS && folder.ends_with(net_folder())) {
         let _ = std::fs::remove_dir(folder); // one that isn't empty stays
     }
-    Ok(())
+    Ok(stayed)
 }
 
 /// Addresses and owners, as far as they are in this network namespace.

@@ -15,6 +15,11 @@ use crate::roots::Roots;
 /// The format that this program writes.
 pub const FORMAT: u32 = 1;
 
+/// The definition of a router that stands.
+pub const STANDING: &str = "router.json";
+/// That of one whose boot is over, until it is made again.
+pub const ASLEEP: &str = "asleep.json";
+
 /// One leg.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Side {
@@ -80,7 +85,7 @@ pub struct Floating {
 impl Definition {
     /// Writes it: from now on the router stands.
     pub fn write(&self, roots: &Roots) -> Result<()> {
-        files::replace(&folder(roots, &self.name).join("router.json"), &serde_json::to_vec_pretty(self)?)
+        files::replace(&folder(roots, &self.name).join(STANDING), &serde_json::to_vec_pretty(self)?)
     }
 
     /// Its one-to-one addresses, in order.
@@ -93,30 +98,50 @@ impl Definition {
     }
 }
 
-/// The router of this name.
+/// The router of this name that stands.
 pub fn find(roots: &Roots, name: &str) -> Result<Definition> {
-    let path = folder(roots, name).join("router.json");
+    match read(roots, name, STANDING)? {
+        Some(router) => Ok(router),
+        None if read(roots, name, ASLEEP)?.is_some() => {
+            bail!("router {name} was not made again since the machine has been started: minidock router ls says why")
+        }
+        None => bail!("No such router: {name}; minidock router ls lists them"),
+    }
+}
+
+/// A definition of either kind.
+pub fn read(roots: &Roots, name: &str, file: &str) -> Result<Option<Definition>> {
+    let path = folder(roots, name).join(file);
     let plain = !name.is_empty() && !name.contains('/') && !name.starts_with('.');
     let bytes = match plain.then(|| std::fs::read(&path)) {
         Some(Ok(bytes)) => bytes,
         Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
             return Err(error).with_context(|| format!("cannot read {}", path.display()));
         }
-        _ => bail!("No such router: {name}; minidock router ls lists them"),
+        _ => return Ok(None),
     };
     let router: Definition =
         serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))?;
     if router.version > FORMAT {
         bail!("the router {name} was made by a newer minidock (format {})", router.version);
     }
-    Ok(router)
+    Ok(Some(router))
 }
 
 /// All routers that stand, by name.
 pub fn all(roots: &Roots) -> Vec<Definition> {
+    all_with(roots, STANDING)
+}
+
+/// All that wait for being made again.
+pub fn asleep(roots: &Roots) -> Vec<Definition> {
+    all_with(roots, ASLEEP)
+}
+
+fn all_with(roots: &Roots, file: &str) -> Vec<Definition> {
     let entries = std::fs::read_dir(folder_of_all(roots)).into_iter().flatten().flatten();
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let mut routers: Vec<Definition> = names.filter_map(|name| find(roots, &name).ok()).collect();
+    let mut routers: Vec<Definition> = names.filter_map(|name| read(roots, &name, file).ok().flatten()).collect();
     routers.sort_by(|a, b| a.name.cmp(&b.name));
     routers
 }

@@ -2,7 +2,8 @@
 //!
 //! A router has a folder with a journal, as a container has, and a definition that is written when all of it stands:
 //! one without a definition was cut off in its making, and is undone by the next command. Each one-to-one address has
-//! the same pair of files below it.
+//! the same pair of files below it. After a reboot it sleeps, until `boot`, a container of its network or a command about
+//! routers wakes it.
 
 mod definition;
 mod floating;
@@ -95,12 +96,7 @@ pub fn create(engine: &Engine, request: &Request, say: Say<'_>) -> Result<()> {
         network::ensure(roots, network, facts, &mut host, say)?;
     }
     files::ensure_folder(&folder)?;
-    let leased = Residue::Lease {
-        network: definition.inside.network.clone(),
-        address: definition.inside.address.into(),
-        id: lease_owner(&definition.name),
-    };
-    let journal = new_journal(&folder, &format!("router {}", request.name), &[leased])?;
+    let journal = new_journal(&folder, &format!("router {}", request.name), &[leased(&definition)])?;
     let made = make(roots, &definition, &journal, &mut host, say);
     drop(journal);
     if let Err(error) = made {
@@ -110,6 +106,75 @@ pub fn create(engine: &Engine, request: &Request, say: Say<'_>) -> Result<()> {
         });
     }
     Ok(())
+}
+
+/// Makes the routers again that stood before the machine was started anew, and gives running containers their addresses.
+/// Costs one look for a folder where nobody has a router. Gives back what went wrong.
+pub fn wake(engine: &Engine) -> Vec<anyhow::Error> {
+    let roots = &engine.roots;
+    if !folder_of_all(roots).exists() {
+        return vec![];
+    }
+    let mut problems = Vec::new();
+    let mut awake = false;
+    for router in definition::asleep(roots) {
+        match wake_one(engine, &router) {
+            Ok(()) => awake = true,
+            Err(error) => {
+                problems.push(error.context(format!("router {} could not be made again", router.name)));
+            }
+        }
+    }
+    if awake {
+        for state in crate::containers::all(roots).into_iter().filter(crate::state::State::is_alive) {
+            problems.extend(wishes::give(roots, &state).err());
+        }
+    }
+    problems
+}
+
+fn wake_one(engine: &Engine, router: &Definition) -> Result<()> {
+    let roots = &engine.roots;
+    let _lock = lock(roots)?;
+    let folder = folder(roots, &router.name);
+    // Another command may have been first.
+    if !folder.join(definition::ASLEEP).exists() || folder.join(definition::STANDING).exists() {
+        return Ok(());
+    }
+    if Path::new("/run/netns").join(&router.name).symlink_metadata().is_ok() {
+        bail!("there is another network namespace of its name (ip netns list)");
+    }
+    let mut host = Host::open()?;
+    netsetup::router::switch_of(&mut host, &router.outside.bridge)?;
+    let (network, facts) = facts::router_network(engine, &router.inside.network, &mut host)?;
+    network::ensure(roots, &network, &facts, &mut host, &mut |_| {})?;
+    let journal = new_journal(&folder, &format!("router {}", router.name), &[leased(router)])?;
+    let made = make(roots, router, &journal, &mut host, &mut |_| {});
+    drop(journal);
+    match made {
+        Ok(()) => Ok(std::fs::remove_file(folder.join(definition::ASLEEP))?),
+        Err(error) => Err(match undo::put_to_sleep(roots, &router.name) {
+            Ok(()) => error,
+            Err(problem) => error.context(format!("and something is left over: {}", error::text(&problem))),
+        }),
+    }
+}
+
+/// The addresses that sleeping routers have in a network: nobody else's meanwhile.
+pub fn addresses_of_sleeping(roots: &Roots, network: &str) -> Vec<std::net::IpAddr> {
+    if !folder_of_all(roots).exists() {
+        return vec![];
+    }
+    let inside = definition::asleep(roots).into_iter().map(|router| router.inside);
+    inside.filter(|side| side.network == network).map(|side| side.address.into()).collect()
+}
+
+fn leased(definition: &Definition) -> Residue {
+    Residue::Lease {
+        network: definition.inside.network.clone(),
+        address: definition.inside.address.into(),
+        id: lease_owner(&definition.name),
+    }
 }
 
 /// What `create` would do, as commands. Changes nothing.

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use netsetup::{Host, Links, Residue as Net, Undone};
 
+use super::definition::{self, ASLEEP, STANDING};
 use super::{find, folder, folder_of_all, lock, wishes};
 use crate::containers;
 use crate::host_netns;
@@ -16,26 +17,36 @@ use crate::roots::Roots;
 /// Removes a router with its one-to-one addresses.
 pub fn remove(roots: &Roots, name: &str) -> Result<()> {
     let _lock = lock(roots)?;
-    find(roots, name)?;
+    if definition::read(roots, name, ASLEEP)?.is_none() {
+        find(roots, name)?;
+    }
     undo_router(roots, name)
 }
 
-/// Undoes routers and addresses that were cut off in their making, or whose container or boot is gone. Nothing is read
-/// where nobody has ever made a router.
+/// Undoes routers and addresses that were cut off in their making, or whose container is gone. A router whose boot is over
+/// falls asleep, with what its containers wish of it. Nothing is read where nobody has ever made a router.
 pub fn recover(roots: &Roots) -> Result<()> {
     if !folder_of_all(roots).exists() {
         return Ok(());
     }
     let _lock = lock(roots)?;
     for name in names_in(&folder_of_all(roots)) {
+        let folder = folder(roots, &name);
         // Written when all of it stands; what a newer version wrote stands too.
-        let stands = folder(roots, &name).join("router.json").exists() && of_this_boot(&folder(roots, &name));
-        if !stands {
-            undo_router(roots, &name)?;
+        if folder.join(STANDING).exists() && !of_this_boot(&folder) {
+            std::fs::rename(folder.join(STANDING), folder.join(ASLEEP))?;
+        }
+        if !folder.join(STANDING).exists() {
+            match folder.join(ASLEEP).exists() {
+                true => put_to_sleep(roots, &name)?,
+                false => undo_router(roots, &name)?,
+            }
             continue;
         }
-        for address in names_in(&folder(roots, &name).join("floating")) {
-            let folder = folder(roots, &name).join("floating").join(&address);
+        // Killed between the two when it was made again.
+        ignore_missing(std::fs::remove_file(folder.join(ASLEEP)))?;
+        for address in names_in(&folder.join("floating")) {
+            let folder = folder.join("floating").join(&address);
             let written = std::fs::read(folder.join("floating.json")).ok();
             let floating: Option<super::Floating> = written.and_then(|bytes| serde_json::from_slice(&bytes).ok());
             let alive = floating.is_some_and(|floating| containers::find_running(roots, &floating.container).is_ok());
@@ -60,21 +71,40 @@ fn of_this_boot(folder: &Path) -> bool {
         .is_ok_and(|contents| contents.header.is_some_and(|header| header.boot_id == journal::boot_id()))
 }
 
+/// Takes away what is on the host of a router that isn't (or no longer) made; definition and wishes stay. The caller holds
+/// the routers' lock.
+pub(super) fn put_to_sleep(roots: &Roots, name: &str) -> Result<()> {
+    let folder = folder(roots, name);
+    undo_floating(roots, &folder)?;
+    undo_journal(roots, &folder)
+}
+
+fn undo_floating(roots: &Roots, folder: &Path) -> Result<()> {
+    for address in names_in(&folder.join("floating")) {
+        undo_folder(roots, &folder.join("floating").join(address))?;
+    }
+    Ok(ignore_missing(std::fs::remove_dir(folder.join("floating")))?)
+}
+
 /// The caller holds the routers' lock.
 pub(super) fn undo_router(roots: &Roots, name: &str) -> Result<()> {
     let folder = folder(roots, name);
     // From here on it counts as half-made, whatever happens.
-    ignore_missing(std::fs::remove_file(folder.join("router.json")))?;
-    for address in names_in(&folder.join("floating")) {
-        undo_folder(roots, &folder.join("floating").join(address))?;
-    }
-    ignore_missing(std::fs::remove_dir(folder.join("floating")))?;
+    ignore_missing(std::fs::remove_file(folder.join(ASLEEP)))?;
+    ignore_missing(std::fs::remove_file(folder.join(STANDING)))?;
+    undo_floating(roots, &folder)?;
     ignore_missing(std::fs::remove_dir_all(folder.join(wishes::FOLDER)))?;
     undo_folder(roots, &folder)
 }
 
-/// Undoes the journal in a folder, then removes the folder, the journal last.
+/// Undoes the journal in a folder, then removes the folder.
 pub(super) fn undo_folder(roots: &Roots, folder: &Path) -> Result<()> {
+    undo_journal(roots, folder)?;
+    ignore_missing(std::fs::remove_dir(folder)).with_context(|| format!("cannot remove {}", folder.display()))
+}
+
+/// Undoes the journal in a folder, and removes what was written with it, the journal last.
+fn undo_journal(roots: &Roots, folder: &Path) -> Result<()> {
     let path = folder.join("journal");
     if path.exists() {
         let Some(journal) = Journal::take_over(&path)? else {
@@ -96,7 +126,7 @@ pub(super) fn undo_folder(roots: &Roots, folder: &Path) -> Result<()> {
     for name in ["journal.new", "router.json", "router.json.tmp", "floating.json", "floating.json.tmp", "journal"] {
         ignore_missing(std::fs::remove_file(folder.join(name))).with_context(context)?;
     }
-    ignore_missing(std::fs::remove_dir(folder)).with_context(context)
+    Ok(())
 }
 
 /// Links are removed at once: nothing else would take them away while the namespace lives.

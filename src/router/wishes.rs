@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use super::definition::Floating;
-use super::{add_floating, all, folder, folder_of_all};
+use super::{add_floating, all, folder, folder_of_all, wake};
+use crate::commands::Engine;
 use crate::files;
 use crate::roots::Roots;
 use crate::state::State;
@@ -49,12 +50,19 @@ pub(super) fn read(roots: &Roots, router: &str) -> Vec<Floating> {
     entries.filter_map(|entry| serde_json::from_slice(&std::fs::read(entry.path()).ok()?).ok()).collect()
 }
 
-/// Gives a container that has just been started its addresses again. Costs one look for a folder where nobody has a
-/// router.
+/// Wakes routers, and gives a container that has just been started its addresses again. Costs one look for a folder where
+/// nobody has a router.
 ///
 /// # Errors
 /// An address is another's by now, or the container isn't in the router's network any more.
-pub fn container_starts(roots: &Roots, state: &State) -> Result<()> {
+pub fn container_starts(engine: &Engine, state: &State) -> Result<()> {
+    let problems = wake(engine);
+    give(&engine.roots, state)?;
+    crate::recover::first_error(problems)
+}
+
+/// Gives a running container those of its addresses that it lacks.
+pub(super) fn give(roots: &Roots, state: &State) -> Result<()> {
     if !folder_of_all(roots).exists() {
         return Ok(());
     }

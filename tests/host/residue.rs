@@ -233,7 +233,7 @@ fn engine_files(root: &Path) -> BTreeSet<String> {
         let half_made =
             last.starts_with("tmp") || last.starts_with(".tmp") || last.ends_with(".tmp") || name.contains("/tmp/");
         let shared =
-            folder_of("run/network") && (is_folder || last == "journal" || last.trim_start_matches('.') == "last");
+            folder_of("run/network") && (is_folder || ["journal", "obstacles", "last", ".last"].contains(&last));
         // What happened is kept for `minidock events`, at most two files.
         let history = ["run/events.jsonl", "run/events.1.jsonl"].contains(&name.as_str());
         // Volumes stay, but not half-made ones.

@@ -3,7 +3,7 @@
 //! One `iptables-restore` for a whole batch (a process costs ~6 ms). Rules are written here exactly as `iptables-save`
 //! prints them, so that a rule can be found again by comparing text. This is the only file that starts processes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::net::IpAddr;
@@ -20,6 +20,14 @@ use crate::{Command, Error, Network, PortMapping, Protocol, Result, Subnet};
 /// Operations on the rules of iptables.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {
+    /// Says that a table comes with its first rule: iptables-nft makes it then, with its built-in chains, and never takes it
+    /// away.
+    Table {
+        /// With ip6tables.
+        v6: bool,
+        /// filter, nat, mangle or raw.
+        table: String,
+    },
     /// Makes a chain.
     Chain {
         /// With ip6tables.
@@ -69,6 +77,7 @@ impl Op {
     pub(crate) fn residue(&self) -> Residue {
         let v6 = self.v6();
         match self {
+            Op::Table { table, .. } => Residue::IptablesTable { v6, table: table.clone() },
             Op::Chain { table, chain, .. } => Residue::IptablesChain { v6, table: table.clone(), chain: chain.clone() },
             Op::Rule { table, chain, rule, .. } => {
                 Residue::IptablesRule { v6, table: table.clone(), chain: chain.clone(), rule: rule.clone() }
@@ -86,16 +95,24 @@ impl Op {
         matches!(self, Op::Rule { rule, .. } if rule.last().is_some_and(|word| word == "ACCEPT"))
     }
 
+    fn table(&self) -> Option<&str> {
+        match self {
+            Op::Table { table, .. } | Op::Chain { table, .. } | Op::Rule { table, .. } => Some(table),
+            Op::Publish { .. } => None,
+        }
+    }
+
     fn v6(&self) -> bool {
         match self {
-            Op::Chain { v6, .. } | Op::Rule { v6, .. } => *v6,
+            Op::Table { v6, .. } | Op::Chain { v6, .. } | Op::Rule { v6, .. } => *v6,
             Op::Publish { address, .. } => address.is_ipv6(),
         }
     }
 
-    /// Table, and the line after `iptables -t TABLE`.
-    fn line(&self) -> Line {
+    /// Table, and the line after `iptables -t TABLE`; none of what takes no command.
+    fn line(&self) -> Option<Line> {
         let (table, text) = match self {
+            Op::Table { .. } => return None,
             Op::Chain { table, chain, .. } => (table.as_str(), format!("-N {chain}")),
             Op::Rule { table, chain, rule, first, .. } => {
                 (table.as_str(), format!("{} {chain} {}", if *first { "-I" } else { "-A" }, rule.join(" ")))
@@ -104,12 +121,13 @@ impl Op {
                 ("nat", format!("-A {DOCKER} {}", dnat(mapping, *last, *address).join(" ")))
             }
         };
-        Line { v6: self.v6(), table: table.to_owned(), text }
+        Some(Line { v6: self.v6(), table: table.to_owned(), text })
     }
 
     pub(crate) fn explain(&self) -> Vec<Command> {
-        let Line { v6, table, text } = self.line();
+        let Some(Line { v6, table, text }) = self.line() else { return vec![] };
         let why = match self {
+            Op::Table { .. } => String::new(),
             Op::Chain { why, .. } | Op::Rule { why, .. } => why.clone(),
             Op::Publish { .. } => "lead the host port to the container".to_owned(),
         };
@@ -170,9 +188,14 @@ fn plan(network: &Network, facts: &Facts, rules: impl Fn(&Network, &Subnet, bool
         let missing = |op: &Op| match op {
             Op::Chain { table, chain, .. } => !facts.has_chain(table, chain),
             Op::Rule { table, chain, rule, .. } => !facts.has_rule(table, chain, &rule.join(" ")),
-            Op::Publish { .. } => true,
+            Op::Table { .. } | Op::Publish { .. } => true,
         };
-        ops.extend(rules(network, subnet, facts.has_chain("filter", DOCKER_USER)).into_iter().filter(missing));
+        let lacking: Vec<Op> =
+            rules(network, subnet, facts.has_chain("filter", DOCKER_USER)).into_iter().filter(missing).collect();
+        let tables: BTreeSet<&str> = lacking.iter().filter_map(Op::table).collect();
+        let new = tables.into_iter().filter(|table| !facts.tables.contains_key(*table));
+        ops.extend(new.map(|table| Op::Table { v6, table: table.to_owned() }));
+        ops.extend(lacking);
     }
     ops
 }
@@ -312,7 +335,7 @@ pub(crate) fn apply(ops: &[&Op]) -> Result<()> {
             }
         }
     }
-    restore(&ops.iter().map(|op| op.line()).collect::<Vec<_>>(), "write the rules of iptables")
+    restore(&ops.iter().filter_map(|op| op.line()).collect::<Vec<_>>(), "write the rules of iptables")
 }
 
 /// Adds those of the rules that aren't there; gives back how many. Ports are led on behind other ports, the rest is

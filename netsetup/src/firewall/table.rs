@@ -8,7 +8,7 @@ use super::ruleset::{Chain, chains, sets, uses, write_table};
 use crate::host::Host;
 use crate::netlink::{Answer, Batch, Failure, Netlink, attribute, attributes, text_of};
 use crate::undo::Undone;
-use crate::{Network, Result};
+use crate::{Network, Result, survey};
 
 /// How much of the table is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,6 +169,40 @@ pub(crate) fn undo_table(netlink: &mut Netlink, family: Family, name: &str) -> R
     match netlink.send(&batch) {
         Ok(()) => Ok(Undone::Removed),
         Err(failure) if failure.errno == libc::ENOENT => Ok(Undone::NotThere),
+        Err(failure) => Err(failure.into_error(what())),
+    }
+}
+
+/// include/uapi/linux/netlink.h, NLM_F_NONREC: not what is in it.
+const NONREC: u16 = 0x100;
+
+/// Removes a table of iptables-nft in which nobody has anything: only built-in chains, without rules, that let everything
+/// through. The kernel refuses when something has come since the look.
+pub(crate) fn undo_empty(netlink: &mut Netlink, family: Family, name: &str) -> Result<Undone> {
+    let what = || format!("remove the empty table {} {name} of iptables", family.name());
+    let rules = survey::rules(netlink)?;
+    let its = |of: &str, table: &str| of == family.name() && table == name;
+    let chains: Vec<_> = rules.chains.iter().filter(|chain| its(chain.family, &chain.table)).collect();
+    if chains.is_empty() {
+        return Ok(Undone::NotThere); // or a table that isn't of iptables-nft
+    }
+    let in_use = || Undone::NotOurs(format!("the table {name} of iptables is in use"));
+    let is_bare = |chain: &&survey::Chain| !chain.hook.is_empty() && chain.rules.is_empty() && !chain.drops;
+    if !chains.iter().all(is_bare) || rules.maps.iter().any(|map| its(map.family, &map.table)) {
+        return Ok(in_use());
+    }
+    let mut batch = Batch::default();
+    let mut table = Table { batch: &mut batch, name, family };
+    table.begin();
+    for chain in &chains {
+        table.chain(encode::DELCHAIN, NONREC, &chain.name);
+    }
+    table.table(encode::DELTABLE, NONREC);
+    table.end();
+    match netlink.send(&batch) {
+        Ok(()) => Ok(Undone::Removed),
+        Err(failure) if failure.errno == libc::ENOENT => Ok(Undone::NotThere),
+        Err(failure) if failure.errno == libc::EBUSY => Ok(in_use()),
         Err(failure) => Err(failure.into_error(what())),
     }
 }
