@@ -69,6 +69,8 @@ pub struct Facts {
     pub networks: Vec<Joining>,
     /// The uplink, with `--net-rate`.
     pub uplink: Option<netsetup::tc::Uplink>,
+    /// Where only that makes `--net-cls` hold: whether some filter of the kernel's cgroup classifier is there.
+    pub cgroup_filter: bool,
     /// `/etc/resolv.conf`, or systemd-resolved's real list of servers.
     pub resolv_conf: String,
     /// `/etc/hosts`, for `--network host`.
@@ -121,8 +123,12 @@ pub fn read_for(purpose: Purpose, engine: &Engine, request: &RunRequest, host: &
     let net = if let NetworkMode::Container(name) = mode { Some(name.as_str()) } else { None };
     let pid = if let Pid::Container(name) = &request.namespaces.pid { Some(name.as_str()) } else { None };
     let ipc = if let Ipc::Container(name) = &request.namespaces.ipc { Some(name.as_str()) } else { None };
+    let runtime = runtime::Facts::read()?;
+    let asks = request.network.net_cls.is_some() && runtime.cgroup.v2.is_none();
+    let cgroup_filter = asks && netsetup::survey::filter_kinds(host)?.iter().any(|kind| kind == "cgroup");
     Ok(Facts {
-        runtime: runtime::Facts::read()?,
+        runtime,
+        cgroup_filter,
         networks,
         uplink: request.network.shaping.rate.map(|_| netsetup::tc::Uplink::read(host)).transpose()?,
         resolv_conf: resolv_conf(),

@@ -90,12 +90,12 @@ fn rules_of_ip6tables_legacy_come_back_after_a_flush() {
     web(&host, &["--network", "lan", "-p", "10080:80"]);
     let served =
         || fetch_once(&host.outside, "[fd00:99::1]:10080", "/index.html").is_ok_and(|page| page == images::PAGE);
-    assert!(within(SOON, served));
+    assert!(within(host::LIMIT, served));
     let rules = || host.sh("ip6tables-legacy-save -t nat").ok().out().contains("--dport 10080");
     assert!(rules(), "the rules are the old one's");
     for flush in ["ip6tables-legacy -t nat -F", "ip6tables-legacy -F; ip6tables-legacy -t nat -F"] {
         host.sh(flush).ok();
-        assert!(within(SOON, || rules() && served()), "after {flush}");
+        assert!(within(host::LIMIT, || rules() && served()), "after {flush}");
     }
     host.remove(&["web"]);
     assert!(!rules());

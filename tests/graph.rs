@@ -262,3 +262,24 @@ fn the_image_is_well_formed_and_complete() {
     host.sh(r#"ip netns del 'a<b&"c'; ip link del 'x<&y'; umount /run/netns || :"#).ok();
     host.finish();
 }
+
+/// A card on a parent has no other end; the line leads to the parent.
+#[test]
+fn a_macvlan_s_card_is_drawn_on_its_parent() {
+    let host = TestHost::new();
+    let segment = "--subnet 10.99.0.0/24 --ip-range 10.99.0.64/26 --gateway 10.99.0.2";
+    let create: Vec<&str> = "network create -d macvlan -o parent=uplink".split(' ').chain(segment.split(' ')).collect();
+    host.minidock(&[&create[..], &["pub"]].concat()).ok();
+    host.detached(&["--name", "box", "--network", "pub", "busybox", "sleep", "1000"]);
+    let graph = |format: &str| host.minidock(&["net", "graph", "--format", format]).ok().out();
+    assert!(graph("text").contains("on uplink of host"), "{}", graph("text"));
+    let dot = graph("dot");
+    assert_eq!(dot.lines().filter(|line| line.contains("style=dashed") && line.contains(" -- ")).count(), 1, "{dot}");
+    let cables = || graph("svg").matches("stroke-linecap=\"round\"").count();
+    let before = cables();
+    assert!(before >= 1, "a line to the parent");
+    host.remove(&["box"]);
+    assert_eq!(cables(), before - 1);
+    host.minidock(&["network", "rm", "pub"]).ok();
+    host.finish();
+}

@@ -368,8 +368,8 @@ fn a_router_outlives_a_reboot_with_its_addresses() {
     for firewall in Firewall::BOTH {
         let host = TestHost::with_firewall(firewall);
         outside_network(&host);
-        let serve = ["--name", "vm", "--restart", "always", "busybox", "httpd", "-f", "-h", "/www"];
-        host.detached(&serve);
+        let flags = ["--name", "vm", "--restart", "always", "--stop-signal", "KILL"];
+        host.detached(&[&flags[..], &["busybox", "httpd", "-f", "-h", "/www"]].concat());
         wait_listening(&host.inside("vm"), 80);
         let create: Vec<&str> =
             CREATE.iter().map(|word| if *word == "bridge,172.17.0.200" { "bridge" } else { *word }).collect();

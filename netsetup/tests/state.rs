@@ -521,3 +521,14 @@ fn without_rights_the_error_says_so() {
     assert_eq!(error.to_string(), "cannot create the bridge b: permission denied: needs root (CAP_NET_ADMIN)");
     assert!(Host::open().is_ok(), "opening costs nothing and needs no rights");
 }
+
+#[test]
+fn the_filters_of_queueing_disciplines_are_seen() {
+    on_a_host(Backend::Nftables, |host| {
+        assert_eq!(netsetup::survey::filter_kinds(&mut host.host).unwrap(), [""; 0]);
+        sh("ip link add some0 type veth peer name some1; tc qdisc add dev some0 root handle 1: htb
+            tc filter add dev some0 parent 1: protocol ip u32 match ip dst 192.0.2.1/32 classid 1:10");
+        let kinds = netsetup::survey::filter_kinds(&mut host.host).unwrap();
+        assert!(!kinds.is_empty() && kinds.iter().all(|kind| kind == "u32"), "{kinds:?}");
+    });
+}

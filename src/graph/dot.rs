@@ -50,6 +50,10 @@ pub fn render(picture: &Picture) -> String {
                 && (namespace.inode, link.index) < (there.inode, other.index)
             {
                 let _ = writeln!(text, "  {own} -- {} [penwidth=2];", node(there.inode, other.index));
+            } else if link.kind != "veth"
+                && let Some((there, parent)) = picture.leads_to(namespace, link)
+            {
+                let _ = writeln!(text, "  {} -- {own} [style=dashed];", node(there.inode, parent.index));
             }
         }
     }

@@ -129,6 +129,15 @@ impl Picture {
         Some((there, there.link(link.peer_index)?))
     }
 
+    /// What a link leads to outside of its namespace or beside it: its other end, or the parent of a macvlan or ipvlan.
+    pub fn leads_to<'a>(&'a self, namespace: &'a Namespace, link: &Link) -> Option<(&'a Namespace, &'a Link)> {
+        if !matches!(link.kind.as_str(), "macvlan" | "macvtap" | "ipvlan") {
+            return self.peer(link);
+        }
+        let there = link.peer_namespace.map_or(Some(namespace), |inode| self.namespace(inode))?;
+        Some((there, there.link(link.peer_index)?))
+    }
+
     /// Containers and the networks that they are in: what minidock knows of running ones.
     pub fn containers(&self) -> impl Iterator<Item = &State> {
         self.owners.values().filter_map(|owner| match owner {

@@ -105,6 +105,9 @@ fn line(text: &mut String, picture: &Picture, namespace: &Namespace, link: &Link
         words.push(format!("<-> {}{place}", other.name));
     } else if link.kind == "veth" {
         words.push("<-> ?".to_owned());
+    } else if let Some((there, parent)) = picture.leads_to(namespace, link) {
+        let of = if there.inode == namespace.inode { String::new() } else { format!(" of {}", picture.title(there)) };
+        words.push(format!("on {}{of}", parent.name));
     } else if link.peer_index != 0
         && let Some(below) = namespace.link(link.peer_index)
     {

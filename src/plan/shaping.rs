@@ -26,10 +26,10 @@ pub fn class_way(request: &RunRequest, facts: &Facts, rated: Option<u32>) -> Cla
 }
 
 /// Where packets go straight to the host's cards and there is no cgroup2, net_cls marks sockets only: the class holds
-/// where a filter of the user's asks for it, which nobody can see from here.
+/// where a filter of the user's asks for it; where one is there, it's taken for that.
 pub fn warning(request: &RunRequest, facts: &Facts, rated: Option<u32>) -> Option<String> {
     let by_filter = class_way(request, facts, rated) == ClassWay::Packets && facts.runtime.cgroup.v2.is_none();
-    let class = request.network.net_cls.filter(|_| by_filter)?;
+    let class = request.network.net_cls.filter(|_| by_filter && !facts.cgroup_filter)?;
     Some(format!(
         "--net-cls {}: without cgroup2 this class holds only where a filter of the kernel's cgroup classifier (cls_cgroup) \
          asks for it: tc filter add dev UPLINK protocol ip parent MAJOR:0 prio 1 handle 1: cgroup; or mount cgroup2: \

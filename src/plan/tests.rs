@@ -89,6 +89,7 @@ fn facts(cgroup: Layout) -> Facts {
         resolv_conf: "nameserver 10.0.0.2\n".into(),
         hosts: "127.0.0.1 localhost\n".into(),
         hostname: "lab".into(),
+        cgroup_filter: false,
         thermal_cpus: vec![],
         cpus: 2,
         block_devices: BTreeMap::new(),
@@ -247,4 +248,15 @@ fn a_class_that_only_a_filter_can_give_is_told() {
     assert!(planned(&words, hybrid).unwrap().warnings.is_empty());
     // A bridged container's class is given by the host's rules.
     assert!(planned(&["--net-cls", "1:10", "web"], v1()).unwrap().warnings.is_empty());
+}
+
+#[test]
+fn a_class_that_only_a_filter_makes_hold_is_warned_of_where_there_is_none() {
+    let warned = |layout: Layout, cgroup_filter: bool| {
+        let facts = Facts { networks: vec![], cgroup_filter, ..facts(layout) };
+        super::shaping::warning(&request(&["--network", "host", "--net-cls", "1:10", "web"]), &facts, None)
+    };
+    assert!(warned(v1(), false).is_some_and(|text| text.contains("cls_cgroup")));
+    assert_eq!(warned(v1(), true), None, "the user has it");
+    assert_eq!(warned(v2(), false), None, "cgroup2 does it");
 }

@@ -17,7 +17,7 @@ pub use links::{Link, Neighbour};
 pub use nft::{Chain, Element, Map, Rule, Rules};
 pub(crate) use nft::{family_name, read as rules};
 pub use places::Place;
-pub use qdisc::{Class, Qdisc};
+pub use qdisc::{Class, Qdisc, filter_kinds};
 pub(crate) use routes::read as routes;
 pub use routes::{Lookup, Route, lookup};
 

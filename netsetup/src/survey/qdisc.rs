@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::links::dump;
-use crate::Result;
-use crate::netlink::{Batch, Netlink, attribute, text_of, u32_at};
+use crate::netlink::{Answer, Batch, Netlink, attribute, text_of, u32_at};
+use crate::{Host, Result};
 
 /// A queueing discipline.
 #[derive(Debug, Clone, Serialize)]
@@ -50,6 +50,30 @@ pub(super) fn read(route: &mut Netlink) -> Result<Vec<Qdisc>> {
         found.push(Qdisc { link, kind, handle: format!("{:x}:", handle >> 16), classes });
     }
     Ok(found)
+}
+
+/// What kinds of filters sort packets at the roots of such disciplines: `cgroup`, `u32`, `fw`, …, each once for a filter.
+///
+/// # Errors
+/// The kernel doesn't answer.
+pub fn filter_kinds(host: &mut Host) -> Result<Vec<String>> {
+    const RTM_GETTFILTER: u16 = 46;
+    let route = host.route()?;
+    let mut kinds = Vec::new();
+    for qdisc in read(route)? {
+        let major = u32::from_str_radix(qdisc.handle.trim_end_matches(':'), 16).unwrap_or_default();
+        let mut batch = Batch::default();
+        batch.push(RTM_GETTFILTER, libc::NLM_F_DUMP as u16, |out| {
+            let start = out.len();
+            out.resize(start + HEADER, 0);
+            out[start + 4..start + 8].copy_from_slice(&qdisc.link.to_ne_bytes());
+            out[start + 12..start + 16].copy_from_slice(&(major << 16).to_ne_bytes());
+        });
+        let (answers, _) = route.exchange(&batch).map_err(|failure| failure.into_error("list the filters"))?;
+        let kind = |answer: &Answer| attribute(answer.payload.get(HEADER..)?, TCA_KIND).map(text_of);
+        kinds.extend(answers.iter().filter_map(kind));
+    }
+    Ok(kinds)
 }
 
 fn classes(route: &mut Netlink, link: u32) -> Result<Vec<Class>> {

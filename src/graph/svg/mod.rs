@@ -77,7 +77,8 @@ impl<'a> Layout<'a> {
                 .links
                 .iter()
                 .filter_map(|link| {
-                    picture.peer(link).filter(|(there, _)| there.inode == host.inode).map(|(_, end)| end)
+                    let there = picture.leads_to(card.namespace, link);
+                    there.filter(|(there, _)| there.inode == host.inode).map(|(_, end)| end)
                 })
                 .collect();
             let in_bridge = ends.iter().find_map(|end| bridges.iter().position(|one| one.link.index == end.master));
@@ -358,12 +359,14 @@ impl<'a> Layout<'a> {
     fn draw_cables(&self, out: &mut String, plugs: &BTreeMap<u32, (f64, f64)>, tabs: &BTreeMap<u32, (f64, f64)>) {
         for card in &self.cards {
             for link in &card.links {
-                let Some((there, other)) = self.picture.peer(link) else { continue };
+                let Some((there, other)) = self.picture.leads_to(card.namespace, link) else { continue };
                 let end = card.plug(link.index);
                 let whole = link.up && other.up;
                 if there.inode == self.host.inode {
                     match (tabs.get(&other.index), plugs.get(&other.index)) {
                         (Some(start), _) => cable(out, *start, end, card.colours.0, whole),
+                        // A box below the host that also sits on one of its cards.
+                        (None, Some(start)) if card.y > start.1 => cable(out, *start, end, card.colours.0, whole),
                         (None, Some(start)) => {
                             cable(out, (end.0, card.y + card.height), *start, card.colours.0, whole);
                         }
