@@ -155,3 +155,23 @@ fn a_dockerd_that_comes_later() {
         drop(server);
     }
 }
+
+/// docker's rules come first; what a routed network lets in is judged by its own all the same.
+#[test]
+fn a_routed_network_stays_closed_beside_a_dockerd() {
+    for firewall in Firewall::BOTH {
+        let host = TestHost::with_firewall(firewall);
+        host.sh(DOCKERD).ok();
+        let mode = "com.docker.network.bridge.gateway_mode_ipv4=routed";
+        host.minidock(&["network", "create", "--subnet", "10.5.0.0/24", "-o", mode, "lan"]).ok();
+        web(&host, "web", &["--network", "lan", "--ip", "10.5.0.9", "-p", "80"]);
+        let other = Server::http(&host.inside("web"), "0.0.0.0:81");
+        host.outside(&format!("ip route add 10.5.0.0/24 via {HOST}")).ok();
+        assert_eq!(fetch(&host.outside, "10.5.0.9:80", "/index.html"), images::PAGE, "{}", firewall.name());
+        assert!(unreachable(&host.outside, "10.5.0.9:81"), "{}: not published", firewall.name());
+        drop(other);
+        host.remove(&["web"]);
+        host.minidock(&["network", "rm", "lan"]).ok();
+        host.discard();
+    }
+}

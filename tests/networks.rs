@@ -396,3 +396,51 @@ fn no_empty_table_of_iptables_is_left() {
     host.sh("nft flush ruleset").ok();
     host.finish();
 }
+
+/// What still leads to an address would lead to its next owner.
+#[test]
+fn an_address_is_kept_while_rules_lead_to_it() {
+    let host = TestHost::with_firewall(host::Firewall::Iptables);
+    host.detached(&["--name", "web", "-p", "10080:80", "busybox", "sleep", "1000"]);
+    let address = host.address("web");
+    let leased = || host.root.join("run/network/bridge/leases").join(&address).symlink_metadata().is_ok();
+    assert!(leased());
+    // iptables fails for a while.
+    host.sh("mount --bind /bin/false /usr/sbin/xtables-nft-multi").ok();
+    host.minidock(&["rm", "-f", "web"]).exits(1);
+    assert!(leased(), "the rule that leads to it is still there");
+    host.sh("umount /usr/sbin/xtables-nft-multi").ok();
+    host::wait_until("the next commands clear up", || {
+        host.minidock(&["ps", "-a"]);
+        !leased()
+    });
+    assert!(!host.sh("iptables-save").ok().out().contains("--dport 10080"));
+    host.remove(&["web"]);
+    host.finish();
+}
+
+#[test]
+fn events_of_the_default_network_have_its_id() {
+    let host = TestHost::new();
+    assert_eq!(host.output_of(&["busybox", "echo", "hi"]), "hi");
+    let id = host.minidock(&["network", "ls", "--no-trunc", "-q", "-f", "name=bridge"]).ok().out();
+    let events =
+        ["events", "--since", "1h", "--until", "0s", "-f", "type=network", "--format", "{{.Action}} {{.Actor.ID}}"];
+    host::wait_until("the end is told", || host.minidock(&events).ok().out().contains("disconnect"));
+    assert_eq!(host.minidock(&events).ok().out(), format!("connect {id}\ndisconnect {id}"));
+    host.finish();
+}
+
+#[test]
+fn a_network_without_a_parent_says_what_it_lacks() {
+    let host = TestHost::new();
+    for driver in ["ipvlan", "macvlan"] {
+        let made = host.minidock(&["network", "create", "-d", driver, "lan"]);
+        if made.code() == 0 {
+            host.minidock(&["network", "rm", "lan"]).ok(); // this kernel has the driver dummy
+        } else {
+            made.exits(1).says(&["needs the driver dummy", "-o parent=eth0"]);
+        }
+    }
+    host.finish();
+}

@@ -292,15 +292,15 @@ fn undo_bridge(name: &str, host: &mut Host, links: Links) -> Result<Undone> {
     if found.kind != "bridge" {
         return Ok(Undone::NotOurs(format!("the link {name} is a {}", found.kind)));
     }
+    // dockerd doesn't make its bridge again until it is restarted.
+    if name == "docker0" && host.netfilter().is_ok_and(docker::is_here) {
+        return Ok(Undone::NotOurs("the bridge docker0 is dockerd's, too".to_owned()));
+    }
     let wait_ms = if let Links::WaitMs(wait_ms) = links { wait_ms } else { 0 };
     let free = wait_until(wait_ms, || Ok(query::list(host.route()?, found.index)?.is_empty()))?;
     if !free {
         let ports: Vec<String> = query::list(host.route()?, found.index)?.into_iter().map(|port| port.name).collect();
         return Ok(Undone::NotOurs(format!("the bridge {name} still has {}", ports.join(", "))));
-    }
-    // dockerd doesn't make its bridge again until it is restarted.
-    if name == "docker0" && host.netfilter().is_ok_and(docker::is_here) {
-        return Ok(Undone::NotOurs("the bridge docker0 is dockerd's, too".to_owned()));
     }
     host.forget_bridge();
     delete_link(name, found.index, host)
