@@ -1,14 +1,17 @@
 //! The built-in image `demo`: this very program as the image's only file, running its web server.
 //!
-//! Made on first use, without file or network, and made anew when the program has changed.
+//! Made on first use, without file or network, and made anew when the program has changed; the former one goes then, unless
+//! a container uses it.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use images::{ImportOptions, Input, LoadOptions, Reference, Store};
+use images::{Image, ImportOptions, Input, LoadOptions, Reference, Store};
+use rustix::fs::{FlockOperation, flock};
 
+use crate::commands::images::users;
 use crate::files;
 use crate::roots::Roots;
 
@@ -26,13 +29,18 @@ pub fn ensure(roots: &Roots) -> Result<()> {
     let data = fs::metadata(program).context("cannot look at the minidock program")?;
     let mark = format!("{}-{}-{}", env!("CARGO_PKG_VERSION"), data.len(), data.mtime_nsec() + data.mtime());
     let store = Store::open(&roots.root)?;
-    if let Ok(image) = store.find("demo") {
-        let made_of = image.config.labels().find(|(key, _)| *key == LABEL).map(|(_, value)| value.to_string());
-        if made_of.is_none_or(|made_of| made_of == mark) {
-            return Ok(());
-        }
+    let is_there = || store.find("demo").is_ok_and(|image| made_of(&image).is_none_or(|made_of| made_of == mark));
+    if is_there() {
+        return Ok(());
     }
-    let folder = roots.root.join(format!("demo.tmp-{}", std::process::id()));
+    // Of several first runs at once, one makes it.
+    let lock = File::open(&roots.root).with_context(|| format!("cannot open {}", roots.root.display()))?;
+    flock(&lock, FlockOperation::LockExclusive).with_context(|| format!("cannot lock {}", roots.root.display()))?;
+    if is_there() {
+        return Ok(());
+    }
+    let folder = roots.root.join("demo.tmp");
+    let _ = fs::remove_dir_all(&folder); // of one that was killed
     let made = fill(&folder, program).and_then(|()| {
         let changes = vec![
             "ENTRYPOINT [\"/minidock\", \"demo-server\"]".to_string(),
@@ -47,7 +55,23 @@ pub fn ensure(roots: &Roots) -> Result<()> {
     });
     let removed = fs::remove_dir_all(&folder);
     made.context("cannot make the built-in image demo")?;
+    remove_former(roots, &store);
     removed.with_context(|| format!("cannot remove {}", folder.display()))
+}
+
+fn made_of(image: &Image) -> Option<String> {
+    image.config.labels().find(|(key, _)| *key == LABEL).map(|(_, value)| value.to_string())
+}
+
+/// Those of former programs have lost their name. One in use stays until the next program's time; an error is no reason
+/// not to run.
+fn remove_former(roots: &Roots, store: &Store) {
+    for summary in store.images().into_iter().flatten().filter(|summary| summary.names.is_empty()) {
+        let id = summary.id.to_string();
+        if store.find(&id).is_ok_and(|image| made_of(&image).is_some()) {
+            let _ = store.remove(&id, false, &|id| users(roots, id));
+        }
+    }
 }
 
 fn fill(folder: &Path, program: &Path) -> Result<()> {

@@ -322,3 +322,34 @@ fn a_killed_load_leaves_nothing_that_the_next_command_does_not_sweep() {
     host.minidock(&["rmi", "busybox"]).ok();
     host.finish();
 }
+
+#[test]
+fn the_demo_image_is_made_once_and_a_new_program_replaces_it() {
+    let host = TestHost::bare();
+    let words = ["--rm", "--network", "none", "--entrypoint", "/minidock", "demo", "--version"];
+    let first: Vec<_> = (0..4).map(|_| host.spawn(&[&["run"], &words[..]].concat())).collect();
+    for run in first {
+        run.wait().ok();
+    }
+    let ids = || host.minidock(&["images", "-q"]).ok().out();
+    let old = ids();
+    assert_eq!(old.lines().count(), 1, "{old}");
+    let layers = || std::fs::read_dir(host.root.join("images/layers")).unwrap().count();
+    let made = layers();
+    // Another file is another program, though it does the same.
+    std::fs::copy(host::minidock(), host.work.join("newer")).unwrap();
+    let newer = |words: &[&str]| host.sh(&format!("chmod +x newer; ./newer {}", words.join(" "))).ok();
+    newer(&[&["run"], &words[..]].concat());
+    assert!(ids() != old && ids().lines().count() == 1, "{old} {}", ids());
+    assert_eq!(layers(), made);
+    // One that a container uses stays as long as the container.
+    let used = ids();
+    newer(&["create", "--name", "box", "demo"]);
+    host.minidock(&[&["run"], &words[..]].concat()).ok();
+    let both = ids();
+    assert!(both.lines().count() == 2 && both.contains(&used), "{both}");
+    host.minidock(&["rm", "box"]).ok();
+    newer(&[&["run"], &words[..]].concat());
+    assert_eq!(ids().lines().count(), 1, "{}", ids());
+    host.finish();
+}
