@@ -7,6 +7,7 @@ mod host;
 use std::collections::BTreeSet;
 
 use host::TestHost;
+use host::command::{Output, Running};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum State {
@@ -177,13 +178,31 @@ fn walk(seed: u64, rounds: usize, at_once: usize) {
     let mut random = Random(seed);
     let mut world = [State::Gone; 2];
     for round in 0..rounds {
-        let mut steps: Vec<Step> = (0..at_once).map(|_| random.step()).collect();
-        // A program that is run when its container is being frozen goes on when that does: nobody here would thaw it.
-        if at_once > 1 && steps.iter().any(|(verb, _)| matches!(verb, Verb::Pause)) {
-            steps.retain(|(verb, _)| !matches!(verb, Verb::Exec));
+        let steps: Vec<Step> = (0..at_once).map(|_| random.step()).collect();
+        let mut running: Vec<_> = steps.iter().map(|step| Some(host.spawn(&words(*step)))).collect();
+        let mut outputs: Vec<Option<Output>> = steps.iter().map(|_| None).collect();
+        let is_exec = |nth: &usize| matches!(steps[*nth].0, Verb::Exec);
+        let (execs, others): (Vec<usize>, Vec<usize>) = (0..steps.len()).partition(is_exec);
+        for nth in others {
+            outputs[nth] = running[nth].take().map(Running::wait);
         }
-        let running: Vec<_> = steps.iter().map(|step| host.spawn(&words(*step))).collect();
-        let outputs: Vec<_> = running.into_iter().map(|running| running.wait()).collect();
+        let now = look(&host);
+        // A program that is run when its container is just being frozen is frozen too, in docker as here: it goes on when
+        // that does. Nothing else may hold it up.
+        let frozen: Vec<&str> = (0..2).filter(|nth| now[*nth] == State::Paused).map(|nth| NAMES[nth]).collect();
+        let is_running =
+            |nth: &&usize, running: &mut [Option<Running>]| !running[**nth].as_mut().is_none_or(Running::has_ended);
+        let held_up = execs.iter().any(|nth| is_running(&nth, &mut running));
+        if held_up && !frozen.is_empty() {
+            host.minidock(&[&["unpause"], &frozen[..]].concat()).ok();
+        }
+        for nth in execs {
+            outputs[nth] = running[nth].take().map(Running::wait);
+        }
+        if held_up && !frozen.is_empty() {
+            host.minidock(&[&["pause"], &frozen[..]].concat()).ok();
+        }
+        let outputs: Vec<Output> = outputs.into_iter().flatten().collect();
         for ((verb, _), output) in steps.iter().zip(&outputs) {
             // The signal that ended the container ended what was run in it.
             let cut_off = at_once > 1 && matches!(verb, Verb::Exec) && output.code() == 137;
@@ -196,7 +215,6 @@ fn walk(seed: u64, rounds: usize, at_once: usize) {
         let told: Vec<_> =
             told.into_iter().filter(|((verb, _), _)| at_once == 1 || !matches!(verb, Verb::Exec)).collect();
         let worlds = possible(world, &told, false);
-        let now = look(&host);
         let story: String = outputs.iter().map(|output| output.describe()).collect();
         assert!(worlds.contains(&now), "round {round}: {world:?} became {now:?} and none of {worlds:?} by\n{story}");
         world = now;

@@ -131,3 +131,43 @@ fn only_regular_files_are_written_and_only_for_their_owner() {
     host.remove(&["box"]);
     host.finish();
 }
+
+#[test]
+fn what_is_saved_again_has_the_same_bytes_and_attributes_are_kept() {
+    let host = TestHost::new();
+    std::fs::write(host.work.join("in.tar"), layered()).unwrap();
+    host.minidock(&["load", "-q", "-i", "in.tar"]).ok();
+    // A layer with attributes, and with more files than a folder's list keeps in their order.
+    host.minidock(&["run", "--name", "box", "busybox", "sh", "-c", "mkdir /many; cd /many; touch $(seq 1 300)"]).ok();
+    host.minidock(&["export", "-o", "plain.tar", "box"]).ok();
+    host.sh("mkdir r; tar -C r -xf plain.tar").ok();
+    let mark = |file: &str, name: &str, value: &str| {
+        let set = rustix::fs::setxattr(host.work.join(file), name, value.as_bytes(), rustix::fs::XattrFlags::empty());
+        set.is_ok()
+    };
+    let can_mark = mark("r/many/7", "user.colour", "blue") && mark("r/many", "user.kind", "folder");
+    mark("r/many/8", "trusted.hidden", "x");
+    host.minidock(&["import", "r", "many:1"]).ok();
+    let save = |file: &str| {
+        host.minidock(&["save", "-o", file, "layered:one", "many:1"]).ok();
+        std::fs::read(host.work.join(file)).unwrap()
+    };
+    let first = save("one.tar");
+    assert!(first == save("two.tar"), "saved twice");
+    host.minidock(&["rm", "box"]).ok();
+    host.minidock(&["rmi", "layered:one", "many:1"]).ok();
+    host.minidock(&["load", "-q", "-i", "one.tar"]).ok();
+    assert!(first == save("three.tar"), "loaded and saved again");
+    if can_mark {
+        host.minidock(&["create", "--name", "box", "many:1", "true"]).ok();
+        host.minidock(&["export", "-o", "again.tar", "box"]).ok();
+        let archive = String::from_utf8_lossy(&std::fs::read(host.work.join("again.tar")).unwrap()).into_owned();
+        for (attribute, count) in
+            [("SCHILY.xattr.user.colour=blue", 1), ("SCHILY.xattr.user.kind=folder", 1), ("SCHILY.xattr.trusted", 0)]
+        {
+            assert_eq!(archive.matches(attribute).count(), count, "{attribute}");
+        }
+        host.remove(&["box"]);
+    }
+    host.finish();
+}

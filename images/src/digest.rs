@@ -18,7 +18,7 @@ impl Digest {
     }
 
     /// The digest of all that was fed to `hash`.
-    pub(crate) fn finish(hash: Sha256) -> Digest {
+    pub fn finish(hash: Sha256) -> Digest {
         Digest(hash.finalize().into())
     }
 

@@ -16,11 +16,12 @@ use rustix::io::Errno;
 
 use crate::cli::{CpArgs, ExportArgs};
 use crate::containers;
+use crate::copy::attributes;
 use crate::copy::ends::{Missing, Source, Target, absolute, host_root};
 use crate::copy::place::{Owner, Place, Way};
 use crate::copy::tar_out::TarOut;
 use crate::copy::view::{View, Wanted};
-use crate::copy::walk::walk;
+use crate::copy::walk::{Order, walk};
 use crate::copy::{Sink, archive_bytes, shown};
 use crate::events::{self, Event};
 use crate::format::human;
@@ -197,7 +198,7 @@ fn named_folder(target: &Target, source: &Source, owner: Owner, on_host: bool) -
     let mut place = Place::new(&target.folder, Way::NoLinks, owner, on_host);
     let mut first = None;
     // The folder itself, with its owner and mode, and nothing of what is in it.
-    let stop = walk(&source.found.fd, name, &mut |entry: &Entry, data: &mut dyn Read| {
+    let stop = walk(&source.found.fd, name, Order::AsFound, &mut |entry: &Entry, data: &mut dyn Read| {
         place.add(entry, data)?;
         first = Some(());
         bail!("enough")
@@ -223,7 +224,7 @@ fn entry_name(target: &Target, source: &Source) -> Vec<u8> {
 fn copy(from: &OwnedFd, name: &[u8], sink: &mut Sink<'_>, progress: &mut Progress) -> Result<u64> {
     // docker counts the archive that it makes, its end included.
     let mut bytes = 1024;
-    walk(from, name, &mut |entry, data| {
+    walk(from, name, Order::AsFound, &mut |entry, data| {
         sink.add(entry, data)?;
         bytes += archive_bytes(entry);
         progress.at(bytes, None);
@@ -265,14 +266,21 @@ pub fn export(roots: &Roots, args: &ExportArgs) -> Result<u8> {
     let mut progress = if output.is_some() { Progress::new("Exporting") } else { Progress::none() };
     let mut tar = TarOut::new(to);
     let mut bytes = 0;
-    walk(&root.found.fd, b"", &mut |entry, data| {
+    walk(&root.found.fd, b"", Order::AsFound, &mut |entry, data| {
         // The root itself is no entry.
         if entry.name == b"./" {
             return Ok(());
         }
         bytes += archive_bytes(entry);
         progress.at(bytes, None);
-        tar.add(entry, data)
+        let mut entry = entry.clone();
+        // More than docker keeps, and what `import` takes. What has vanished meanwhile has none.
+        if matches!(entry.kind, images::Kind::File | images::Kind::Dir)
+            && let Ok((xattrs, _)) = attributes::of(&root.found.fd, &entry.name)
+        {
+            entry.xattrs = xattrs;
+        }
+        tar.add(&entry, data)
     })?;
     tar.finish()?;
     if let Some(output) = output {

@@ -1,31 +1,31 @@
 //! `save`: images as one archive, which is docker's (`manifest.json`) and an OCI layout at once, as docker's own is.
 //!
 //! The layers' archives aren't kept by the store, so they are made anew of the layers' folders: same files, owners,
-//! modes, times (whole seconds), attributes and deletions, but other bytes; so layers and image get other digests.
+//! modes, times (whole seconds), attributes and deletions, but other bytes; so layers and image get other digests. What
+//! is saved twice, or loaded and saved again, has the same bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use images::{Digest, Entry, Image, Kind, Reference, Store, keeps_attribute};
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use images::{Digest, Entry, Image, Kind, Reference, Store, Time};
+use rustix::fs::{Mode, OFlags};
 use serde_json::{Value, json};
 use sha2::Digest as _;
 use tar::{Builder, EntryType, Header};
 
 use super::cp::Output;
 use crate::cli::SaveArgs;
+use crate::copy::attributes;
 use crate::copy::tar_out::TarOut;
-use crate::copy::walk::walk;
+use crate::copy::walk::{Order, walk};
 use crate::events::{self, Event};
 use crate::progress::Progress;
 use crate::roots::Roots;
 
-/// An attribute is never larger (linux/limits.h, XATTR_SIZE_MAX, XATTR_LIST_MAX).
-const ATTRIBUTE_MAX: usize = 64 << 10;
 const BLOBS: &str = "blobs/sha256";
 
 /// Writes them.
@@ -205,24 +205,20 @@ impl Archive<'_> {
         let mut tar = TarOut::new(Box::new(Hashing { to: BufWriter::new(&file), hash: &mut hash, size: &mut size }));
         let top: OwnedFd = File::open(folder).with_context(what)?.into();
         let (bytes, progress) = (&mut self.bytes, &mut self.progress);
-        walk(&top, b"", &mut |entry, data| {
+        walk(&top, b"", Order::ByName, &mut |entry, data| {
             *bytes += crate::copy::archive_bytes(entry);
             progress.at(*bytes, None);
             layer_entry(&top, entry, data, &mut tar)
         })
         .with_context(what)?;
         tar.finish()?;
-        let digest: Digest = format!("sha256:{}", hex(&hash.finalize())).parse().map_err(|why: String| anyhow!(why))?;
+        let digest = Digest::finish(hash);
         if self.written.insert(digest) {
             file.rewind()?;
             self.entry(&format!("{BLOBS}/{}", digest.hex()), size, &mut file)?;
         }
         Ok((digest, size))
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// overlayfs's marks become the archive's (OCI image-spec, layer.md): a 0:0 device is `.wh.NAME`, an opaque folder has
@@ -233,6 +229,8 @@ fn layer_entry(top: &OwnedFd, entry: &Entry, data: &mut dyn Read, tar: &mut TarO
         name,
         link: vec![],
         mode: 0,
+        // When it was unpacked here says nothing, and would make other bytes of it each time.
+        mtime: Time { seconds: 0, nanoseconds: 0 },
         size: 0,
         device: (0, 0),
         xattrs: vec![],
@@ -246,7 +244,7 @@ fn layer_entry(top: &OwnedFd, entry: &Entry, data: &mut dyn Read, tar: &mut TarO
     // The folder itself is no entry of the layer.
     let is_top = entry.name == b"./";
     let (xattrs, opaque) = match entry.kind {
-        Kind::File | Kind::Dir => attributes(top, &entry.name)?,
+        Kind::File | Kind::Dir => attributes::of(top, &entry.name)?,
         _ => (vec![], false),
     };
     if !is_top {
@@ -257,36 +255,6 @@ fn layer_entry(top: &OwnedFd, entry: &Entry, data: &mut dyn Read, tar: &mut TarO
         tar.add(&mark([folder, b".wh..wh..opq"].concat()), &mut io::empty())?;
     }
     Ok(())
-}
-
-/// Names and values.
-type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
-
-/// The attributes that an image may have, and whether overlayfs's says that the folder is opaque.
-fn attributes(top: &OwnedFd, name: &[u8]) -> Result<(Attributes, bool)> {
-    let name = name.strip_suffix(b"/").unwrap_or(name);
-    let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let fd = rustix::fs::openat2(top, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty(), how)
-        .map_err(io::Error::from)?;
-    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    let mut names = vec![0; ATTRIBUTE_MAX];
-    let length = match rustix::fs::listxattr(&path, &mut names) {
-        Ok(length) => length,
-        Err(rustix::io::Errno::OPNOTSUPP) => 0,
-        Err(errno) => return Err(io::Error::from(errno)).context("cannot list attributes"),
-    };
-    let (mut kept, mut opaque) = (Vec::new(), false);
-    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        let mut value = vec![0; if name == b"trusted.overlay.opaque" { 8 } else { ATTRIBUTE_MAX }];
-        let Ok(length) = rustix::fs::getxattr(&path, name, &mut value) else { continue };
-        value.truncate(length);
-        opaque |= name == b"trusted.overlay.opaque" && value == b"y";
-        if keeps_attribute(name) {
-            kept.push((name.to_vec(), value));
-        }
-    }
-    kept.sort();
-    Ok((kept, opaque))
 }
 
 /// Counts and hashes what goes through.

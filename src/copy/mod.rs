@@ -6,6 +6,7 @@
 //! reading only when its inode, already held, is known to be a regular file (a device would act, a FIFO wait). No
 //! program of the image is ever run. (CVE-2018-15664, CVE-2019-10152, GHSA-vp62-88p7-qqf5.)
 
+pub mod attributes;
 pub mod ends;
 pub mod place;
 pub mod tar_out;

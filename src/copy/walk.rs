@@ -1,7 +1,7 @@
 //! Reads a file or a whole folder as the entries of an archive, while its owner may change it at any moment.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -21,6 +21,15 @@ const CAPABILITY_MAX: usize = 64;
 /// What a walk tells for each entry.
 pub type Each<'a> = &'a mut dyn FnMut(&Entry, &mut dyn Read) -> Result<()>;
 
+/// In which order a folder's entries come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// As the file system has them: nothing of a folder is held in memory, however large a container makes it.
+    AsFound,
+    /// The same for the same files, always. For folders of ours.
+    ByName,
+}
+
 /// Reads `top` and, where it's a folder, all below it. `name` is the first entry's; below it are the others'. An empty
 /// name stands for a folder's content alone. What vanishes meanwhile, or is swapped for a link, is left out.
 ///
@@ -28,9 +37,9 @@ pub type Each<'a> = &'a mut dyn FnMut(&Entry, &mut dyn Read) -> Result<()>;
 ///
 /// # Errors
 /// What can't be read, and what `each` says.
-pub fn walk(top: &OwnedFd, name: &[u8], each: Each<'_>) -> Result<()> {
+pub fn walk(top: &OwnedFd, name: &[u8], order: Order, each: Each<'_>) -> Result<()> {
     let stat = fs::fstat(top).map_err(|errno| failed(name, errno))?;
-    let mut walk = Walk { top: top.as_fd(), linked: HashMap::new() };
+    let mut walk = Walk { top: top.as_fd(), order, linked: HashMap::new() };
     if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
         return walk.leaf(top, &stat, name.to_vec(), each);
     }
@@ -47,6 +56,7 @@ pub fn walk(top: &OwnedFd, name: &[u8], each: Each<'_>) -> Result<()> {
 
 struct Walk<'a> {
     top: BorrowedFd<'a>,
+    order: Order,
     /// Device and inode of files with several names: the first one's entry.
     linked: HashMap<(u64, u64), Vec<u8>>,
 }
@@ -60,12 +70,16 @@ impl Walk<'_> {
         };
         let device = fs::fstat(&folder).map(|stat| stat.st_dev).unwrap_or_default();
         let list = Dir::read_from(&folder).map_err(|errno| failed(path.as_os_str().as_bytes(), errno))?;
-        for item in list {
-            let Ok(item) = item else { break };
-            let base = item.file_name();
-            if matches!(base.to_bytes(), b"." | b"..") {
-                continue;
-            }
+        let names = list.map_while(|item| Some(item.ok()?.file_name().to_owned()));
+        let mut names: Box<dyn Iterator<Item = CString>> =
+            Box::new(names.filter(|base| !matches!(base.to_bytes(), b"." | b"..")));
+        if self.order == Order::ByName {
+            let mut sorted: Vec<CString> = names.collect();
+            sorted.sort_unstable();
+            names = Box::new(sorted.into_iter());
+        }
+        for base in names {
+            let base = base.as_c_str();
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let Ok(fd) = fs::openat(&folder, base, flags, Mode::empty()) else { continue };
             let Ok(stat) = fs::fstat(&fd) else { continue };
