@@ -115,7 +115,12 @@ fn step(world: World, (verb, which): Step) -> (World, bool) {
 
 /// All worlds that some order of the steps leads to, if each has succeeded or failed as it did. As with docker, a name is
 /// looked up once: a command that has found its container goes on with it, even if that has got the other name meanwhile.
-fn possible(world: World, steps: &[(Step, bool)], renamed: bool) -> BTreeSet<World> {
+/// And a signal is sent by whoever has found the program running: of two kills at once both may succeed. In the
+/// middle of a restart nothing runs.
+fn possible(world: World, steps: &[(Step, bool)], renamed: bool, mut lived: [bool; 2]) -> BTreeSet<World> {
+    for (nth, state) in world.iter().enumerate() {
+        lived[nth] |= matches!(state, State::Running | State::Paused);
+    }
     if steps.is_empty() {
         return BTreeSet::from([world]);
     }
@@ -129,7 +134,13 @@ fn possible(world: World, steps: &[(Step, bool)], renamed: bool) -> BTreeSet<Wor
             let (after, succeeds) = step(world, (verb, meant));
             if success == succeeds {
                 let renamed = renamed || (matches!(verb, Verb::Rename) && success);
-                worlds.extend(possible(after, &rest, renamed));
+                worlds.extend(possible(after, &rest, renamed, lived));
+            }
+            let restarts = rest.iter().any(|((verb, _), success)| matches!(verb, Verb::Restart) && *success);
+            let late = success && matches!(verb, Verb::Kill) && lived[meant];
+            let between = !success && matches!(verb, Verb::Kill | Verb::Pause) && restarts;
+            if success != succeeds && (late || between) {
+                worlds.extend(possible(world, &rest, renamed, lived));
             }
         }
     }
@@ -214,7 +225,7 @@ fn walk(seed: u64, rounds: usize, at_once: usize) {
         // A program that is being run when another command ends its container is cut off, in docker too.
         let told: Vec<_> =
             told.into_iter().filter(|((verb, _), _)| at_once == 1 || !matches!(verb, Verb::Exec)).collect();
-        let worlds = possible(world, &told, false);
+        let worlds = possible(world, &told, false, [false; 2]);
         let story: String = outputs.iter().map(|output| output.describe()).collect();
         assert!(worlds.contains(&now), "round {round}: {world:?} became {now:?} and none of {worlds:?} by\n{story}");
         world = now;

@@ -82,7 +82,11 @@ pub fn rename(roots: &Roots, args: &RenameArgs) -> Result<u8> {
         Claim::Running(state) if state.name == new => return same_name(),
         Claim::Running(state) => {
             reservation::wait_for_name(roots, &new)?; // here, where nobody's output waits meanwhile
-            call::call(roots, &state.id, "rename", &json!({ "name": new }))?;
+            match call::call(roots, &state.id, "rename", &json!({ "name": new })) {
+                // It has just ended: the next look finds it so.
+                Err(error) if error.is::<call::Ended>() => return rename(roots, args),
+                other => drop(other?),
+            }
         }
         Claim::Ours(journal) => {
             let folder = roots.container(&id);

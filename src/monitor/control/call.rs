@@ -72,7 +72,8 @@ pub fn ask(mut socket: &UnixStream, kind: &str, body: &Value) -> Result<()> {
     }
     let mut frame = Vec::with_capacity(content.len() + 8);
     wire::push(&mut frame, wire::CALL, &content);
-    std::io::Write::write_all(&mut socket, &frame).context("the container's monitor has just ended")
+    std::io::Write::write_all(&mut socket, &frame)
+        .map_err(|_| Ended("the container's monitor has just ended".to_string()).into())
 }
 
 /// Connects to a container's monitor. Reads and writes have a time limit.
@@ -137,8 +138,20 @@ pub fn listener(roots: &Roots, id: &str) -> Option<OwnedFd> {
     (again == monitor).then_some(pidfd)
 }
 
+/// The container's run is over, perhaps since a moment ago: whoever can do its work without a monitor looks again.
+#[derive(Debug)]
+pub struct Ended(String);
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Ended {}
+
 fn ended(id: &str) -> anyhow::Error {
-    anyhow!("container {} is not running", short(id))
+    Ended(format!("container {} is not running", short(id))).into()
 }
 
 /// Why a monitor can't be talked to.
