@@ -56,7 +56,7 @@ failed=
 for guest in "$@"; do
     echo "-- kernel ${guest%:*}, cgroup ${guest#*:}"
     start=$(date +%s)
-    if "$vmtest" --kernel "${guest%:*}" --cgroup "${guest#*:}" --mem 3G --timeout 900 --copy "$programs:/root/programs" \
+    if "$vmtest" --kernel "${guest%:*}" --cgroup "${guest#*:}" --mem 3G --timeout 1500 --copy "$programs:/root/programs" \
         -- sh /root/programs/run; then
         echo "-- passed in $(($(date +%s) - start)) s"
     else
