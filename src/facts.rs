@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use netsetup::{Backend, Host, Network, Subnet};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::commands::Engine;
 use crate::containers;
@@ -107,12 +109,18 @@ pub enum Purpose {
 }
 
 /// Reads what the request needs to be started.
-pub fn read(engine: &Engine, request: &RunRequest, host: &mut Host) -> Result<Facts> {
-    read_for(Purpose::Start, engine, request, host)
+pub fn read(engine: &Engine, request: &RunRequest, host: &mut Host, early: Option<OwnedFd>) -> Result<Facts> {
+    read_for(Purpose::Start, engine, request, host, early)
 }
 
-/// Reads what the request needs.
-pub fn read_for(purpose: Purpose, engine: &Engine, request: &RunRequest, host: &mut Host) -> Result<Facts> {
+/// Reads what the request needs. `early`: where [`read_early`] writes a part of it.
+pub fn read_for(
+    purpose: Purpose,
+    engine: &Engine,
+    request: &RunRequest,
+    host: &mut Host,
+    early: Option<OwnedFd>,
+) -> Result<Facts> {
     let mode = &request.network.mode;
     let networks = match mode {
         NetworkMode::Bridge if request.network.alone => vec![],
@@ -123,7 +131,10 @@ pub fn read_for(purpose: Purpose, engine: &Engine, request: &RunRequest, host: &
     let net = if let NetworkMode::Container(name) = mode { Some(name.as_str()) } else { None };
     let pid = if let Pid::Container(name) = &request.namespaces.pid { Some(name.as_str()) } else { None };
     let ipc = if let Ipc::Container(name) = &request.namespaces.ipc { Some(name.as_str()) } else { None };
-    let runtime = runtime::Facts::read()?;
+    let runtime = match early.and_then(take_early) {
+        Some(facts) => facts,
+        None => runtime::Facts::read()?,
+    };
     let asks = request.network.net_cls.is_some() && runtime.cgroup.v2.is_none();
     let cgroup_filter = asks && netsetup::survey::filter_kinds(host)?.iter().any(|kind| kind == "cgroup");
     Ok(Facts {
@@ -145,6 +156,36 @@ pub fn read_for(purpose: Purpose, engine: &Engine, request: &RunRequest, host: &
         joined_ipc: join(ipc)?,
     })
 }
+
+/// For a process that has nothing else to do while the one behind `pipe` starts a container: reads facts for it. That one
+/// reads them itself where none come.
+pub fn read_early(pipe: Option<OwnedFd>) {
+    let (Some(pipe), Ok(facts)) = (pipe, runtime::Facts::read()) else { return };
+    // More than that would wait for the reader.
+    if let Some(bytes) = serde_json::to_vec(&facts).ok().filter(|bytes| bytes.len() <= MOST_EARLY_BYTES) {
+        let _ = rustix::io::write(&pipe, &bytes);
+    }
+}
+
+/// What a pipe takes without a reader.
+const MOST_EARLY_BYTES: usize = 64 << 10;
+
+/// The facts of [`read_early`], unless its process is slow (stopped, say).
+fn take_early(pipe: OwnedFd) -> Option<runtime::Facts> {
+    let mut bytes = Vec::with_capacity(4096);
+    let patience = Timespec { tv_sec: 0, tv_nsec: EARLY_PATIENCE_NS };
+    while poll(&mut [PollFd::new(&pipe, PollFlags::IN)], Some(&patience)).is_ok_and(|ready| ready > 0) {
+        match rustix::io::read(&pipe, rustix::buffer::spare_capacity(&mut bytes)) {
+            Ok(0) => break,
+            Ok(_) => bytes.reserve(4096),
+            Err(_) => return None,
+        }
+    }
+    serde_json::from_slice(&bytes).ok()
+}
+
+/// Reading them oneself takes less than a tenth of it.
+const EARLY_PATIENCE_NS: i64 = 5_000_000;
 
 /// The network that a router serves, as it is on this host, and what is there of it.
 pub fn router_network(engine: &Engine, name: &str, host: &mut Host) -> Result<(Network, netsetup::Facts)> {

@@ -9,6 +9,7 @@
 //! The owner holds an flock on the journal: the kernel drops it with the last process that shares it (the monitor and
 //! its cleaner), so a journal that can be locked has lost its owner.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -103,6 +104,8 @@ pub struct Contents {
 pub struct Journal {
     file: File,
     path: PathBuf,
+    /// The entries, as long as all that happened to the journal is that this process has begun and lengthened it.
+    written: RefCell<Option<Vec<Residue>>>,
 }
 
 impl Journal {
@@ -120,7 +123,7 @@ impl Journal {
             .with_context(|| format!("cannot create the journal {}", path.display()))?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)
             .with_context(|| format!("cannot lock the journal {}", path.display()))?;
-        let journal = Journal { file, path: path.to_path_buf() };
+        let journal = Journal { file, path: path.to_path_buf(), written: RefCell::new(Some(vec![])) };
         let mut text = serde_json::to_string(header)?;
         text.push('\n');
         journal.write(text, first)?;
@@ -152,7 +155,7 @@ impl Journal {
             Err(error) => return Err(error).with_context(|| format!("cannot lock the journal {}", path.display())),
         }
         // The last owner may have removed the file between our open and our lock.
-        let journal = Journal { file, path: path.into() };
+        let journal = Journal { file, path: path.into(), written: RefCell::default() };
         Ok(journal.is_current().then_some(journal))
     }
 
@@ -184,6 +187,9 @@ impl Journal {
             .write_all(text.as_bytes())
             .with_context(|| format!("cannot write the journal {}", self.path.display()))?;
         crash::point(crash::When::After);
+        if let Some(written) = self.written.borrow_mut().as_mut() {
+            written.extend_from_slice(residues);
+        }
         Ok(())
     }
 
@@ -228,7 +234,7 @@ impl Journal {
             .with_context(|| format!("cannot rewrite the journal {}", self.path.display()))?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)
             .with_context(|| format!("cannot lock the journal {}", self.path.display()))?;
-        let new = Journal { file, path: self.path.clone() };
+        let new = Journal { file, path: self.path.clone(), written: RefCell::default() };
         let mut text = serde_json::to_string(header)?;
         text.push('\n');
         // In the order of their making: undo goes backwards, and what is kept must stay the beginning (keep_only).
@@ -265,11 +271,21 @@ impl Journal {
         parse_reader(file, &self.path)
     }
 
+    /// The entries of [`Journal::contents`]; from memory where this process alone has written them, which only the journal's
+    /// owner may trust in.
+    pub fn entries(&self) -> Result<Vec<Residue>> {
+        match self.written.borrow().as_ref() {
+            Some(written) => Ok(written.clone()),
+            None => Ok(self.contents()?.entries),
+        }
+    }
+
     /// Strikes out entries that have been undone, so that the last undo doesn't meet what is another's by then. `is_meant`
     /// gets each entry's index in [`Journal::contents`]. One byte of each line is overwritten, the last lines are cut off:
     /// killed on the way, it has struck out some, which undo takes as well as all or none.
     pub fn strike(&self, is_meant: impl Fn(usize, &Residue) -> bool) -> Result<()> {
         let what = || format!("cannot strike out entries of the journal {}", self.path.display());
+        self.written.take();
         let mut file = &self.file;
         file.seek(SeekFrom::Start(0))?;
         let mut text = String::new();
@@ -314,6 +330,7 @@ impl Journal {
     /// Replaces all entries by `kept`, after the others have been undone. Shrinks in place, because the lock is on this
     /// very file: the kept entries are the journal's own beginning, so a crash at any point leaves a valid journal.
     pub fn keep_only(&self, kept: &[Residue]) -> Result<()> {
+        self.written.take();
         let mut file = &self.file;
         file.seek(SeekFrom::Start(0))?;
         let mut text = String::new();

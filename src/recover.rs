@@ -141,8 +141,9 @@ pub fn settle_ended(roots: &Roots, id: &str, journal: &Journal, code: Option<i32
     let ended_session = header.session.is_some_and(|session| !session.is_alive());
     let stays = |state: &State| match state.status {
         _ if ended_session => false,
-        Status::Created | Status::Dead => true,
+        Status::Created => true,
         Status::Removing => false,
+        // Its removal failed once, and nobody sees a `--rm` container that has ended: it's tried again until it works.
         _ => !header.auto_remove,
     };
     let Some(mut state) = state.filter(stays) else {

@@ -7,6 +7,7 @@
 pub mod create;
 pub mod kept;
 
+use std::cell::Cell;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -64,6 +65,8 @@ pub struct Order {
     pub session: Option<Process>,
     /// Nobody stays to see the output of this run.
     pub detach: bool,
+    /// Where the client writes the facts that it reads while this process reads others.
+    pub early_facts: Cell<Option<OwnedFd>>,
 }
 
 /// Where the container comes from.
@@ -130,7 +133,7 @@ fn start_new(order: &Order, stdin: Option<OwnedFd>, say: Say<'_>) -> Result<Cont
     // Held until the journal names the image, so that it isn't removed in between.
     let guard = store.lock_shared()?;
     let image = image_facts(&store, &order.request)?;
-    let facts = facts::read(&order.engine, &order.request, &mut host)?;
+    let facts = facts::read(&order.engine, &order.request, &mut host, order.early_facts.take())?;
     let (chosen, volumes_guard) = choose_volumes(roots, &order.request, &image)?;
     let (journal, name) = reservation::begin(roots, &order.id, &order.request, &image, &chosen, order.session)?;
     drop((guard, volumes_guard));
@@ -233,6 +236,16 @@ impl Making<'_> {
         let asked = |port: &&PortMapping| port.mode == PublishMode::Proxy && port.host_address.is_ipv4();
         let proxied: Vec<PortMapping> = reservation.ports.iter().filter(asked).copied().collect();
         warnings.extend(netsetup::input_obstacles(self.host, &proxied).iter().map(ToString::to_string));
+        let begun = self.netns.take().filter(|_| plan.runtime.namespaces.net == Namespace::New);
+        let netns_fd = begun.map(Begun::finish).transpose()?;
+        let bare = plan.attachments.is_empty();
+        let (netns_fd, mut netns) = match netns_fd {
+            Some(fd) if !bare => (None, Some(NewNetns::of(fd)?)),
+            fd => (fd, None),
+        };
+        if let Some(netns) = &mut netns {
+            self.begin_cards(&plan, netns)?;
+        }
         if kept.is_none() {
             self.make_folders(&plan)?;
         }
@@ -242,17 +255,14 @@ impl Making<'_> {
             (self.say)(&plan.init_commands());
         }
         let (stdio, outputs) = self.streams(stdin)?;
-        let begun = self.netns.take().filter(|_| plan.runtime.namespaces.net == Namespace::New);
-        let netns = begun.map(Begun::finish).transpose()?;
-        let bare = plan.attachments.is_empty();
-        let network = match &netns {
-            Some(fd) if bare => Network::Bare(fd.as_fd()),
-            Some(fd) => Network::Made(fd.as_fd()),
-            None => Network::AsPlanned,
+        let network = match (&netns, &netns_fd) {
+            (Some(netns), _) => Network::Made(netns.fd()),
+            (None, Some(fd)) => Network::Bare(fd.as_fd()),
+            (None, None) => Network::AsPlanned,
         };
         let starting = runtime::init::spawn(&plan.runtime, stdio, network)?;
+        drop(netns_fd);
         self.check_joined()?;
-        let mut netns = netns.filter(|_| !bare).map(NewNetns::of).transpose()?;
         // Here, while init mounts; before the state says 'running', so that whoever reads that finds the socket.
         let control = match kept.map(|state| state.status) {
             Some(Status::Restarting) => None,
@@ -315,18 +325,40 @@ impl Making<'_> {
     fn stage(&mut self, ops: &[Op], netns: Option<&mut NewNetns>, init_pid: Option<u32>) -> Result<()> {
         let residues: Vec<_> = ops.iter().filter_map(|op| op.residue(init_pid)).collect();
         self.journal.record(&residues)?;
-        if self.order.request.explain {
-            (self.say)(&ops.iter().flat_map(Op::explain).collect::<Vec<_>>());
-        }
+        self.tell(ops);
         op::apply(ops, &mut Live { host: self.host, netns, init_pid })
     }
 
+    fn tell(&mut self, ops: &[Op]) {
+        if self.order.request.explain {
+            (self.say)(&ops.iter().flat_map(Op::explain).collect::<Vec<_>>());
+        }
+    }
+
+    /// Has the cards made by another process, while this one goes on to clone init and load its filters: the kernel takes a
+    /// millisecond for a veth pair, and nothing but "go" needs it. Told of in [`Making::connect`], among the others.
+    fn begin_cards(&mut self, plan: &Plan, netns: &mut NewNetns) -> Result<()> {
+        let (_, cards, _) = lanes(&plan.endpoint);
+        let residues: Vec<_> = cards.iter().filter_map(|op| op.residue(None)).collect();
+        self.journal.record(&residues)?;
+        let cards: Vec<_> = cards
+            .iter()
+            .filter_map(|op| if let Op::Net(netsetup::Op::Link(op)) = op { Some(op.clone()) } else { None })
+            .collect();
+        Ok(netsetup::link::begin(&cards, self.host, netns)?)
+    }
+
     /// The host's lane while init mounts.
-    fn connect(&mut self, plan: &Plan, starting: Starting, netns: Option<&mut NewNetns>) -> Result<Starting> {
+    fn connect(&mut self, plan: &Plan, starting: Starting, mut netns: Option<&mut NewNetns>) -> Result<Starting> {
         let pid = Some(starting.pid);
+        let (filters, cards, rest) = lanes(&plan.endpoint);
+        self.stage(filters, None, pid)?;
+        if let Some(netns) = netns.as_deref_mut() {
+            self.tell(cards);
+            netsetup::link::finish(self.host, netns)?;
+        }
         let is_rule = |op: &Op| matches!(op, Op::Net(netsetup::Op::Firewall(_)));
-        let (links, rules) =
-            plan.endpoint.split_at(plan.endpoint.iter().position(is_rule).unwrap_or(plan.endpoint.len()));
+        let (links, rules) = rest.split_at(rest.iter().position(is_rule).unwrap_or(rest.len()));
         self.stage(links, netns, pid)?;
         match self.stage(rules, None, pid) {
             Err(error) if matches!(error.downcast_ref(), Some(netsetup::Error::PortTaken { .. })) => {
@@ -470,6 +502,14 @@ fn open_files() -> (u64, u64) {
     (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX))
 }
 
+/// The host's lane: the filters; the cards' links, which are begun before there is an init; what else.
+fn lanes(endpoint: &[Op]) -> (&[Op], &[Op], &[Op]) {
+    let (filters, rest) = endpoint.split_at(endpoint.iter().take_while(|op| matches!(op, Op::Cgroup(_))).count());
+    let is_card = |op: &&Op| matches!(op, Op::Net(netsetup::Op::Link(_)));
+    let (cards, rest) = rest.split_at(rest.iter().take_while(is_card).count());
+    (filters, cards, rest)
+}
+
 /// What image and user say, without what every container has (PATH, HOSTNAME), as `docker inspect` shows it.
 fn environment(request: &RunRequest, image: &ImageFacts) -> Vec<String> {
     let base = image.env.iter().map(std::ffi::OsString::from).collect();
@@ -575,7 +615,7 @@ pub fn dry_run(order: &Order) -> Result<String> {
     let (roots, request) = (&order.engine.roots, &order.request);
     let mut host = Host::open()?;
     let image = image_facts(&Store::open(&roots.root)?, request)?;
-    let facts = facts::read(&order.engine, request, &mut host)?;
+    let facts = facts::read(&order.engine, request, &mut host, None)?;
     let addresses = facts.networks.iter().map(|joining| {
         let (network, wish) = (&joining.network, &joining.wish);
         let in_use = netsetup::bridge_addresses_in_use(&mut host, network)?;

@@ -24,6 +24,9 @@ pub fn write(text: Arguments<'_>) {
 /// The exit code of a command that has come to this one: 141 (128+SIGPIPE) where the reader went away, 1 where writing
 /// failed otherwise.
 pub fn code(code: u8) -> u8 {
+    if let Err(error) = io::stdout().flush() {
+        let _ = FAILED.set(error.kind());
+    }
     match (code, FAILED.get()) {
         (0, Some(ErrorKind::BrokenPipe)) => 141,
         (0, Some(_)) => 1,

@@ -231,6 +231,21 @@ fn a_killed_monitor_is_cleaned_up_after_without_any_command() {
     }
 }
 
+/// A `--rm` container isn't listed once it has ended, so nobody would ask again for a removal that failed.
+#[test]
+fn a_failed_removal_is_tried_again_by_the_next_command() {
+    let host = TestHost::new();
+    let id = host.detached(&["--rm", "--name", "crash", "busybox", "sleep", "1000"]);
+    let busy = host.root.join("containers").join(&id).join("merged");
+    host.sh(&format!("mount -t tmpfs busy {}", busy.display())).ok();
+    host.minidock(&["rm", "-f", "crash"]);
+    host.minidock(&["ps", "-a"]);
+    assert!(busy.exists(), "what is mounted on can't be removed");
+    host.sh(&format!("umount {}", busy.display())).ok();
+    host.minidock(&["ps", "-a"]).ok();
+    host.finish();
+}
+
 /// The recovery is killed at each of its writes, and recovered from by the one after it.
 #[test]
 fn a_recovery_that_is_killed_is_finished_by_the_next() {

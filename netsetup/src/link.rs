@@ -16,7 +16,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use serde::{Deserialize, Serialize};
 
 use crate::host::Host;
-use crate::netlink::{Batch, Failure, Netlink};
+use crate::netlink::{Batch, Failure, Netlink, Posted};
 use crate::netns::NewNetns;
 use crate::undo::Residue;
 use crate::{Command, Error, Live, Result, query};
@@ -270,8 +270,74 @@ fn apply_on_host(op: &Op, host: &mut Host) -> Result<()> {
 }
 
 fn apply_inside(ops: &[Op], host: &mut Host, netns: &mut NewNetns) -> Result<()> {
+    let messages = messages(ops, host, netns)?;
+    netns.route.send(&messages.inside).map_err(|failure| failed(&messages.inside_ops, failure))?;
+    finish_outside(&messages.outside, &messages.outside_ops, host)
+}
+
+/// Links of a container that are being made by another process.
+pub(crate) struct Making {
+    posted: Posted,
+    inside_ops: Vec<Op>,
+    outside: Batch,
+    outside_ops: Vec<Op>,
+}
+
+/// Begins to apply ops of the container's side, which takes the kernel a millisecond, while the caller does other things;
+/// [`finish`] waits for it. Dropped without that, it's waited for all the same.
+///
+/// # Errors
+/// What the kernel refuses is told by [`finish`].
+pub fn begin(ops: &[Op], host: &mut Host, netns: &mut NewNetns) -> Result<()> {
+    finish(host, netns)?;
+    if ops.is_empty() {
+        return Ok(());
+    }
+    let messages = messages(ops, host, netns)?;
+    let owned = |ops: &[&Op]| ops.iter().map(|op| (*op).clone()).collect();
+    match netns.route.post(&messages.inside) {
+        Ok(posted) => {
+            let (inside_ops, outside_ops) = (owned(&messages.inside_ops), owned(&messages.outside_ops));
+            netns.making = Some(Making { posted, inside_ops, outside: messages.outside, outside_ops });
+            Ok(())
+        }
+        // No process to be had for it: at once, then.
+        Err(_) => {
+            netns.route.send(&messages.inside).map_err(|failure| failed(&messages.inside_ops, failure))?;
+            finish_outside(&messages.outside, &messages.outside_ops, host)
+        }
+    }
+}
+
+/// Waits for what [`begin`] has begun, if anything.
+///
+/// # Errors
+/// As [`crate::apply`].
+pub fn finish(host: &mut Host, netns: &mut NewNetns) -> Result<()> {
+    let Some(Making { posted, inside_ops, outside, outside_ops }) = netns.making.take() else { return Ok(()) };
+    let all = |ops: &[Op], failure: Failure| failed(&ops.iter().collect::<Vec<_>>(), failure);
+    netns.route.collect(posted).map_err(|failure| all(&inside_ops, failure))?;
+    finish_outside(&outside, &outside_ops.iter().collect::<Vec<_>>(), host)
+}
+
+fn finish_outside(outside: &Batch, ops: &[&Op], host: &mut Host) -> Result<()> {
+    if outside.len() > 0 {
+        host.route()?.send(outside).map_err(|failure| failed(ops, failure))?;
+    }
+    Ok(())
+}
+
+/// What goes out from inside the container's namespace, and what after it from the host's; each message with the op whose
+/// it is.
+struct Messages<'a> {
+    inside: Batch,
+    inside_ops: Vec<&'a Op>,
+    outside: Batch,
+    outside_ops: Vec<&'a Op>,
+}
+
+fn messages<'a>(ops: &'a [Op], host: &mut Host, netns: &mut NewNetns) -> Result<Messages<'a>> {
     let (mut inside, mut outside) = (Batch::default(), Batch::default());
-    // Whose each message is.
     let (mut inside_ops, mut outside_ops) = (Vec::new(), Vec::new());
     for op in ops {
         match op {
@@ -340,11 +406,7 @@ fn apply_inside(ops: &[Op], host: &mut Host, netns: &mut NewNetns) -> Result<()>
         inside_ops.resize(inside.len(), op);
         outside_ops.resize(outside.len(), op);
     }
-    netns.route.send(&inside).map_err(|failure| failed(&inside_ops, failure))?;
-    if outside.len() > 0 {
-        host.route()?.send(&outside).map_err(|failure| failed(&outside_ops, failure))?;
-    }
-    Ok(())
+    Ok(Messages { inside, inside_ops, outside, outside_ops })
 }
 
 /// The error of the op whose message was refused.

@@ -10,6 +10,7 @@ use netlink_packet_core::NetlinkSerializable;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols};
 
+use crate::sys::Sender;
 use crate::{Error, Result};
 
 /// Length of struct nlmsghdr.
@@ -99,20 +100,46 @@ impl Netlink {
 
     /// Sends the batch; gives back every answer with data, and every refusal.
     pub fn exchange(&mut self, batch: &Batch) -> std::result::Result<(Vec<Answer>, Vec<Failure>), Failure> {
+        let (first, bytes) = self.numbered(batch);
+        self.socket.send(&bytes, 0)?;
+        self.answers(first, batch.count)
+    }
+
+    /// Sends the batch while we do other things; [`Netlink::collect`] takes its answers.
+    pub fn post(&mut self, batch: &Batch) -> std::result::Result<Posted, Failure> {
+        let (first, bytes) = self.numbered(batch);
+        let sender = Sender::start(self.as_fd(), bytes)?;
+        Ok(Posted { sender, first, count: batch.count })
+    }
+
+    /// Waits for a batch that was posted; as [`Netlink::send`].
+    pub fn collect(&mut self, posted: Posted) -> std::result::Result<(), Failure> {
+        posted.sender.finish()?;
+        let (_, failures) = self.answers(posted.first, posted.count)?;
+        match failures.into_iter().next() {
+            None => Ok(()),
+            Some(failure) => Err(failure),
+        }
+    }
+
+    /// The number of a batch's first message, and its bytes.
+    fn numbered(&mut self, batch: &Batch) -> (u32, Vec<u8>) {
         let first = self.sequence.wrapping_add(1);
         self.sequence = self.sequence.wrapping_add(batch.count as u32);
         let bytes = batch.numbered(first);
         if bytes.len() > SEND_BYTES {
             let _ = nix::sys::socket::setsockopt(self, nix::sys::socket::sockopt::SndBufForce, &(bytes.len() * 2));
         }
-        self.socket.send(&bytes, 0)?;
+        (first, bytes)
+    }
 
+    fn answers(&mut self, first: u32, count: usize) -> std::result::Result<(Vec<Answer>, Vec<Failure>), Failure> {
         let (mut answers, mut failures, mut overflow) = (Vec::new(), Vec::new(), false);
         loop {
             self.buffer.clear();
             match self.socket.recv(&mut self.buffer, libc::MSG_DONTWAIT) {
                 Ok(0) => break,
-                Ok(_) => read_datagram(&self.buffer, first, batch.count, &mut answers, &mut failures),
+                Ok(_) => read_datagram(&self.buffer, first, count, &mut answers, &mut failures),
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EAGAIN) => break,
                     Some(libc::EINTR) => continue,
@@ -127,6 +154,13 @@ impl Netlink {
         }
         Ok((answers, failures))
     }
+}
+
+/// A batch that is being sent by another process. Nothing else may be sent on its socket until it has been collected.
+pub(crate) struct Posted {
+    sender: Sender,
+    first: u32,
+    count: usize,
 }
 
 impl AsFd for Netlink {

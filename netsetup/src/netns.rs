@@ -22,6 +22,8 @@ const NAMES: &str = "/run/netns";
 
 /// A fresh network namespace, made before the container's process joins it, with a netlink socket inside.
 pub struct NewNetns {
+    /// What is being made in here by another process. First, so that it's waited for before its socket is closed.
+    pub(crate) making: Option<link::Making>,
     fd: OwnedFd,
     /// The namespace in which the caller lives.
     outside: OwnedFd,
@@ -79,7 +81,7 @@ impl NewNetns {
         let route = Netlink::route();
         setns(&outside, CloneFlags::CLONE_NEWNET)
             .map_err(|error| Error::system("return to the host's network namespace", error))?;
-        Ok(NewNetns { fd, outside, route: route?, links: Vec::new(), next_index: None, resolver: None })
+        Ok(NewNetns { making: None, fd, outside, route: route?, links: Vec::new(), next_index: None, resolver: None })
     }
 
     /// The namespace of a process, with a netlink socket inside; the caller is back in its own when this returns. Only for

@@ -3,43 +3,70 @@
 use std::ffi::{c_int, c_void};
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, WaitOptions, waitpid};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-/// A child of this process that makes a network namespace on another processor.
+/// A child of this process that makes system calls for us on another processor while we do other things.
 ///
-/// It shares our memory and our descriptors, so that it costs no copy of either; its stack and its result are its own.
-pub(crate) struct NetnsMaker {
+/// It shares our memory and our descriptors, so that it costs no copy of either (and what our descriptors hold, the lock of
+/// a journal or the pipe that tells of our end, is held until it has ended, too); its stack and its task are its own.
+struct Aside<T> {
     /// None once it has been waited for.
     child: Option<Pid>,
-    /// The namespace's descriptor; -1 while, or where, there is none.
-    result: Box<AtomicI32>,
+    task: Box<T>,
     _stack: Box<[u128]>,
 }
 
-/// Of [`NetnsMaker`]: what it does needs some hundred bytes.
-const STACK_BYTES: usize = 32 << 10;
+/// Of [`Aside`]: what it does needs some hundred bytes.
+const STACK_BYTES: usize = 8 << 10;
+
+impl<T: Sync> Aside<T> {
+    /// None when the kernel refuses the child; the caller then does the work itself.
+    ///
+    /// `body` gets a pointer to the task. It may share nothing else with us: it takes no lock, allocates nothing, and makes
+    /// its system calls by rustix, which doesn't touch the errno that it shares with us.
+    fn start(task: Box<T>, body: extern "C" fn(*mut c_void) -> c_int) -> Result<Aside<T>, Box<T>> {
+        let mut stack = vec![0u128; STACK_BYTES / size_of::<u128>()].into_boxed_slice();
+        let top = stack.as_mut_ptr_range().end;
+        let argument = std::ptr::from_ref::<T>(&task).cast_mut().cast::<c_void>();
+        // SAFETY: `top` is the aligned end of memory that, like `task`, lives until the child has ended: `wait` and `drop`
+        // wait for it, and boxes stay where they are. The child runs `body` alone, whose duties are said above. A copy of
+        // this that a fork makes has no child in it.
+        let pid =
+            unsafe { libc::clone(body, top.cast(), libc::CLONE_VM | libc::CLONE_FILES | libc::SIGCHLD, argument) };
+        match (pid > 0).then(|| Pid::from_raw(pid)).flatten() {
+            Some(child) => Ok(Aside { child: Some(child), task, _stack: stack }),
+            None => Err(task),
+        }
+    }
+}
+
+impl<T> Aside<T> {
+    fn wait(&mut self) {
+        if let Some(child) = self.child.take() {
+            while let Err(rustix::io::Errno::INTR) = waitpid(Some(child), WaitOptions::empty()) {}
+        }
+    }
+}
+
+impl<T> Drop for Aside<T> {
+    fn drop(&mut self) {
+        self.wait();
+    }
+}
+
+/// Makes a network namespace beside us.
+pub(crate) struct NetnsMaker(Aside<AtomicI32>);
 
 impl NetnsMaker {
     /// None when the kernel refuses the child; the caller then does the work itself.
     pub(crate) fn start() -> Option<NetnsMaker> {
-        let result = Box::new(AtomicI32::new(-1));
-        let mut stack = vec![0u128; STACK_BYTES / size_of::<u128>()].into_boxed_slice();
-        let top = stack.as_mut_ptr_range().end;
-        let argument = std::ptr::from_ref::<AtomicI32>(&result).cast_mut().cast::<c_void>();
-        // SAFETY: `top` is the aligned end of memory that, like `result`, lives until the child has ended: `finish` and
-        // `drop` wait for it, and boxes stay where they are. The child runs `make_netns` alone, which shares nothing with
-        // us but `result`, an atomic: it takes no lock, allocates nothing, and makes its system calls by rustix, which
-        // doesn't touch the errno that it shares with us. A copy of it that a fork makes has no child in it.
-        let pid = unsafe {
-            libc::clone(make_netns, top.cast(), libc::CLONE_VM | libc::CLONE_FILES | libc::SIGCHLD, argument)
-        };
-        let child = (pid > 0).then(|| Pid::from_raw(pid)).flatten()?;
-        Some(NetnsMaker { child: Some(child), result, _stack: stack })
+        // The namespace's descriptor; -1 while, or where, there is none.
+        Aside::start(Box::new(AtomicI32::new(-1)), make_netns).ok().map(NetnsMaker)
     }
 
     /// Waits for the namespace; None when it couldn't be made.
@@ -48,9 +75,8 @@ impl NetnsMaker {
     }
 
     fn wait(&mut self) -> Option<OwnedFd> {
-        let child = self.child.take()?;
-        while let Err(rustix::io::Errno::INTR) = waitpid(Some(child), WaitOptions::empty()) {}
-        let fd = self.result.swap(-1, Ordering::Acquire);
+        self.0.wait();
+        let fd = self.0.task.swap(-1, Ordering::Acquire);
         // SAFETY: the child opened it in the table of descriptors that it shared with us, and has ended: it's ours alone.
         (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
     }
@@ -64,7 +90,7 @@ impl Drop for NetnsMaker {
 
 /// The child of [`NetnsMaker`].
 extern "C" fn make_netns(result: *mut c_void) -> c_int {
-    // SAFETY: `start` gave a pointer to its box, which outlives us.
+    // SAFETY: `Aside::start` gave a pointer to its box, which outlives us.
     let result = unsafe { &*result.cast::<AtomicI32>() };
     // SAFETY: a new network namespace for this process takes no memory and no descriptor away from the one it shares both
     // with.
@@ -73,6 +99,45 @@ extern "C" fn make_netns(result: *mut c_void) -> c_int {
         .and_then(|()| rustix::fs::open("/proc/thread-self/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()));
     if let Ok(fd) = made {
         result.store(fd.into_raw_fd(), Ordering::Release);
+    }
+    0
+}
+
+/// Sends beside us what a socket carries out within the call.
+pub(crate) struct Sender(Aside<Sending>);
+
+struct Sending {
+    socket: RawFd,
+    bytes: Vec<u8>,
+    /// 0 or the error.
+    errno: AtomicI32,
+}
+
+impl Sender {
+    /// Begins to send. The socket must stay open until [`Sender::finish`], or until this is dropped.
+    pub(crate) fn start(socket: BorrowedFd<'_>, bytes: Vec<u8>) -> io::Result<Sender> {
+        let task = Box::new(Sending { socket: socket.as_raw_fd(), bytes, errno: AtomicI32::new(0) });
+        Aside::start(task, send).map(Sender).map_err(|_| io::Error::from_raw_os_error(libc::EAGAIN))
+    }
+
+    /// Waits until it's sent.
+    pub(crate) fn finish(mut self) -> io::Result<()> {
+        self.0.wait();
+        match self.0.task.errno.load(Ordering::Acquire) {
+            0 => Ok(()),
+            errno => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+}
+
+/// The child of [`Sender`].
+extern "C" fn send(task: *mut c_void) -> c_int {
+    // SAFETY: `Aside::start` gave a pointer to its box, which outlives us.
+    let task = unsafe { &*task.cast::<Sending>() };
+    // SAFETY: `Sender::start`'s caller keeps the socket open in the table of descriptors that we share.
+    let socket = unsafe { BorrowedFd::borrow_raw(task.socket) };
+    if let Err(errno) = rustix::net::send(socket, &task.bytes, rustix::net::SendFlags::empty()) {
+        task.errno.store(errno.raw_os_error(), Ordering::Release);
     }
     0
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::capabilities::Set;
 use crate::cgroup::Layout;
@@ -13,7 +13,7 @@ use crate::sys;
 const LAST_LIMIT: u32 = 15;
 
 /// This host and this process.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Facts {
     /// Where the cgroup controllers are.
     pub cgroup: Layout,

@@ -277,11 +277,15 @@ fn run(plan: &Plan, inherited: &Inherited) -> Result<std::convert::Infallible, S
         use_terminal(terminal.slave.as_fd(), ready.uid)?;
         channel.terminal(terminal.master.as_fd()).doing(|| "hand the terminal over")?;
     }
-    // Not later: the user's seccomp rules may forbid to receive a message.
-    if of_links.is_none() {
+    // The user's own seccomp rules may forbid to receive a message; with ours there's time for all of it before.
+    let waits_early = plan.process.own_rules && of_links.is_none();
+    if waits_early {
         wait_for_go(channel)?;
     }
     process::become_user(&plan.process, &ready)?;
+    if of_links.is_none() && !waits_early {
+        wait_for_go(channel)?;
+    }
     if plan.process.reaper {
         return reaper::run(&plan.process.args, &ready.env, channel, inherited.parent);
     }

@@ -49,6 +49,8 @@ pub struct Process {
     pub no_new_privileges: bool,
     /// System call rules.
     pub seccomp: Option<Filter>,
+    /// The rules are the user's own, and may forbid anything.
+    pub own_rules: bool,
     /// How gladly the kernel kills it when memory runs out: -1000 to 1000.
     pub oom_score_adj: Option<i32>,
     /// AppArmor profile.
@@ -153,6 +155,7 @@ pub(crate) fn plan(process: &oci_spec::runtime::Process, request: &Request, fact
     Ok(Process {
         limits: limits.collect::<Result<_, _>>()?,
         seccomp: rules(request, capabilities)?,
+        own_rules: matches!(request.seccomp, Seccomp::FromSpec),
         args,
         env,
         cwd: normal(process.cwd()),

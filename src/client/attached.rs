@@ -38,6 +38,7 @@ pub fn join(roots: &Roots, id: &str, stdin: bool, options: Options) -> Result<Cl
     let terminal = answer.get("terminal").and_then(serde_json::Value::as_bool) == Some(true);
     Ok(Client {
         monitor,
+        facts_pipe: None,
         received,
         attached: true,
         stdin_pipe: pipe,

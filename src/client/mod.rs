@@ -50,6 +50,8 @@ impl Default for Options {
 pub struct Client {
     /// To the monitor.
     pub monitor: UnixStream,
+    /// Where the monitor waits for facts of the host.
+    pub facts_pipe: Option<OwnedFd>,
     /// What has already come from there.
     pub received: Vec<u8>,
     /// The program runs already (`attach`); otherwise the monitor is just starting it.

@@ -47,7 +47,7 @@ pub fn exec(roots: &Roots, args: &ExecArgs) -> Result<u8> {
     let ExecRequest { detach, interactive, terminal, .. } = program.request;
     // docker: the input of a detached program is empty.
     let interactive = interactive && !detach;
-    let mode = Mode { detach, interactive, attach_stdin: interactive, terminal };
+    let mode = Mode { detach, interactive, attach_stdin: interactive, terminal, reads_facts: false };
     let size = terminal::size(io::stdin().as_fd());
     let mut client = fork(mode, |connection| relay(roots, &program, connection, size))?;
     client.options.detach_keys = program.request.detach_keys.clone();
@@ -151,7 +151,7 @@ fn limit_open_files(process: &mut Process, state: &State) -> Result<()> {
 }
 
 fn relay(roots: &Roots, program: &Program, connection: Connection, size: (u16, u16)) -> i32 {
-    let Connection { client, stdin, keep_stdin } = connection;
+    let Connection { client, stdin, keep_stdin, facts: _ } = connection;
     drop(keep_stdin); // nobody attaches to it: its input ends with the client's
     let (running, outputs) = match streams::leave_stdio().and_then(|()| start(program, stdin, size)) {
         Ok(started) => started,

@@ -75,7 +75,7 @@ pub fn dispatch(global: Global, command: Command) -> Result<u8> {
         return run::run(engine, *args);
     }
     if let Command::Create(args) = command {
-        return run::create(engine, &args);
+        return run::create(engine, *args);
     }
     prepare(&engine.roots)?;
     recover_left_overs(&engine);

@@ -1,5 +1,6 @@
 //! `run` and `create`: checks the request, forks the container's monitor, and is its client until the program ends.
 
+use std::cell::Cell;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -14,6 +15,7 @@ use crate::cli::RunArgs;
 use crate::client::{self, Ended};
 use crate::config::Config;
 use crate::demo_image;
+use crate::facts;
 use crate::monitor;
 use crate::monitor::fork::{Mode, fork};
 use crate::names;
@@ -26,8 +28,9 @@ use crate::terminal;
 
 /// Runs a container; the exit code is its program's.
 pub fn run(engine: Engine, args: RunArgs) -> Result<u8> {
-    let order = order(engine, &args, |request| request.check_terminal(rustix::termios::isatty(io::stdin())))?;
-    let wait = Wait::from_args(&args)?;
+    let wait = Wait::from_args(&args);
+    let order = order(engine, args, |request| request.check_terminal(rustix::termios::isatty(io::stdin())))?;
+    let wait = wait?;
     if order.request.dry_run {
         print!("{}", start::dry_run(&order)?);
         return Ok(0);
@@ -36,9 +39,10 @@ pub fn run(engine: Engine, args: RunArgs) -> Result<u8> {
     let (detach, id, roots) = (order.request.detach, order.id.clone(), order.engine.roots.clone());
     let request = &order.request;
     let (interactive, terminal) = (request.interactive, request.terminal);
-    let mode = Mode { detach, interactive, attach_stdin: interactive && !detach, terminal };
+    let mode = Mode { detach, interactive, attach_stdin: interactive && !detach, terminal, reads_facts: true };
     let options = request.streams.options();
     let mut client = fork(mode, |connection| monitor::main(order, connection))?;
+    facts::read_early(client.facts_pipe.take());
     client.options = options;
     let mut keep_cid = || cid_file.take().map_or(Ok(()), |cid_file| cid_file.keep(&id));
     match client::run(client, &mut keep_cid)? {
@@ -65,7 +69,7 @@ pub fn run(engine: Engine, args: RunArgs) -> Result<u8> {
 }
 
 /// Makes a container that `start` starts; prints its id.
-pub fn create(engine: Engine, args: &RunArgs) -> Result<u8> {
+pub fn create(engine: Engine, args: RunArgs) -> Result<u8> {
     let order = order(engine, args, |_| Ok(()))?;
     if order.request.dry_run {
         bail!("--dry-run shows what 'minidock run' does; creating only makes files");
@@ -83,8 +87,8 @@ pub fn create(engine: Engine, args: &RunArgs) -> Result<u8> {
 }
 
 /// From the words of the command line to what is to be made.
-fn order(engine: Engine, args: &RunArgs, check: impl FnOnce(&RunRequest) -> Result<(), Invalid>) -> Result<Order> {
-    let args = &with_defaults(&engine.config, args.clone());
+fn order(engine: Engine, args: RunArgs, check: impl FnOnce(&RunRequest) -> Result<(), Invalid>) -> Result<Order> {
+    let args = &with_defaults(&engine.config, args);
     let mut request = RunRequest::gather(args, &Surroundings::real())?;
     check(&request)?;
     request.network.publish_address = engine.config.publish_address;
@@ -100,7 +104,17 @@ fn order(engine: Engine, args: &RunArgs, check: impl FnOnce(&RunRequest) -> Resu
     find_image(&engine, &mut request)?;
     let size = terminal::size(io::stdin().as_fd());
     let detach = request.detach;
-    Ok(Order { engine, request, id: names::new_id(), size, origin: Origin::New, session: session::current()?, detach })
+    let session = session::current()?;
+    Ok(Order {
+        engine,
+        request,
+        id: names::new_id(),
+        size,
+        origin: Origin::New,
+        session,
+        detach,
+        early_facts: Cell::default(),
+    })
 }
 
 /// The configuration's defaults as flags, where the user gave none.

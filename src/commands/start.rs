@@ -1,5 +1,6 @@
 //! `start` and `restart`: a further run of a container that is there already.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use crate::cli::{RestartArgs, StartArgs};
 use crate::client::{self, Ended, Options, attached};
 use crate::containers;
 use crate::events::{self, Event};
+use crate::facts;
 use crate::journal::Journal;
 use crate::monitor;
 use crate::monitor::control::call;
@@ -75,12 +77,21 @@ fn launch(engine: &Engine, state: &State, options: Option<Options>, stdin: bool)
     let attach = options.is_some();
     let request = view::request(state)?;
     let (interactive, terminal) = (request.interactive, request.terminal);
-    let mode = Mode { detach: !attach, interactive, attach_stdin: interactive && stdin, terminal };
+    let mode = Mode { detach: !attach, interactive, attach_stdin: interactive && stdin, terminal, reads_facts: true };
     let engine = Engine { roots: engine.roots.clone(), config: engine.config.clone() };
     let size = terminal::size(io::stdin().as_fd());
-    let order =
-        Order { engine, request, id: state.id.clone(), size, origin: Origin::Kept, session: None, detach: !attach };
+    let order = Order {
+        engine,
+        request,
+        id: state.id.clone(),
+        size,
+        origin: Origin::Kept,
+        session: None,
+        detach: !attach,
+        early_facts: Cell::default(),
+    };
     let mut client = fork(mode, |connection| monitor::main(order, connection))?;
+    facts::read_early(client.facts_pipe.take());
     client.options = options.unwrap_or_default();
     client::run(client, &mut || Ok(()))
 }

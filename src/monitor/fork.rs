@@ -17,6 +17,8 @@ pub struct Connection {
     pub stdin: Option<OwnedFd>,
     /// The writing end: for further clients, and so that a detached `-i` program doesn't see the end of its input.
     pub keep_stdin: Option<OwnedFd>,
+    /// Where the client writes facts of the host that it reads meanwhile.
+    pub facts: Option<OwnedFd>,
 }
 
 /// docker's three letters.
@@ -30,11 +32,13 @@ pub struct Mode {
     pub attach_stdin: bool,
     /// `-t`
     pub terminal: bool,
+    /// The client reads facts of the host, on another processor, while its monitor does other things.
+    pub reads_facts: bool,
 }
 
 /// Forks. `serve` runs in the new process, whose exit code it returns; the caller becomes the client.
 pub fn fork(mode: Mode, serve: impl FnOnce(Connection) -> i32) -> Result<Client> {
-    let Mode { detach, interactive, attach_stdin, terminal } = mode;
+    let Mode { detach, interactive, attach_stdin, terminal, reads_facts } = mode;
     let (ours, theirs) = UnixStream::pair().context("cannot make the socket to the container's monitor")?;
     let (stdin, stdin_pipe) = match interactive && !terminal {
         true => {
@@ -43,6 +47,7 @@ pub fn fork(mode: Mode, serve: impl FnOnce(Connection) -> i32) -> Result<Client>
         }
         false => (None, None),
     };
+    let (facts, facts_pipe) = reads_facts.then(streams::pipe).transpose()?.unzip();
     // Blocked before the fork: a signal between here and the client's loop waits instead of killing the client.
     let blocked = client::forwarded_signals();
     blocked.thread_block().context("cannot block signals")?;
@@ -50,13 +55,14 @@ pub fn fork(mode: Mode, serve: impl FnOnce(Connection) -> i32) -> Result<Client>
         Fork::Child => {
             // Defaults again: whoever stops the monitor stops it.
             let _ = blocked.thread_unblock();
-            std::mem::forget(ours); // the client's; closed with all the others by `settle_in`
-            let connection = Connection { client: theirs, stdin, keep_stdin: stdin_pipe };
+            std::mem::forget((ours, facts_pipe)); // the client's; closed with all the others by `settle_in`
+            let connection = Connection { client: theirs, stdin, keep_stdin: stdin_pipe, facts };
             settle_in(&connection);
             sys::exit_now(serve(connection))
         }
         Fork::Parent(_) => Ok(Client {
             monitor: ours,
+            facts_pipe,
             received: vec![],
             attached: false,
             stdin_pipe: stdin_pipe.filter(|_| attach_stdin),
@@ -73,7 +79,8 @@ pub fn fork(mode: Mode, serve: impl FnOnce(Connection) -> i32) -> Result<Client>
 fn settle_in(connection: &Connection) {
     let _ = rustix::process::setsid();
     let mut keep = vec![connection.client.as_fd()];
-    keep.extend(connection.stdin.iter().chain(&connection.keep_stdin).map(AsFd::as_fd));
+    let others = connection.stdin.iter().chain(&connection.keep_stdin).chain(&connection.facts);
+    keep.extend(others.map(AsFd::as_fd));
     sys::close_all_but(&keep);
     let _ = rustix::process::chdir("/");
 }

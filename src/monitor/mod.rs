@@ -42,7 +42,8 @@ use relay::{Ended, Relay, Stdin};
 
 /// Makes the container, serves it until it ends, and takes it away. Returns this process's exit code.
 pub fn main(mut order: Order, connection: Connection) -> i32 {
-    let Connection { client, stdin, keep_stdin } = connection;
+    let Connection { client, stdin, keep_stdin, facts } = connection;
+    order.early_facts.set(facts);
     let explain = order.request.explain;
     let mut say = |commands: &[Command]| {
         if explain {
@@ -362,7 +363,7 @@ fn kill_rest(order: &Order, journal: &Journal) {
 /// elements to free (nft_rcv_nl_event() in net/netfilter/nf_tables_api.c), and the user need not wait for that.
 fn note_end(served: &mut Served, ended: Ended, oom_killed: bool, again: bool) -> Result<Host> {
     let mut host = Host::open()?;
-    let entries = served.journal.contents()?.entries;
+    let entries = served.journal.entries()?;
     let traffic: Vec<netsetup::Residue> = entries.iter().rev().filter_map(network::leads_traffic).cloned().collect();
     let results = if traffic.is_empty() { vec![] } else { netsetup::undo(&traffic, &mut host) };
     name_register::strike_out(&entries);

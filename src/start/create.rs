@@ -20,7 +20,7 @@ pub fn create(order: &Order, say: Say<'_>) -> Result<()> {
     // Held until the journal names the image, so that it isn't removed in between.
     let guard = store.lock_shared()?;
     let image = image_facts(&store, &order.request)?;
-    let facts = facts::read_for(facts::Purpose::Create, &order.engine, &order.request, &mut host)?;
+    let facts = facts::read_for(facts::Purpose::Create, &order.engine, &order.request, &mut host, None)?;
     let (chosen, volumes_guard) = choose_volumes(roots, &order.request, &image)?;
     let (journal, name) = reservation::begin(roots, &order.id, &order.request, &image, &chosen, order.session)?;
     drop((guard, volumes_guard));

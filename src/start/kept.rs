@@ -59,7 +59,7 @@ pub fn run(
     let mut host = Host::open()?;
     let netns = begin_netns(&order.request);
     let image = image(&Store::open(&order.engine.roots.root)?, state, &order.request)?;
-    let facts = facts::read(&order.engine, &order.request, &mut host)?;
+    let facts = facts::read(&order.engine, &order.request, &mut host, order.early_facts.take())?;
     if state.auto_remove && !state.started.is_empty() {
         forget_volatile(order)?;
     }
