@@ -47,19 +47,48 @@ pub fn text(error: &anyhow::Error) -> String {
         }
         text.push_str(&cause);
     }
-    text.replace('\n', " ")
+    plain(&text.replace('\n', " "))
+}
+
+/// Words for the user without what Rust puts behind an error of the system, `(os error 2)`, wherever in a chain of causes it
+/// stands. All that goes to stderr comes by here (see `stdout`).
+pub fn plain(text: &str) -> String {
+    let mut pieces = text.split(" (os error ");
+    let mut plain = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        match piece.split_once(')') {
+            Some((number, rest)) if number.bytes().all(|byte| byte.is_ascii_digit()) => plain.push_str(rest),
+            _ => {
+                plain.push_str(" (os error ");
+                plain.push_str(piece);
+            }
+        }
+    }
+    plain
 }
 
 /// An I/O error without Rust's `(os error 17)`.
 pub fn io_text(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_string()
+    plain(&error.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use anyhow::{Context, anyhow};
+
+    #[test]
+    fn no_error_speaks_rust() {
+        let system = || std::io::Error::from_raw_os_error(2);
+        let whole = format!("cannot read a: {}; nor b: {}, really", system(), system());
+        assert_eq!(plain(&whole), "cannot read a: No such file or directory; nor b: No such file or directory, really");
+        for same in ["", "a (os error x) b", "a (os error 2", "(os error 2)"] {
+            assert_eq!(plain(same), same);
+        }
+        let error = anyhow::Error::from(crate::request::Invalid::new(format!("cannot read it: {}", system())));
+        assert_eq!(text(&error.context("flag")), "flag: cannot read it: No such file or directory");
+        assert_eq!(io_text(&system()), "No such file or directory");
+    }
 
     #[test]
     fn causes_stand_on_one_line_and_none_twice() {

@@ -69,7 +69,7 @@ pub struct Facts {
     pub runtime: runtime::Facts,
     /// The networks that it joins and what's there of them, in the order of its cards; none in other modes.
     pub networks: Vec<Joining>,
-    /// The uplink, with `--net-rate`.
+    /// The uplink, with `--net-rate`; with `--net-cls` where there is one.
     pub uplink: Option<netsetup::tc::Uplink>,
     /// Where only that makes `--net-cls` hold: whether some filter of the kernel's cgroup classifier is there.
     pub cgroup_filter: bool,
@@ -141,7 +141,11 @@ pub fn read_for(
         runtime,
         cgroup_filter,
         networks,
-        uplink: request.network.shaping.rate.map(|_| netsetup::tc::Uplink::read(host)).transpose()?,
+        uplink: match (request.network.shaping.rate, request.network.net_cls) {
+            (Some(_), _) => Some(netsetup::tc::Uplink::read(host)?),
+            (None, Some(_)) => netsetup::tc::Uplink::read(host).ok(),
+            (None, None) => None,
+        },
         resolv_conf: resolv_conf(),
         hosts: small_file("/etc/hosts"),
         hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),

@@ -87,7 +87,7 @@ fn main() -> ExitCode {
         Ok(code) if is_run => sys::exit_now(i32::from(stdout::code(code))),
         Ok(code) => stdout::code(code).into(),
         Err(error) => {
-            eprintln!("minidock: {}", error::text(&error));
+            eprintln!("minidock: {}{}", error::text(&error), commands::see_help(&error, is_run));
             commands::exit_code(&error, is_run).into()
         }
     }

@@ -10,6 +10,7 @@ use anyhow::{Result, anyhow};
 use serde::{Deserialize, Serialize};
 
 use crate::crash;
+use crate::explain::{Command, quote};
 use crate::roots::Roots;
 use crate::{files, host_netns, volume};
 
@@ -71,6 +72,27 @@ impl Residue {
     /// with `rm`).
     pub fn ends_with_run(&self) -> bool {
         !matches!(self, Residue::Folder { .. } | Residue::Name { .. } | Residue::Volume { .. } | Residue::VolumesStay)
+    }
+}
+
+impl Residue {
+    /// How a person takes it away by hand: the commands, and why. What a script of `--dry-run` never makes has none.
+    pub fn explain(&self) -> Vec<Command> {
+        match self {
+            Residue::Mount { path } => {
+                vec![(format!("umount {} 2>/dev/null || :", quote(path)), "the mount".to_string())]
+            }
+            Residue::Names { folder, id } => {
+                netsetup::Residue::Names { folder: folder.clone(), id: id.clone() }.explain()
+            }
+            Residue::Net(residue) => residue.explain(),
+            Residue::Cgroup(residue) => residue.explain(),
+            Residue::Folder { .. }
+            | Residue::Name { .. }
+            | Residue::Volume { .. }
+            | Residue::VolumesStay
+            | Residue::Lease { .. } => vec![],
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod create;
 pub mod kept;
+pub mod script;
 
 use std::cell::Cell;
 use std::fs::File;
@@ -22,7 +23,7 @@ use runtime::init::{Network, Running, Starting, Stdio};
 use runtime::namespaces::Namespace;
 
 use crate::commands::Engine;
-use crate::explain::{self, Command};
+use crate::explain::Command;
 use crate::facts::{self, Facts};
 use crate::health::{Health, Healthcheck};
 use crate::journal::Journal;
@@ -32,7 +33,6 @@ use crate::monitor::control::Listener;
 use crate::network;
 use crate::network::joining::Joining;
 use crate::op::{self, Op};
-use crate::plan::endpoints::Leased;
 use crate::plan::image::ImageFacts;
 use crate::plan::paths::ContainerFolder;
 use crate::plan::volumes::Volume;
@@ -276,7 +276,7 @@ impl Making<'_> {
             .map(|sockets| Resolver::new(sockets, plan.names.clone(), &request.network.dns))
             .transpose()?;
         if request.explain {
-            (self.say)(&plan.commands_after_network(request.detach));
+            (self.say)(&plan.commands_after_network(request.detach, None));
         }
         let gate_netns = netns.as_ref().map(NewNetns::fd);
         let proxies = proxies(&plan.attachments, sockets.served, gate_netns)?;
@@ -587,6 +587,7 @@ pub fn take_ports(
 
 fn places(engine: &Engine) -> Places {
     Places {
+        program: std::env::current_exe().unwrap_or_else(|_| "minidock".into()),
         net_cls_mount: engine.roots.run.join("net_cls"),
         networks: engine.roots.networks(),
         cgroup_parent: runtime::cgroup::PARENT.to_string(),
@@ -608,44 +609,4 @@ fn proxies(
         }
     }
     Ok(proxies)
-}
-
-/// `--dry-run`: what would happen, as one shell script. Takes nothing and changes nothing.
-pub fn dry_run(order: &Order) -> Result<String> {
-    let (roots, request) = (&order.engine.roots, &order.request);
-    let mut host = Host::open()?;
-    let image = image_facts(&Store::open(&roots.root)?, request)?;
-    let facts = facts::read(&order.engine, request, &mut host, None)?;
-    let addresses = facts.networks.iter().map(|joining| {
-        let (network, wish) = (&joining.network, &joining.wish);
-        let in_use = netsetup::bridge_addresses_in_use(&mut host, network)?;
-        let leases = roots.leases(&network.name);
-        let free = |subnet| netsetup::lease::candidates(&leases, subnet, &in_use).next();
-        Ok(Leased {
-            ipv4: wish.ipv4.map(Into::into).or_else(|| network.ipv4.as_ref().and_then(free)),
-            ipv6: wish.ipv6.map(Into::into).or_else(|| network.ipv6.as_ref().and_then(free)),
-        })
-    });
-    let addresses = addresses.collect::<Result<_>>()?;
-    let (ports, _) = take_ports(&order.engine, request, || exposed(request, &image), &facts.networks)?;
-    let name = request.name.clone().unwrap_or_else(|| crate::names::from_id(&order.id, 0));
-    let chosen = volume::choose::choose(roots, request, &image)?;
-    let reservation =
-        Reservation { id: order.id.clone(), folder: roots.container(&order.id), name, addresses, ports, chosen };
-    let plan = plan::plan(request, &image, &facts, &reservation, &places(&order.engine))?;
-    let mut commands: Vec<Command> = vec![(
-        format!("mkdir -p -m 700 {}", explain::quote(&reservation.folder)),
-        "the container's own folder".to_string(),
-    )];
-    for joining in &facts.networks {
-        let ops = netsetup::plan_network(&joining.network, &joining.facts)?;
-        commands.extend(ops.iter().flat_map(netsetup::Op::explain));
-    }
-    commands.extend(plan.shared_cgroup.iter().flat_map(runtime::cgroup::Op::explain));
-    commands.extend(plan.folders.iter().chain(&plan.files).chain(&plan.cgroup).flat_map(Op::explain));
-    commands.extend(plan.init_commands());
-    commands.extend(plan.endpoint.iter().flat_map(Op::explain));
-    commands.extend(plan.commands_after_network(request.detach));
-    let warnings: String = plan.warnings.iter().map(|warning| format!("# WARNING: {warning}\n")).collect();
-    Ok(format!("#!/bin/sh -eu\n{warnings}{}", explain::script(&commands)))
 }

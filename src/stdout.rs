@@ -1,4 +1,4 @@
-//! Writing to standard output without a panic: `print!` and `println!` of this program.
+//! Writing to standard output and standard error without a panic: `print!`, `println!` and `eprintln!` of this program.
 //!
 //! std's own panic where the reader is gone (`minidock ps | head -1`) or the disk is full. A command goes on with its work
 //! then: `rm -f a b c | true` removes all three.
@@ -19,6 +19,11 @@ pub fn write(text: Arguments<'_>) {
         }
         let _ = FAILED.set(error.kind());
     }
+}
+
+/// Writes a line for the user to standard error, without Rust's own words in it. Nobody can be told where that fails.
+pub fn complain(text: Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{}", crate::error::plain(&text.to_string()));
 }
 
 /// The exit code of a command that has come to this one: 141 (128+SIGPIPE) where the reader went away, 1 where writing
@@ -43,4 +48,9 @@ macro_rules! print {
 macro_rules! println {
     () => { $crate::stdout::write(format_args!("\n")) };
     ($($arguments:tt)*) => { $crate::stdout::write(format_args!("{}\n", format_args!($($arguments)*))) };
+}
+
+/// As std's, without the panic, and without `(os error 2)`.
+macro_rules! eprintln {
+    ($($arguments:tt)*) => { $crate::stdout::complain(format_args!($($arguments)*)) };
 }

@@ -196,7 +196,8 @@ fn typed_by_hand(host: &TestHost, script: &str) -> (Running, u32) {
             let link = std::fs::read_link("/run/netns/box").ok()?;
             let pid = link.to_str()?.split('/').nth(2)?.parse::<u32>().ok()?;
             let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-            command.starts_with(b"sleep\0").then_some(pid)
+            (command.starts_with(b"sh\0-c\0trap exit TERM; sleep infinity") || command.starts_with(b"sleep\0"))
+                .then_some(pid)
         });
         pid.is_some()
     });
@@ -207,6 +208,12 @@ fn typed_by_hand(host: &TestHost, script: &str) -> (Running, u32) {
         shell.stderr()
     );
     (shell, pid.unwrap())
+}
+
+/// The script's own end: after it nothing of the container is left, and nobody holds the script's output any more.
+fn take_away(host: &TestHost, shell: Running) {
+    host.sh("sh -eu script undo").ok();
+    shell.wait();
 }
 
 fn explain_is_apply(firewall: Firewall, flags: &[&str]) {
@@ -249,12 +256,13 @@ fn explain_is_apply_with(firewall: Firewall, networks: &[&str], flags: &[&str]) 
     assert!(commands(&explained).len() >= 2, "--explain shows the network's commands:\n{explained}");
 
     let groups = group_folders(&typed, pid);
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL).unwrap();
-    drop(shell);
-    wait_until("the typed container is gone", || {
-        typed.host.run(|| groups.iter().all(|group| std::fs::remove_dir(group).is_ok() || !group.exists()))
-    });
-    typed.discard();
+    take_away(&typed, shell);
+    assert!(groups.iter().all(|group| !group.exists()), "groups are left: {groups:?}\n{}", script.out());
+    assert!(!typed.root.join("containers").read_dir().is_ok_and(|mut left| left.next().is_some()), "{}", script.out());
+    for network in networks {
+        typed.minidock(&["network", "rm", network.rsplit(' ').next().unwrap()]).ok();
+    }
+    typed.finish();
     applied.remove(&["box"]);
     for network in networks {
         applied.minidock(&["network", "rm", network.rsplit(' ').next().unwrap()]).ok();
@@ -344,13 +352,44 @@ fn a_typed_container_gets_the_name_server_that_is_asked_for() {
     wait_until("the container has its root, and the name server in it", || {
         host.sh(&format!("cat /proc/{pid}/root/etc/resolv.conf")).out() == "nameserver 10.99.0.2"
     });
-    let groups = group_folders(&host, pid);
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL).unwrap();
-    drop(shell);
-    wait_until("the typed container is gone", || {
-        host.host.run(|| groups.iter().all(|group| std::fs::remove_dir(group).is_ok() || !group.exists()))
-    });
-    host.discard();
+    assert!(pid > 0);
+    take_away(&host, shell);
+    host.finish();
+}
+
+/// A detached one returns, though its processes run; the proxy is this very program, wherever it lies; and its undo ends all
+/// of it, twice if need be, without force.
+#[test]
+fn a_script_with_proxies_holds_nothing_and_can_be_taken_back() {
+    for firewall in Firewall::BOTH {
+        let host = TestHost::with_firewall(firewall);
+        let ports = ["-p", "10987:80", "-p", "10053:53/udp", "--publish-mode", "proxy", "--net-rate", "8mbit"];
+        let program = ["busybox", "httpd", "-f", "-h", "/www"];
+        let flags = ["run", "-d", "--dry-run", "--name", "box", "-v", "/anonymous"];
+        let script = host.minidock(&[&flags[..], &ports, &program].concat()).ok().out();
+        assert!(script.contains(&format!("{} proxy -proto tcp", host::minidock().display())), "{script}");
+        assert!(!script.contains("kill -9") && !script.contains("KILL"), "{script}");
+        std::fs::write(host.work.join("script"), &script).unwrap();
+        let proxies = || host.sh("pgrep -f -- '[-]host-port 10987' | wc -l").ok().out();
+        for _ in 0..2 {
+            host.sh("sh -eu script").ok(); // waits until nobody has its output open
+            let pid = host.sh("readlink /run/netns/box | cut -d/ -f3").ok().out().parse().unwrap();
+            host::command::wait_listening(&host::namespaces::Namespaces::network_of(pid), 80);
+            assert_eq!(
+                host::net::fetch(&host.outside, &format!("{}:10987", host::HOST), "/index.html"),
+                host::images::PAGE
+            );
+            assert!(proxies() != "0");
+            // Other commands meanwhile leave it alone, though it is none of minidock's containers.
+            host.minidock(&["ps", "-a"]).ok();
+            assert!(host.root.join("containers").read_dir().unwrap().count() == 1);
+            assert_eq!(host.sh("sh -eu script undo").ok().err(), "");
+            assert_eq!(host.sh("sh -eu script undo").ok().err(), "", "a second time");
+            wait_until("the proxies have ended", || proxies() == "0");
+            assert!(!host.root.join("containers").read_dir().is_ok_and(|mut left| left.next().is_some()), "{script}");
+        }
+        host.finish();
+    }
 }
 
 #[test]

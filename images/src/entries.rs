@@ -280,20 +280,26 @@ impl<'a, R: Read> TarReader<'a, R> {
 
     /// The next header; None at the end. The checksum must fit.
     fn header(&mut self) -> io::Result<Option<Header>> {
+        let first = self.offset == 0;
         let mut header = Header::new_old();
-        if !self.block(header.as_mut_bytes())? {
-            return Ok(None);
+        match self.block(header.as_mut_bytes()) {
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
+            Err(error) if first && error.kind() == io::ErrorKind::UnexpectedEof => return Err(no_archive()),
+            Err(error) => return Err(error),
         }
         if header.as_bytes().iter().all(|byte| *byte == 0) {
             // Two zero blocks are the end; one alone is met in the wild and taken as the end by everybody.
             self.ended = true;
             return Ok(None);
         }
-        let said = number(&header.as_old().cksum, "checksum")?;
+        let said = number(&header.as_old().cksum, "checksum");
+        let said = if first { said.map_err(|_| no_archive())? } else { said? };
         let bytes = header.as_bytes();
         let plain = |range: std::ops::Range<usize>| bytes[range].iter().map(|b| u64::from(*b)).sum::<u64>();
         if said != plain(0..148) + plain(156..512) + 8 * u64::from(b' ') {
-            return Err(refusal("not a tar header (wrong checksum): not a tar archive, or damaged"));
+            let damaged = || refusal("not a tar header (wrong checksum): not a tar archive, or damaged");
+            return Err(if first { no_archive() } else { damaged() });
         }
         Ok(Some(header))
     }
@@ -368,4 +374,11 @@ impl<R: Read> Read for TarReader<'_, R> {
         self.offset += count as u64;
         Ok(count)
     }
+}
+/// Already its first block is none of tar's.
+fn no_archive() -> io::Error {
+    refusal(
+        "unrecognized format: not a tar archive, plain or compressed with gzip or zstd; docker save, docker export and tar \
+         make one",
+    )
 }

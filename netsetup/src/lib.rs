@@ -7,6 +7,7 @@
 /// A shell command and the reason for it. The command may span several lines.
 pub type Command = (String, String);
 
+mod by_hand;
 pub mod dns;
 mod error;
 mod facts;

@@ -152,16 +152,24 @@ impl Op {
             holder += " --pid --fork --kill-child";
         }
         let waits = is_new(&self.cgroup);
+        // PID 1 gets no signal that it has no handler for: a plain sleep there could be killed by force only.
+        let sleeper =
+            if is_new(&self.pid) { r#"sh -c "trap exit TERM; sleep infinity & wait""# } else { "sleep infinity" };
         if waits {
             // Signals to an init without a handler are lost, so the sender below repeats it until it has worked.
-            holder += " sh -c 'trap \"exec unshare --cgroup sleep infinity\" USR1; while :; do sleep 0.05; done' &";
+            let sleeper = sleeper.replace('"', "\\\"");
+            holder += &format!(
+                " sh -c 'trap exit TERM; trap \"exec unshare --cgroup {sleeper}\" USR1; while :; do sleep 0.05; done'"
+            );
         } else {
-            holder += " sleep infinity &";
+            holder += &format!(" {sleeper}");
         }
+        // It outlives the script, and must not hold what the script writes to.
+        holder += " </dev/null >/dev/null 2>&1 &";
         let find_pid = match self.pid {
             Namespace::Host => "pid=$!",
             // Both unshare --fork and nsenter --pid stay behind as the parent.
-            Namespace::New | Namespace::Join(_) => "until pid=$(pgrep -P $!); do sleep 0.05; done",
+            Namespace::New | Namespace::Join(_) => "until pid=$(pgrep -P $!); do kill -0 $!; sleep 0.05; done",
         };
         let mut commands = vec![
             (holder, "a process that holds the container's namespaces (clone3 with CLONE_NEW… in minidock)".to_owned()),

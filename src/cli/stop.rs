@@ -65,7 +65,7 @@ impl Stop {
         let code = self.code();
         let _ = match self {
             Stop::Help(text) => std::io::stdout().write_all(text.as_bytes()),
-            Stop::Usage { message, .. } => writeln!(std::io::stderr(), "{message}"),
+            Stop::Usage { message, .. } => writeln!(std::io::stderr(), "{}", crate::error::plain(&message)),
         };
         code
     }

@@ -57,7 +57,7 @@ pub fn exec(roots: &Roots, args: &ExecArgs) -> Result<u8> {
         Ended::Signal(number) => Ok(128 + number as u8),
         Ended::Exit(code) => Ok(code as u8),
         Ended::Failed { code, message } => {
-            eprintln!("OCI runtime exec failed: {message}");
+            eprintln!("OCI runtime exec failed: exec failed: unable to start container process: {message}");
             Ok(code as u8)
         }
         Ended::BrokenPipe => Ok(128 + libc::SIGPIPE as u8),

@@ -179,6 +179,12 @@ pub fn exit_code(error: &anyhow::Error, is_run: bool) -> u8 {
     }
 }
 
+/// `run` finds out late that its image is missing (with --rootfs it needs none); the others' parser has said this by then.
+pub fn see_help(error: &anyhow::Error, is_run: bool) -> &'static str {
+    let missing = error.downcast_ref::<Invalid>().is_some_and(|invalid| invalid.code == 1);
+    if missing && is_run { "\nSee 'minidock run --help'." } else { "" }
+}
+
 fn need_root() -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("minidock needs root: it makes namespaces, cgroups and firewall rules; run it with sudo");

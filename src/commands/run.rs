@@ -32,7 +32,7 @@ pub fn run(engine: Engine, args: RunArgs) -> Result<u8> {
     let order = order(engine, args, |request| request.check_terminal(rustix::termios::isatty(io::stdin())))?;
     let wait = wait?;
     if order.request.dry_run {
-        print!("{}", start::dry_run(&order)?);
+        print!("{}", start::script::dry_run(&order)?);
         return Ok(0);
     }
     let mut cid_file = order.request.cid_file.as_deref().map(CidFile::create).transpose()?;

@@ -126,7 +126,10 @@ impl Checker {
             }
             Err(error) => {
                 let failure = Failure::from(error);
-                let output = format!("OCI runtime exec failed: {}", failure.message);
+                let output = format!(
+                    "OCI runtime exec failed: exec failed: unable to start container process: {}",
+                    failure.message
+                );
                 Probe { start, end: log::now(), exit_code: i32::from(failure.code), output }
             }
         }

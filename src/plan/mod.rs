@@ -79,6 +79,8 @@ pub struct Places {
     pub net_cls_mount: PathBuf,
     /// The folder of all networks' run files.
     pub networks: PathBuf,
+    /// This very program, for the commands of a script.
+    pub program: PathBuf,
     /// Name of the group above all containers' groups.
     pub cgroup_parent: String,
 }
@@ -158,7 +160,7 @@ pub fn plan(
         shared_cgroup: shared,
         cgroup: own.into_iter().map(Op::Cgroup).collect(),
         endpoint: host_lane,
-        proxies: attachments.iter().flat_map(|one| proxy_commands(one, &facts.networks)).collect(),
+        proxies: attachments.iter().flat_map(|one| proxy_commands(&places.program, one, &facts.networks)).collect(),
         attachments,
         class,
         runtime,
@@ -175,12 +177,16 @@ impl Plan {
         ops.iter().filter(|op| !matches!(op, runtime::Op::Cgroup(_))).flat_map(runtime::Op::explain).collect()
     }
 
-    /// The init lane from there on, and the proxies. `detach`: the script goes on while the program runs.
-    pub fn commands_after_network(&self, detach: bool) -> Vec<Command> {
+    /// The init lane from there on, and the proxies, which are noted in `pids`. `detach`: the script goes on while the
+    /// program runs.
+    pub fn commands_after_network(&self, detach: bool, pids: Option<&str>) -> Vec<Command> {
         let ops = self.runtime.ops_after_go();
         let (program, mounts): (Vec<_>, Vec<_>) = ops.iter().partition(|op| matches!(op, runtime::Op::Process(_)));
         let mut commands: Vec<Command> = mounts.into_iter().flat_map(runtime::Op::explain).collect();
-        commands.extend(self.proxies.iter().cloned());
+        for (command, why) in &self.proxies {
+            commands.push((command.clone(), why.clone()));
+            commands.extend(pids.map(|pids| (format!("echo $! >> {pids}"), "for the undo".to_string())));
+        }
         for group in &self.runtime.namespaces.cgroups {
             let procs = quote(&group.path.join("cgroup.procs"));
             let why = "this shell too, for the program is its child; nsenter(1) enters namespaces only";
@@ -188,7 +194,7 @@ impl Plan {
         }
         commands.extend(program.into_iter().flat_map(runtime::Op::explain));
         if let Some((command, _)) = commands.last_mut().filter(|_| detach) {
-            command.push_str(" &");
+            command.push_str(" </dev/null >/dev/null 2>&1 &");
         }
         commands
     }
@@ -197,7 +203,11 @@ impl Plan {
 /// What the user should know: what this host lacks, and what follows from it.
 fn warnings(request: &RunRequest, facts: &Facts, reservation: &Reservation, rated: Option<u32>) -> Vec<String> {
     let networks = facts.networks.iter().flat_map(|one| netsetup::warnings(&one.network, &one.facts));
-    networks.chain(shaping::warning(request, facts, rated)).chain(only_ipv4(request, facts, reservation)).collect()
+    networks
+        .chain(shaping::warning(request, facts, rated))
+        .chain(shaping::no_such_class(request, facts))
+        .chain(only_ipv4(request, facts, reservation))
+        .collect()
 }
 
 /// Very many ports of a container without IPv6 aren't published for IPv6 clients.
@@ -222,7 +232,8 @@ pub fn labels(request: &RunRequest, image: &ImageFacts) -> BTreeMap<String, Stri
 }
 
 /// The proxy is in the container's monitor; by hand it's a command.
-fn proxy_commands(attachment: &Attachment, joinings: &[Joining]) -> Vec<Command> {
+fn proxy_commands(program: &Path, attachment: &Attachment, joinings: &[Joining]) -> Vec<Command> {
+    let program = quote(program);
     let joining = joinings.iter().find(|joining| joining.network.name == attachment.network);
     let why = |port: &netsetup::PortMapping| {
         let joining = joining?;
@@ -232,7 +243,7 @@ fn proxy_commands(attachment: &Attachment, joinings: &[Joining]) -> Vec<Command>
     let proxied = attachment.ports.iter().filter(|port| port.mode == netsetup::PublishMode::Proxy);
     let command = |port: &netsetup::PortMapping| {
         let line = format!(
-            "minidock proxy -proto {} -host-ip {} -host-port {} -container-ip {} -container-port {} &",
+            "{program} proxy -proto {} -host-ip {} -host-port {} -container-ip {} -container-port {} </dev/null >/dev/null 2>&1 &",
             port.protocol,
             port.host_address,
             port.host_port,

@@ -38,6 +38,28 @@ pub fn warning(request: &RunRequest, facts: &Facts, rated: Option<u32>) -> Optio
     ))
 }
 
+/// A class that the uplink's tree doesn't have: its packets go by the tree's default.
+pub fn no_such_class(request: &RunRequest, facts: &Facts) -> Option<String> {
+    let class = request.network.net_cls?;
+    let uplink = facts.uplink.as_ref()?;
+    let (link, text) = (&uplink.link, tc::Uplink::class_text(class));
+    let major = class >> 16;
+    let add = format!("tc class add dev {link} parent {major:x}: classid {text} htb rate 8mbit");
+    match &uplink.tree {
+        tc::Tree::Htb { major: there, classes } if u32::from(*there) == major && classes.contains(&class) => None,
+        tc::Tree::Htb { major: there, .. } if u32::from(*there) == major => Some(format!(
+            "--net-cls {text}: {link} has no class {text} yet, so its packets go by the tree's default; {add}"
+        )),
+        tc::Tree::Htb { major: there, .. } => Some(format!(
+            "--net-cls {text}: the tree of {link} has the handle {there:x}:, so no class {text}; tc class show dev {link}"
+        )),
+        tc::Tree::None => Some(format!(
+            "--net-cls {text}: {link} has no tree of classes yet, so the class shapes nothing there; tc qdisc add dev {link} root handle {major:x}: htb; {add}"
+        )),
+        tc::Tree::Other(_) => None, // its own classes can't be known here
+    }
+}
+
 /// What can't be kept in a network is refused: the card of a macvlan or ipvlan has no end on the host.
 pub fn check(shaping: &Shaping, network: &Network, uplink: Option<&str>, classed: bool) -> Result<()> {
     let name = &network.name;

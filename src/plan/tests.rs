@@ -139,6 +139,7 @@ fn planned(words: &[&str], layout: Layout) -> anyhow::Result<Plan> {
         ..ImageFacts::default()
     };
     let places = Places {
+        program: "/usr/bin/minidock".into(),
         net_cls_mount: "/run/minidock/net_cls".into(),
         networks: "/run/minidock/network".into(),
         cgroup_parent: "minidock".into(),
@@ -151,7 +152,7 @@ fn script(plan: &Plan) -> String {
     commands.extend(plan.folders.iter().chain(&plan.files).chain(&plan.cgroup).flat_map(Op::explain));
     commands.extend(plan.init_commands());
     commands.extend(plan.endpoint.iter().flat_map(Op::explain));
-    commands.extend(plan.commands_after_network(false));
+    commands.extend(plan.commands_after_network(false, None));
     explain::script(&commands)
 }
 
@@ -217,7 +218,12 @@ fn what_the_kernel_lacks_is_told_and_done_without() {
         let request = request(words);
         let mut facts = facts(v2());
         change(&mut facts.networks[0]);
-        let places = Places { net_cls_mount: "/n".into(), networks: "/run/n".into(), cgroup_parent: "minidock".into() };
+        let places = Places {
+            net_cls_mount: "/n".into(),
+            networks: "/run/n".into(),
+            program: "/usr/bin/minidock".into(),
+            cgroup_parent: "minidock".into(),
+        };
         let reservation = reservation(&request);
         let image = ImageFacts { layers: vec!["/l".into()], cmd: vec!["x".into()], ..ImageFacts::default() };
         plan(&request, &image, &facts, &reservation, &places).unwrap()

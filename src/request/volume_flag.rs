@@ -116,7 +116,11 @@ impl Options {
                         "propagation"
                     }
                     None => {
-                        return Err(tmpfs::unknown("volume option", word, "ro, rw, rshared, rslave, rprivate"));
+                        return Err(tmpfs::unknown(
+                            "volume option",
+                            word,
+                            "ro, rw, nocopy, z, Z, rprivate, rshared, rslave, private, shared, slave",
+                        ));
                     }
                 },
             };

@@ -43,6 +43,13 @@ impl Op {
             why.to_string(),
         )]
     }
+
+    /// How a person takes it away again; a volume with a name stays.
+    pub fn explain_undo(&self) -> Vec<Command> {
+        let Op::Make { store, name, labels, .. } = self;
+        let command = (format!("rm -rf {}", quote(&store.join(name))), "the anonymous volume".to_string());
+        if labels.contains_key(ANONYMOUS) { vec![command] } else { vec![] }
+    }
 }
 
 /// Makes them, in order.

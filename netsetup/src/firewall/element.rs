@@ -249,7 +249,7 @@ impl Element {
     }
 
     /// The element as nft writes it.
-    pub(super) fn text(&self, comment: Option<&str>) -> String {
+    pub(crate) fn text(&self, comment: Option<&str>) -> String {
         let at = |address: &IpAddr| if address.is_unspecified() { String::new() } else { format!("{address} . ") };
         let comment = comment.map(|comment| format!(" comment \"{comment}\"")).unwrap_or_default();
         let span = |first: &u16, last: &u16| if first == last { first.to_string() } else { format!("{first}-{last}") };

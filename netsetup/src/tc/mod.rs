@@ -77,7 +77,7 @@ pub enum Op {
 }
 
 /// `6d64:1a2b`.
-fn class_text(class: u32) -> String {
+pub(crate) fn class_text(class: u32) -> String {
     format!("{:x}:{:x}", class >> 16, class & 0xffff)
 }
 

@@ -17,6 +17,7 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use super::{Error, file};
+use crate::shell;
 
 /// How long killed processes may take to leave their group. Tearing down gigabytes takes seconds; more means a task
 /// that the kernel can't kill (stuck in a device or on a dead NFS server).
@@ -39,6 +40,31 @@ pub enum Residue {
         /// The mount point.
         path: PathBuf,
     },
+}
+
+impl Residue {
+    /// How a person takes it away by hand: the commands, and why.
+    pub fn explain(&self) -> Vec<(String, String)> {
+        match self {
+            Residue::Cgroup { path, .. } => {
+                let (group, parent) = (shell::word(path), path.parent().map(shell::word).unwrap_or_default());
+                let above = path.parent().and_then(|parent| parent.parent()).map(shell::word).unwrap_or_default();
+                vec![(
+                    format!(
+                        "if [ -d {group} ]; then for pid in $(cat {group}/cgroup.procs); do echo $pid > {above}/cgroup.procs; done; rmdir {group}; rmdir {parent} 2>/dev/null || :; fi"
+                    ),
+                    "the container's group; the shell that the commands were typed in leaves it first".to_owned(),
+                )]
+            }
+            Residue::NetClsMount { path } => {
+                let path = shell::word(path);
+                vec![(
+                    format!("if mountpoint -q {path}; then umount {path}; fi; rmdir {path} 2>/dev/null || :"),
+                    "net_cls, which no other container uses by now".to_owned(),
+                )]
+            }
+        }
+    }
 }
 
 /// What an undo found.

@@ -56,9 +56,9 @@ mkdir /sys/fs/cgroup/net_cls/minidock/c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0
 # --net-cls 1:10: tc class of the packets that this container's sockets send
 echo 0x00010010 > /sys/fs/cgroup/net_cls/minidock/c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00/net_cls.classid
 # a process that holds the container's namespaces (clone3 with CLONE_NEW… in minidock)
-unshare --mount --propagation unchanged --uts --ipc --net --pid --fork --kill-child sh -c 'trap "exec unshare --cgroup sleep infinity" USR1; while :; do sleep 0.05; done' &
+unshare --mount --propagation unchanged --uts --ipc --net --pid --fork --kill-child sh -c 'trap exit TERM; trap "exec unshare --cgroup sh -c \"trap exit TERM; sleep infinity & wait\"" USR1; while :; do sleep 0.05; done' </dev/null >/dev/null 2>&1 &
 # its pid on the host
-until pid=$(pgrep -P $!); do sleep 0.05; done
+until pid=$(pgrep -P $!); do kill -0 $!; sleep 0.05; done
 # the container's first process enters its groups; its children inherit them
 echo $pid > /sys/fs/cgroup/memory/minidock/c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00/cgroup.procs
 echo $pid > /sys/fs/cgroup/pids/minidock/c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00/cgroup.procs

@@ -35,9 +35,9 @@ echo 67108864 > /sys/fs/cgroup/minidock/c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00
 # --cpus 0.5: microseconds of CPU time in each period
 echo '50000 100000' > /sys/fs/cgroup/minidock/c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00/cpu.max
 # a process that holds the container's namespaces (clone3 with CLONE_NEW… in minidock)
-unshare --mount --propagation unchanged --uts --ipc --net --pid --fork --kill-child sh -c 'trap "exec unshare --cgroup sleep infinity" USR1; while :; do sleep 0.05; done' &
+unshare --mount --propagation unchanged --uts --ipc --net --pid --fork --kill-child sh -c 'trap exit TERM; trap "exec unshare --cgroup sh -c \"trap exit TERM; sleep infinity & wait\"" USR1; while :; do sleep 0.05; done' </dev/null >/dev/null 2>&1 &
 # its pid on the host
-until pid=$(pgrep -P $!); do sleep 0.05; done
+until pid=$(pgrep -P $!); do kill -0 $!; sleep 0.05; done
 # the container's first process enters its groups; its children inherit them
 echo $pid > /sys/fs/cgroup/minidock/c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00/cgroup.procs
 # now that it is in its groups, they become / of its cgroup namespace
