@@ -50,6 +50,8 @@ impl Residue {
                 format!("{0} -t {table} -F {chain} 2>/dev/null && {0} -t {table} -X {chain} || :", iptables(*v6)),
                 "the chain, if nothing leads to it any more",
             ),
+            // It goes by itself where nobody else has anything in it: an empty table of iptables-nft.
+            Residue::IptablesTable { .. } => vec![],
             Residue::NetnsName { name, .. } | Residue::Netns { name, .. } => {
                 one(format!("rm -f /var/run/netns/{}", quoted(name)), "the name for ip netns")
             }

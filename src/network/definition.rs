@@ -190,8 +190,8 @@ pub fn choose(all: Vec<Definition>, wanted: &str) -> Result<Definition> {
 
 fn near_miss(all: &[Definition], wanted: &str) -> String {
     // Nobody who has mistyped a network's name wants to do without any.
-    let all = all.iter().filter(|one| !matches!(one.driver, Driver::Null | Driver::Host));
-    let best = all.map(|one| (crate::near::distance(wanted, &one.name), one.name.as_str())).min();
+    let real = all.iter().filter(|one| !matches!(one.driver, Driver::Null | Driver::Host));
+    let best = real.map(|one| (crate::near::distance(wanted, &one.name), one.name.as_str())).min();
     match best {
         Some((distance, name)) if distance <= 2 && distance < name.len() => format!(" (did you mean {name}?)"),
         _ if valid_name(wanted) && wanted.len() <= 64 => {
