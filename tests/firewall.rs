@@ -196,3 +196,27 @@ fn a_container_sends_only_with_its_own_address_unless_it_may_spoof() {
         host.finish();
     }
 }
+
+/// A table that iptables-nft might keep is the user's own when anything in it isn't as iptables-nft makes it.
+#[test]
+fn an_own_table_of_the_user_outlives_the_last_network() {
+    let theirs = [
+        "add chain ip nat prerouting { type nat hook prerouting priority -100; policy accept; }",
+        "add chain ip nat PREROUTING { type nat hook prerouting priority -90; policy accept; }",
+        "add chain ip nat OUTPUT { type nat hook postrouting priority 100; policy accept; }",
+        "add chain ip nat POSTROUTING { type filter hook postrouting priority 100; policy accept; }",
+        "add chain ip nat mine",
+        "add set ip nat mine { type ipv4_addr; }",
+    ];
+    for line in theirs {
+        let host = TestHost::with_firewall(Firewall::Iptables);
+        host.minidock(&["network", "create", "own"]).ok();
+        host.minidock(&["run", "--rm", "--network", "own", "busybox", "true"]).ok();
+        host.sh(&format!("nft flush ruleset; nft add table ip nat; nft '{line}'")).ok();
+        let before = host.sh("nft list ruleset").ok().out();
+        host.minidock(&["network", "rm", "own"]).ok();
+        assert_eq!(host.sh("nft list ruleset").ok().out(), before, "{line}");
+        host.sh("nft flush ruleset").ok();
+        host.discard();
+    }
+}

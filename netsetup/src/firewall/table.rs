@@ -176,6 +176,29 @@ pub(crate) fn undo_table(netlink: &mut Netlink, family: Family, name: &str) -> R
 /// include/uapi/linux/netlink.h, NLM_F_NONREC: not what is in it.
 const NONREC: u16 = 0x100;
 
+/// Whether a chain is one that iptables-nft makes with its table, and empty: by its name, kind, hook and priority
+/// (iptables/nft.c, xtables_ipv4), since a table of such a name may be the user's own.
+fn is_bare(chain: &survey::Chain) -> bool {
+    let hook = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"].contains(&chain.name.as_str())
+        && chain.hook == chain.name.to_ascii_lowercase();
+    let kind = match (chain.table.as_str(), chain.hook) {
+        ("nat", _) => "nat",
+        ("mangle", "output") => "route",
+        _ => "filter",
+    };
+    // include/uapi/linux/netfilter_ipv4.h, enum nf_ip_hook_priorities
+    let priority = match (chain.table.as_str(), chain.hook) {
+        ("raw", "prerouting" | "output") => Some(-300),
+        ("mangle", _) => Some(-150),
+        ("nat", "prerouting" | "output") => Some(-100),
+        ("filter", "input" | "forward" | "output") => Some(0),
+        ("security", "input" | "forward" | "output") => Some(50),
+        ("nat", "input" | "postrouting") => Some(100),
+        _ => None,
+    };
+    hook && chain.kind == kind && priority == Some(chain.priority) && chain.rules.is_empty() && !chain.drops
+}
+
 /// Removes a table of iptables-nft in which nobody has anything: only built-in chains, without rules, that let everything
 /// through. The kernel refuses when something has come since the look.
 pub(crate) fn undo_empty(netlink: &mut Netlink, family: Family, name: &str) -> Result<Undone> {
@@ -187,8 +210,7 @@ pub(crate) fn undo_empty(netlink: &mut Netlink, family: Family, name: &str) -> R
         return Ok(Undone::NotThere); // or a table that isn't of iptables-nft
     }
     let in_use = || Undone::NotOurs(format!("the table {name} of iptables is in use"));
-    let is_bare = |chain: &&survey::Chain| !chain.hook.is_empty() && chain.rules.is_empty() && !chain.drops;
-    if !chains.iter().all(is_bare) || rules.maps.iter().any(|map| its(map.family, &map.table)) {
+    if !chains.iter().all(|chain| is_bare(chain)) || rules.maps.iter().any(|map| its(map.family, &map.table)) {
         return Ok(in_use());
     }
     let mut batch = Batch::default();
