@@ -212,7 +212,7 @@ fn help(joining: Joining, channel: &Channel) -> Result<Infallible, StartError> {
 /// The new process, from its birth inside to execve.
 fn join(process: &Process, parent: Option<BorrowedFd>, stdio: &Stdio, channel: &Channel) -> StartError {
     match prepare(process, parent, stdio, channel) {
-        Ok(env) => process::execute(&process.args, &env, channel),
+        Ok(env) => process::execute(process, &env, channel),
         Err(error) => error,
     }
 }

@@ -287,12 +287,12 @@ fn run(plan: &Plan, inherited: &Inherited) -> Result<std::convert::Infallible, S
         wait_for_go(channel)?;
     }
     if plan.process.reaper {
-        return reaper::run(&plan.process.args, &ready.env, channel, inherited.parent);
+        return reaper::run(&plan.process, &ready.env, channel, inherited.parent);
     }
     die_with(Some(inherited.parent))?;
     // All of ours are close-on-exec; this is for what a library might have opened otherwise.
     sys::close_range(3, u32::MAX, true).doing(|| "close descriptors")?;
-    Err(process::execute(&plan.process.args, &ready.env, channel))
+    Err(process::execute(&plan.process, &ready.env, channel))
 }
 
 fn wait_for_go(channel: &Channel) -> Result<(), StartError> {

@@ -256,6 +256,14 @@ fn resource(kind: PosixRlimitType) -> (u32, &'static str) {
     }
 }
 
+/// From here on `ps` shows these words for this process, as far as they fit in the place of its former ones, which may be a
+/// user's secrets. Nobody may use the program's arguments afterwards.
+pub fn show_as(words: &str) {
+    if let Ok(words) = CString::new(words) {
+        crate::sys::show_as(&[words], None);
+    }
+}
+
 impl Process {
     /// Whether HOME is among the variables.
     pub(crate) fn has_home(&self) -> bool {

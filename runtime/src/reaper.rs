@@ -11,20 +11,20 @@ use rustix::process::Pid;
 
 use crate::channel::Channel;
 use crate::error::{Doing, StartError};
-use crate::process::{self, die_with};
+use crate::process::{self, Process, die_with};
 use crate::sys::{self, Fork};
 
 /// Forks the program and looks after it; never returns but with an error.
 pub(crate) fn run(
-    args: &[CString],
+    process: &Process,
     env: &[CString],
     channel: &Channel,
     parent: BorrowedFd,
 ) -> Result<Infallible, StartError> {
     // This process's own are those of `minidock run`: with the secrets of `-e`, for all in the container to read.
     let shown: Vec<CString> =
-        [c"/sbin/docker-init", c"--"].map(CString::from).into_iter().chain(args.to_vec()).collect();
-    sys::show_as(&shown, env);
+        [c"/sbin/docker-init", c"--"].map(CString::from).into_iter().chain(process.args.to_vec()).collect();
+    sys::show_as(&shown, Some(env));
     // Blocked before there is anything to lose: a signal between the fork and the loop stays pending.
     sys::block_signals();
     match sys::fork().doing(|| "fork the program")? {
@@ -32,7 +32,7 @@ pub(crate) fn run(
             foreground();
             sys::reset_signals();
             sys::close_range(3, u32::MAX, true).doing(|| "close descriptors")?;
-            Err(process::execute(args, env, channel))
+            Err(process::execute(process, env, channel))
         }
         Fork::Parent(child) => {
             die_with(Some(parent))?;

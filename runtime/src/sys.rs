@@ -6,6 +6,7 @@
 use std::ffi::{CStr, CString, c_char};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
 
 use crate::mounts::Attributes;
 
@@ -362,10 +363,29 @@ pub fn fork() -> io::Result<Fork> {
     }
 }
 
-/// Overwrites this process's command line and environment, as /proc/PID/cmdline and environ show them, in the memory where
-/// the kernel has put them (prctl(PR_SET_MM) would need CAP_SYS_RESOURCE). What doesn't fit is cut off. Nobody may use the
-/// C library's environment afterwards. Does nothing where the memory isn't as expected.
-pub fn show_as(words: &[CString], env: &[CString]) {
+/// Overwrites this process's command line and, if given, its environment, as /proc/PID/cmdline and environ show them, in the
+/// memory where the kernel has put them (prctl(PR_SET_MM) would need CAP_SYS_RESOURCE). What doesn't fit is cut off. Nobody
+/// may use the program's arguments afterwards, nor the C library's environment if that is overwritten. Does nothing where
+/// the memory isn't as expected.
+pub fn show_as(words: &[CString], env: Option<&[CString]>) {
+    // Measured once: after the first time the words no longer end where the C library's pointers to them say.
+    static PLACE: OnceLock<Option<[usize; 3]>> = OnceLock::new();
+    let Some([start, env_start, end]) = *PLACE.get_or_init(arguments_and_environment) else { return };
+    // SAFETY: both ends lie in the initial stack, which is mapped without a gap from the arguments to AT_EXECFN: below
+    // env_start are the arguments, as they were compared. One thread, and no reference to it.
+    let area = unsafe { std::slice::from_raw_parts_mut(start as *mut u8, end - start) };
+    let (args_area, env_area) = area.split_at_mut(env_start - start);
+    for (area, words) in [(args_area, Some(words)), (env_area, env)] {
+        let Some(words) = words else { continue };
+        area.fill(0);
+        let bytes = words.iter().flat_map(|word| word.as_bytes_with_nul());
+        let room = area.len().saturating_sub(1); // the last byte stays 0: the end of the last word
+        area[..room].iter_mut().zip(bytes).for_each(|(place, byte)| *place = *byte);
+    }
+}
+
+/// Where the arguments begin, the environment begins and ends.
+fn arguments_and_environment() -> Option<[usize; 3]> {
     use std::os::unix::ffi::OsStrExt;
     unsafe extern "C" {
         static environ: *const *const c_char;
@@ -384,21 +404,12 @@ pub fn show_as(words: &[CString], env: &[CString]) {
     };
     let start = env_start.wrapping_sub(own.len());
     if end == 0 || start > env_start || env_start > end || end - start > MOST_ARGUMENTS {
-        return;
+        return None;
     }
-    // SAFETY: both ends lie in the initial stack, which is mapped without a gap from the arguments to AT_EXECFN: below
-    // env_start are the arguments or, were that wrong, the stack that main() runs on. One thread, and no reference to it.
-    let area = unsafe { std::slice::from_raw_parts_mut(start as *mut u8, end - start) };
-    let (args_area, env_area) = area.split_at_mut(own.len());
-    if *args_area != own[..] {
-        return;
-    }
-    for (area, words) in [(args_area, words), (env_area, env)] {
-        area.fill(0);
-        let bytes = words.iter().flat_map(|word| word.as_bytes_with_nul());
-        let room = area.len().saturating_sub(1); // the last byte stays 0: the end of the last word
-        area[..room].iter_mut().zip(bytes).for_each(|(place, byte)| *place = *byte);
-    }
+    // SAFETY: from start to env_start lie the arguments or, were that wrong, the stack that main() runs on, mapped without a
+    // gap.
+    let args_area = unsafe { std::slice::from_raw_parts(start as *const u8, own.len()) };
+    (*args_area == own[..]).then_some([start, env_start, end])
 }
 
 /// A kernel gives the arguments at most 6 MiB (bprm_stack_limits() in fs/exec.c).

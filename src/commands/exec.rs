@@ -170,6 +170,7 @@ fn relay(roots: &Roots, program: &Program, connection: Connection, size: (u16, u
         }
     };
     send(&client, wire::STARTED, &[]);
+    runtime::process::show_as(&format!("minidock: exec {}", program.state.name));
     let exec_id = names::new_id();
     let event = |action: &str| Event::container(action, &program.state).with("execID", &exec_id);
     let command: Vec<_> = program.request.command.iter().map(|word| word.to_string_lossy()).collect();

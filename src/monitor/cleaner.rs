@@ -39,6 +39,7 @@ impl Cleaner {
                 // locked, so it isn't touched. A problem is told by the next command that lists containers.
                 let pause = Timespec { tv_sec: 0, tv_nsec: PAUSE_NS };
                 let _ = poll(&mut [PollFd::new(&sleep, PollFlags::IN)], Some(&pause));
+                runtime::process::show_as(&format!("minidock: cleaner {}", recover::short(id)));
                 recover::recover_all(roots);
                 let mut order = [0u8; 5];
                 let woken = loop {

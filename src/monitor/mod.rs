@@ -87,6 +87,7 @@ fn serve(order: Order, container: Container, client: UnixStream, keep_stdin: Opt
     }
     send(&client, wire::STARTED, &[]);
     tell_start(&order, &state);
+    runtime::process::show_as(&format!("minidock: monitor {}", state.name));
     let stdin_once = order.request.interactive && !order.request.detach;
     let mut peers = Peers::owner((!order.detach).then_some(client));
     let Run { running, outputs, proxies, resolver, ports, log, mounts, control, warnings: _ } = run;

@@ -8,7 +8,7 @@ use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::process::Signal;
 
-use super::{Process, User};
+use super::{Limit, Process, User};
 use crate::error::{Doing, StartError};
 use crate::mounts::beneath::{Root, is_procfs};
 use crate::{capabilities, seccomp, sys, users};
@@ -109,8 +109,12 @@ pub(crate) fn become_user(process: &Process, ready: &Ready) -> Result<(), StartE
     own_streams(ready.uid);
     let entered = rustix::process::fchdir(&ready.cwd);
     for limit in &process.limits {
-        sys::set_limit(limit.resource, limit.soft, limit.hard)
-            .doing(|| format!("set the limit {} to {}:{}", limit.name, limit.soft, limit.hard))?;
+        // A limit below what this process needs itself comes last; what raises it needs rights that are about to go.
+        match is_late(limit) {
+            true if limit.hard >= NEEDED => set_limit(&Limit { soft: NEEDED, ..limit.clone() })?,
+            true => {}
+            false => set_limit(limit)?,
+        }
     }
     // The bounding set needs CAP_SETPCAP, which is about to go.
     capabilities::drop_bounding(process.capabilities.bounding, process.last_cap).doing(|| "drop capabilities")?;
@@ -144,6 +148,23 @@ pub(crate) fn become_user(process: &Process, ready: &Ready) -> Result<(), StartE
         install_rules(process)?;
     }
     Ok(())
+}
+
+/// So many descriptors this process may need on its way to the program.
+const NEEDED: u64 = 64;
+
+fn is_late(limit: &Limit) -> bool {
+    limit.resource == libc::RLIMIT_NOFILE && limit.soft < NEEDED
+}
+
+/// A limit on open files that is too low for this process itself, right before the program has it.
+pub(super) fn limit_descriptors(process: &Process) -> Result<(), StartError> {
+    process.limits.iter().filter(|limit| is_late(limit)).try_for_each(set_limit)
+}
+
+fn set_limit(limit: &Limit) -> Result<(), StartError> {
+    sys::set_limit(limit.resource, limit.soft, limit.hard)
+        .doing(|| format!("set the limit {} to {}:{}", limit.name, limit.soft, limit.hard))
 }
 
 /// The kernel says "(unreachable)" for a folder outside the root: a descriptor of the host that leaked (CVE-2024-21626).

@@ -12,6 +12,7 @@ use std::path::Path;
 use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::{Process, identity};
 use crate::channel::Channel;
 use crate::error::{StartError, text};
 use crate::sys::{self, StringArray};
@@ -20,8 +21,9 @@ use crate::sys::{self, StringArray};
 const SCRIPT_LINE: usize = 256;
 const SCRIPT_DEPTH: u32 = 5;
 
-/// Executes `args[0]`, found in `env`'s PATH. Returns only when that failed; the caller is told right before.
-pub(crate) fn execute(args: &[CString], env: &[CString], channel: &Channel) -> StartError {
+/// Executes the process's `args[0]`, found in `env`'s PATH. Returns only when that failed; the caller is told right before.
+pub(crate) fn execute(process: &Process, env: &[CString], channel: &Channel) -> StartError {
+    let args = &process.args;
     let Some(name) = args.first() else {
         return StartError::new("no command specified");
     };
@@ -30,6 +32,9 @@ pub(crate) fn execute(args: &[CString], env: &[CString], channel: &Channel) -> S
         Err(error) => return error,
     };
     let (arguments, environment) = (StringArray::new(args), StringArray::new(env));
+    if let Err(error) = identity::limit_descriptors(process) {
+        return error;
+    }
     // Not heard only when the caller is gone, and then the parent-death signal is on its way.
     let _ = channel.ready();
     let error = sys::execve(&path, &arguments, &environment);
@@ -72,6 +77,11 @@ fn find(name: &CStr, env: &[CString]) -> Result<CString, StartError> {
             Ok(()) => return Ok(candidate),
             // A file that can't be executed is worth telling, unless a later folder has a better one.
             Err(error @ (Errno::ACCESS | Errno::LOOP)) if found == Errno::NOENT => found = error,
+            // Not the program's fault, and the same in the next folder.
+            Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => {
+                found = error;
+                break;
+            }
             Err(_) => {}
         }
     }
