@@ -179,3 +179,43 @@ fn very_many_separate_ports_are_started_and_taken_away_or_refused_cleanly() {
     assert!(!rules.contains("--dport"), "{rules}");
     host.finish();
 }
+
+/// The kernel's table of flows may be huge: a start with UDP ports keeps none of the flows that aren't to be forgotten.
+#[test]
+fn flows_to_udp_ports_are_forgotten_without_collecting_all_others() {
+    const FLOWS: usize = 20_000;
+    let host = TestHost::new();
+    host.detached(&["--name", "warm", "-p", "7000:70/udp", "busybox", "sleep", "1000"]);
+    host.sh("echo 600 >/proc/sys/net/netfilter/nf_conntrack_udp_timeout").ok();
+    let flows = || -> usize {
+        host.sh("cat /proc/sys/net/netfilter/nf_conntrack_count").ok().out().trim().parse().unwrap_or_default()
+    };
+    let send_to = |port: u16| {
+        host.host.run(|| {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            for number in 0..FLOWS {
+                socket.send_to(b"x", (format!("127.1.{}.{}", number >> 8, number & 255).as_str(), port)).unwrap();
+            }
+        });
+    };
+    let peak = |name: &str| -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", host.monitor(name))).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    };
+    let start = |name: &str| {
+        host.detached(&["--name", name, "-p", "5000:50/udp", "-p", "6000:60/udp", "busybox", "sleep", "1000"])
+    };
+    start("before");
+    let before = peak("before");
+    host.remove(&["before"]);
+    send_to(20_000);
+    send_to(6000);
+    assert!(flows() >= 2 * FLOWS, "{}", flows());
+    start("after");
+    assert!((FLOWS..FLOWS + FLOWS / 2).contains(&flows()), "those to port 6000 are gone: {}", flows());
+    let grown = peak("after").saturating_sub(before);
+    assert!(grown < 2048, "{grown} kB more");
+    host.remove(&["warm", "after"]);
+    host.finish();
+}

@@ -100,9 +100,21 @@ impl Netlink {
 
     /// Sends the batch; gives back every answer with data, and every refusal.
     pub fn exchange(&mut self, batch: &Batch) -> std::result::Result<(Vec<Answer>, Vec<Failure>), Failure> {
+        let mut answers = Vec::new();
+        let failures = self.exchange_each(batch, |answer| answers.push(answer))?;
+        Ok((answers, failures))
+    }
+
+    /// As [`Netlink::exchange`], but gives each answer away as it comes: of a dump without a bound, the kernel writes the
+    /// next piece when the one before has been read.
+    pub fn exchange_each(
+        &mut self,
+        batch: &Batch,
+        mut each: impl FnMut(Answer),
+    ) -> std::result::Result<Vec<Failure>, Failure> {
         let (first, bytes) = self.numbered(batch);
         self.socket.send(&bytes, 0)?;
-        self.answers(first, batch.count)
+        self.answers(first, batch.count, &mut each)
     }
 
     /// Sends the batch while we do other things; [`Netlink::collect`] takes its answers.
@@ -115,7 +127,7 @@ impl Netlink {
     /// Waits for a batch that was posted; as [`Netlink::send`].
     pub fn collect(&mut self, posted: Posted) -> std::result::Result<(), Failure> {
         posted.sender.finish()?;
-        let (_, failures) = self.answers(posted.first, posted.count)?;
+        let failures = self.answers(posted.first, posted.count, &mut drop)?;
         match failures.into_iter().next() {
             None => Ok(()),
             Some(failure) => Err(failure),
@@ -133,13 +145,18 @@ impl Netlink {
         (first, bytes)
     }
 
-    fn answers(&mut self, first: u32, count: usize) -> std::result::Result<(Vec<Answer>, Vec<Failure>), Failure> {
-        let (mut answers, mut failures, mut overflow) = (Vec::new(), Vec::new(), false);
+    fn answers(
+        &mut self,
+        first: u32,
+        count: usize,
+        each: &mut dyn FnMut(Answer),
+    ) -> std::result::Result<Vec<Failure>, Failure> {
+        let (mut failures, mut overflow) = (Vec::new(), false);
         loop {
             self.buffer.clear();
             match self.socket.recv(&mut self.buffer, libc::MSG_DONTWAIT) {
                 Ok(0) => break,
-                Ok(_) => read_datagram(&self.buffer, first, count, &mut answers, &mut failures),
+                Ok(_) => read_datagram(&self.buffer, first, count, each, &mut failures),
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EAGAIN) => break,
                     Some(libc::EINTR) => continue,
@@ -152,7 +169,7 @@ impl Netlink {
         if overflow && failures.is_empty() {
             return Err(Failure { index: None, errno: libc::ENOBUFS, text: None });
         }
-        Ok((answers, failures))
+        Ok(failures)
     }
 }
 
@@ -223,7 +240,7 @@ impl Batch {
 }
 
 /// Sorts the messages of one received datagram into answers and failures.
-fn read_datagram(bytes: &[u8], first: u32, count: usize, answers: &mut Vec<Answer>, failures: &mut Vec<Failure>) {
+fn read_datagram(bytes: &[u8], first: u32, count: usize, each: &mut dyn FnMut(Answer), failures: &mut Vec<Failure>) {
     let mut rest = bytes;
     while rest.len() >= HEADER {
         let length = u32_at(rest, 0) as usize;
@@ -249,7 +266,7 @@ fn read_datagram(bytes: &[u8], first: u32, count: usize, answers: &mut Vec<Answe
                 failures.push(Failure { index: Some(index), errno, text: None });
             }
             libc::NLMSG_NOOP | libc::NLMSG_ERROR | libc::NLMSG_DONE => {}
-            _ => answers.push(Answer { index, kind, payload: payload.to_vec() }),
+            _ => each(Answer { index, kind, payload: payload.to_vec() }),
         }
     }
 }
@@ -320,7 +337,7 @@ mod tests {
             for byte in 0..length {
                 let mut bytes = whole[..length].to_vec();
                 bytes[byte] = 0xff;
-                read_datagram(&bytes, 7, 1, &mut Vec::new(), &mut Vec::new());
+                read_datagram(&bytes, 7, 1, &mut drop, &mut Vec::new());
                 let _ = extended_ack(&bytes);
                 attributes(&bytes).for_each(drop);
             }

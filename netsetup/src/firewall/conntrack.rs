@@ -81,8 +81,14 @@ const SUBSYSTEM: u16 = 1 << 8;
 const GET: u16 = 1;
 const DELETE: u16 = 2;
 
-/// Deletes the flows to published ports, best effort. One look at the table for all ports of a protocol: each goes through
-/// the whole of it.
+/// Up to so many ports the kernel is asked for each one's flows, above for all of the protocol: each question goes through
+/// the whole table, but only what it finds costs much.
+const MOST_QUESTIONS: usize = 64;
+/// So many flows are deleted by one message.
+const DELETED_AT_ONCE: usize = 512;
+
+/// Deletes the flows to published ports, best effort. The table may hold millions: they're judged as they come, and
+/// nothing is kept of them but what is about to be deleted.
 pub(crate) fn forget(host: &mut Host, targets: &[Target]) {
     let Ok(netlink) = host.netfilter() else {
         return;
@@ -93,26 +99,62 @@ pub(crate) fn forget(host: &mut Host, targets: &[Target]) {
     kinds.dedup();
     for (protocol, ipv4) in kinds {
         let these: Vec<&Target> = targets.iter().filter(|target| kind(target) == (protocol, ipv4)).collect();
-        let port = match these.as_slice() {
-            [one] if one.host_ports.0 == one.host_ports.1 => Some(one.host_ports.0),
-            _ => None,
-        };
-        let family = if ipv4 { libc::AF_INET as u8 } else { libc::AF_INET6 as u8 };
-        let mut deletes = Batch::default();
-        for (tuple, orig, reply) in flows_to(netlink, family, protocol, port) {
-            let meant = |target: &&Target| {
-                (target.host_ports.0..=target.host_ports.1).contains(&orig.destination_port)
-                    && concerned(&orig, &reply, target.host_address, target.address)
-            };
-            if these.iter().any(meant) {
-                deletes.push(SUBSYSTEM | DELETE, 0, |out| {
-                    header(out, family, 0);
-                    bytes(out, CTA_TUPLE_ORIG | 0x8000, &tuple);
-                });
+        let mut ports: Vec<u16> = Vec::new();
+        for (first, last) in these.iter().map(|target| target.host_ports) {
+            ports.extend((first..=last).take(MOST_QUESTIONS + 1));
+            if ports.len() > MOST_QUESTIONS {
+                break;
             }
         }
-        if deletes.len() > 0 {
-            let _ = netlink.send(&deletes); // a flow that ended meanwhile is no matter
+        ports.sort_unstable();
+        ports.dedup();
+        let ports: Vec<Option<u16>> =
+            if ports.len() > MOST_QUESTIONS { vec![None] } else { ports.into_iter().map(Some).collect() };
+        let mut deletes = Deletes { family: family_of(ipv4), batch: Batch::default(), netlink: None };
+        for port in ports {
+            flows_to(netlink, deletes.family, protocol, port, |tuple, orig, reply| {
+                let meant = |target: &&Target| {
+                    (target.host_ports.0..=target.host_ports.1).contains(&orig.destination_port)
+                        && concerned(&orig, &reply, target.host_address, target.address)
+                };
+                if these.iter().any(meant) {
+                    deletes.push(tuple);
+                }
+            });
+        }
+        if deletes.batch.len() > 0 {
+            let _ = netlink.send(&deletes.batch); // a flow that ended meanwhile is no matter
+        }
+    }
+}
+
+fn family_of(ipv4: bool) -> u8 {
+    if ipv4 { libc::AF_INET as u8 } else { libc::AF_INET6 as u8 }
+}
+
+/// Flows to be deleted.
+struct Deletes {
+    family: u8,
+    batch: Batch,
+    /// Another socket, while a dump comes by the first one; opened when there are many.
+    netlink: Option<Netlink>,
+}
+
+impl Deletes {
+    fn push(&mut self, tuple: &[u8]) {
+        self.batch.push(SUBSYSTEM | DELETE, 0, |out| {
+            header(out, self.family, 0);
+            bytes(out, CTA_TUPLE_ORIG | 0x8000, tuple);
+        });
+        if self.batch.len() < DELETED_AT_ONCE {
+            return;
+        }
+        let full = std::mem::take(&mut self.batch);
+        if self.netlink.is_none() {
+            self.netlink = Netlink::netfilter().ok();
+        }
+        if let Some(netlink) = &mut self.netlink {
+            let _ = netlink.send(&full);
         }
     }
 }
@@ -173,7 +215,13 @@ fn concerned(orig: &Tuple, reply: &Tuple, host_address: IpAddr, address: IpAddr)
 
 /// The flows with this protocol, and destination port if one is given: the raw tuple, and both directions. The kernel
 /// filters them since 5.8 (CTA_FILTER), before that it sends all.
-fn flows_to(netlink: &mut Netlink, family: u8, protocol: Protocol, port: Option<u16>) -> Vec<(Vec<u8>, Tuple, Tuple)> {
+fn flows_to(
+    netlink: &mut Netlink,
+    family: u8,
+    protocol: Protocol,
+    port: Option<u16>,
+    mut each: impl FnMut(&[u8], Tuple, Tuple),
+) {
     // net/netfilter/nf_internals.h: CTA_FILTER_F_CTA_PROTO_NUM, CTA_FILTER_F_CTA_PROTO_DST_PORT
     let filter: u32 = if port.is_some() { 1 << 3 | 1 << 5 } else { 1 << 3 };
     let mut batch = Batch::default();
@@ -191,18 +239,20 @@ fn flows_to(netlink: &mut Netlink, family: u8, protocol: Protocol, port: Option<
             bytes(out, 2, &0_u32.to_ne_bytes());
         });
     });
-    let Ok((answers, _)) = netlink.exchange(&batch) else {
-        return Vec::new();
-    };
-    let read = |payload: &[u8]| {
-        let body = payload.get(4..)?;
-        let raw = attribute(body, CTA_TUPLE_ORIG)?;
-        let (orig, number) = tuple(raw)?;
-        let (reply, _) = tuple(attribute(body, CTA_TUPLE_REPLY)?)?;
-        (number == protocol.number() && port.is_none_or(|port| port == orig.destination_port))
-            .then(|| (raw.to_vec(), orig, reply))
-    };
-    answers.iter().filter_map(|answer| read(&answer.payload)).collect()
+    // Without conntrack there is nothing to be forgotten.
+    let _ = netlink.exchange_each(&batch, |answer| {
+        let mut read = || {
+            let body = answer.payload.get(4..)?;
+            let raw = attribute(body, CTA_TUPLE_ORIG)?;
+            let (orig, number) = tuple(raw)?;
+            let (reply, _) = tuple(attribute(body, CTA_TUPLE_REPLY)?)?;
+            if number == protocol.number() && port.is_none_or(|port| port == orig.destination_port) {
+                each(raw, orig, reply);
+            }
+            Some(())
+        };
+        let _ = read();
+    });
 }
 
 fn tuple(bytes: &[u8]) -> Option<(Tuple, u8)> {
