@@ -186,14 +186,14 @@ fn is_bare(chain: &survey::Chain) -> bool {
         ("mangle", "output") => "route",
         _ => "filter",
     };
-    // include/uapi/linux/netfilter_ipv4.h, enum nf_ip_hook_priorities
+    // Not the kernel's own number for `security`: that is 50.
     let priority = match (chain.table.as_str(), chain.hook) {
         ("raw", "prerouting" | "output") => Some(-300),
         ("mangle", _) => Some(-150),
         ("nat", "prerouting" | "output") => Some(-100),
         ("filter", "input" | "forward" | "output") => Some(0),
-        ("security", "input" | "forward" | "output") => Some(50),
         ("nat", "input" | "postrouting") => Some(100),
+        ("security", "input" | "forward" | "output") => Some(150),
         _ => None,
     };
     hook && chain.kind == kind && priority == Some(chain.priority) && chain.rules.is_empty() && !chain.drops
