@@ -232,8 +232,7 @@ impl Making<'_> {
         };
         let plan = plan::plan(request, self.image, self.facts, &reservation, &places(&self.order.engine))?;
         let mut warnings = self.make_shared(&plan)?;
-        // Only what the user asked to be proxied: those that come along with DNAT are no reason to read all rules.
-        let asked = |port: &&PortMapping| port.mode == PublishMode::Proxy && port.host_address.is_ipv4();
+        let asked = |port: &&PortMapping| network::obstacles::is_asked(port);
         let proxied: Vec<PortMapping> = reservation.ports.iter().filter(asked).copied().collect();
         warnings.extend(netsetup::input_obstacles(self.host, &proxied).iter().map(ToString::to_string));
         let begun = self.netns.take().filter(|_| plan.runtime.namespaces.net == Namespace::New);

@@ -4,6 +4,9 @@
 
 mod host;
 
+use std::collections::BTreeSet;
+use std::time::{Instant, SystemTime};
+
 use host::command::wait_listening;
 use host::net::{fetch_once, unreachable};
 use host::{HOST, TestHost, images, within};
@@ -138,4 +141,89 @@ fn a_foreign_rule_that_comes_later_is_told() {
     assert_eq!(events().matches("network obstacle").count(), 1, "{}", events());
     host.remove(&["web"]);
     host.finish();
+}
+
+fn events_of_obstacles(host: &TestHost) -> usize {
+    host.minidock(&["events", "--since", "1h", "--until", "0s"]).ok().out().matches("network obstacle").count()
+}
+
+/// When a monitor has looked last.
+fn last_look(host: &TestHost) -> Option<SystemTime> {
+    let path = host.root.join("run/network/bridge/obstacles");
+    path.metadata().ok().filter(|there| there.len() > 0).and_then(|there| there.modified().ok())
+}
+
+fn wait_for_a_look_after(host: &TestHost, change: &str) {
+    host.sh(change).ok();
+    let changed = SystemTime::now();
+    host::wait_until("somebody looks after the change", || last_look(host).is_some_and(|look| look >= changed));
+}
+
+/// Whoever looks, looks for all containers of the network.
+#[test]
+fn a_container_without_a_proxy_does_not_take_back_what_is_told_of_another_s() {
+    let host = TestHost::new();
+    let sleep = ["busybox", "sleep", "1000"];
+    host.detached(&[&["--name", "one", "--publish-mode", "proxy", "-p", "9001:80"], &sleep[..]].concat());
+    host.detached(&[&["--name", "two", "--publish-mode", "proxy", "-p", "9002:80"], &sleep[..]].concat());
+    host.detached(&[&["--name", "three"], &sleep[..]].concat());
+    host.sh("nft add table inet fw; nft 'add chain inet fw in { type filter hook input priority 0; policy drop; }'")
+        .ok();
+    host::wait_until("it is told", || events_of_obstacles(&host) > 0);
+    for change in ["nft add table ip t1", "nft add rule inet fw in tcp dport 22 accept"] {
+        host.sh(change).ok();
+        let changed = SystemTime::now();
+        host::wait_until("somebody looks after the change", || {
+            let told = host.minidock(&["network", "ls"]).ok().err();
+            assert!(told.contains("table inet fw, chain in, policy drop"), "{change}: {told}");
+            last_look(&host).is_some_and(|look| look >= changed)
+        });
+    }
+    assert_eq!(events_of_obstacles(&host), 1);
+    host.remove(&["one", "two", "three"]);
+    host.discard();
+}
+
+/// A monitor must not read all rules of a busy host again and again; nor may it miss the last change.
+#[test]
+fn a_storm_of_changes_is_looked_at_every_few_seconds() {
+    let host = TestHost::new();
+    for (name, port) in [("one", "9001:80"), ("two", "9002:80"), ("three", "9003:80")] {
+        host.detached(&["--name", name, "-p", port, "busybox", "sleep", "1000"]);
+    }
+    let begin = Instant::now();
+    let mut looks = BTreeSet::new();
+    for number in 0..12 {
+        host.sh(&format!("nft add table ip t{number}")).ok();
+        let changed = Instant::now();
+        host::wait_until("half a second is over", || {
+            looks.extend(last_look(&host));
+            changed.elapsed().as_millis() > 500
+        });
+    }
+    let most = 2 + begin.elapsed().as_secs() / 5;
+    assert!((1..=most as usize).contains(&looks.len()), "{} looks, at most {most}", looks.len());
+    wait_for_a_look_after(&host, "nft add chain ip t1 pass '{ type filter hook forward priority 10; policy drop; }'");
+    assert!(host.minidock(&["network", "ls"]).ok().err().contains("table ip t1, chain pass, policy drop"));
+    host.remove(&["one", "two", "three"]);
+    host.discard();
+}
+
+#[test]
+fn more_rules_than_a_monitor_reads_are_told_as_not_judged() {
+    let host = TestHost::new();
+    host.detached(&["--name", "one", "-p", "9001:80", "busybox", "sleep", "1000"]);
+    let rules = (0..5000).map(|number| format!("ip saddr 10.0.{}.{} accept\n", number >> 8, number & 255));
+    let table = format!("table ip big {{\nchain c {{\n{}}}\n}}", rules.collect::<String>());
+    std::fs::write(host.work.join("big.nft"), table).unwrap();
+    host.sh(&format!("nft -f {}", host.work.join("big.nft").display())).ok();
+    host::wait_until("it is told", || events_of_obstacles(&host) > 0);
+    let told = host.minidock(&["network", "ls"]).ok().err();
+    assert!(told.contains("WARNING: network bridge: not judged: too many foreign rules"), "{told}");
+    wait_for_a_look_after(&host, "nft add table ip t1");
+    assert_eq!(events_of_obstacles(&host), 1);
+    wait_for_a_look_after(&host, "nft delete table ip big");
+    assert_eq!(host.minidock(&["network", "ls"]).ok().err(), "");
+    host.remove(&["one"]);
+    host.discard();
 }

@@ -47,7 +47,7 @@ pub use inside::{named, within, within_named};
 pub use mapping::{PortMapping, Protocol, PublishMode};
 pub use netns::NewNetns;
 pub use network::{Backend, Driver, Endpoint, GatewayMode, IpvlanMode, MacvlanMode, Network, Place, mac_of};
-pub use obstacle::{Obstacle, input_obstacles, obstacles};
+pub use obstacle::{Obstacle, Others, input_obstacles, obstacles};
 pub use op::{Live, Op, apply};
 pub use plan::{plan_class, plan_endpoint, plan_network, plan_rules, publish_mode, warnings};
 pub use repair::repair;

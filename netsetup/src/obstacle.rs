@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use crate::firewall::iptables;
+use crate::watch::legacy_rules;
 use crate::{Driver, Host, Network, PortMapping, Protocol, facts, query, survey};
 
 /// Somebody's chain that drops a network's packets.
@@ -27,51 +28,62 @@ impl std::fmt::Display for Obstacle {
     }
 }
 
-/// What is in a network's way. Costs a few milliseconds (`iptables-save`, where iptables has rules); not for each start.
-pub fn obstacles(host: &mut Host, network: &Network) -> Vec<Obstacle> {
-    if network.internal || network.driver != Driver::Bridge {
-        return vec![];
-    }
-    let uplink = uplink(host);
-    let rules = host.netfilter().ok().and_then(|netlink| survey::rules(netlink).ok()).unwrap_or_default();
-    let mut found = Vec::new();
-    for subnet in network.subnets() {
-        let v6 = subnet.gateway.is_ipv6();
-        let mut tables = native(&rules, v6);
-        tables.extend(of_iptables(&rules, v6));
-        let subnet = subnet.to_string();
-        let bridge = network.bridge.as_str();
-        let out =
-            Packet { bridge, from: Some(bridge), to: uplink.as_deref(), published: false, subnet: &subnet, port: None };
-        let back = Packet { from: uplink.as_deref(), to: Some(bridge), published: true, ..out };
-        for table in &tables {
-            found.extend(table.obstacles(&out, &back));
+/// Everybody's rules, read once for many questions.
+pub struct Others {
+    rules: survey::Rules,
+    uplink: Option<String>,
+    /// By IP version, once they're asked for: `iptables-save` is a program.
+    tables: [Option<Vec<Table>>; 2],
+}
+
+impl Others {
+    /// Reads them. Costs a few milliseconds (`iptables-save`, where iptables has rules); not for each start. None when
+    /// there are more than `most` rules, which costs but a look at the chains.
+    pub fn read(host: &mut Host, most: Option<usize>) -> Option<Others> {
+        if most.is_some_and(|most| count(host) > most) {
+            return None;
         }
+        let uplink = uplink(host);
+        let rules = host.netfilter().ok().and_then(|netlink| survey::rules(netlink).ok()).unwrap_or_default();
+        Some(Others { rules, uplink, tables: [None, None] })
     }
-    found
-}
 
-fn uplink(host: &mut Host) -> Option<String> {
-    let index = facts::egress_link(host)?;
-    query::get_index(host.route().ok()?, index).ok().flatten().map(|link| link.name)
-}
-
-/// What drops packets to ports that the proxy serves: the host itself takes those, so that the chains for input judge
-/// them. Ports with the same place and remedy but for their number are told once. Costs what [`obstacles`] does.
-pub fn input_obstacles(host: &mut Host, ports: &[PortMapping]) -> Vec<Obstacle> {
-    if ports.is_empty() {
-        return vec![];
+    fn tables(&mut self, v6: bool) -> &[Table] {
+        let rules = &self.rules;
+        self.tables[usize::from(v6)].get_or_insert_with(|| {
+            let mut tables = native(rules, v6);
+            tables.extend(of_iptables(rules, v6));
+            tables
+        })
     }
-    let uplink = uplink(host);
-    let rules = host.netfilter().ok().and_then(|netlink| survey::rules(netlink).ok()).unwrap_or_default();
-    let mut found: Vec<Obstacle> = Vec::new();
-    for v6 in [false, true] {
-        let mut tables: Vec<Table> = Vec::new();
-        for port in ports.iter().filter(|port| port.host_address.is_ipv6() == v6) {
-            if tables.is_empty() {
-                tables = native(&rules, v6);
-                tables.extend(of_iptables(&rules, v6));
+
+    /// What is in a network's way.
+    pub fn obstacles(&mut self, network: &Network) -> Vec<Obstacle> {
+        if network.internal || network.driver != Driver::Bridge {
+            return vec![];
+        }
+        let uplink = self.uplink.clone();
+        let uplink = uplink.as_deref();
+        let mut found = Vec::new();
+        for subnet in network.subnets() {
+            let v6 = subnet.gateway.is_ipv6();
+            let subnet = subnet.to_string();
+            let bridge = network.bridge.as_str();
+            let out = Packet { bridge, from: Some(bridge), to: uplink, published: false, subnet: &subnet, port: None };
+            let back = Packet { from: uplink, to: Some(bridge), published: true, ..out };
+            for table in self.tables(v6) {
+                found.extend(table.obstacles(&out, &back));
             }
+        }
+        found
+    }
+
+    /// What drops packets to ports that the proxy serves: the host itself takes those, so that the chains for input judge
+    /// them. Ports with the same place and remedy but for their number are told once.
+    pub fn input_obstacles(&mut self, ports: &[PortMapping]) -> Vec<Obstacle> {
+        let uplink = self.uplink.clone();
+        let mut found: Vec<Obstacle> = Vec::new();
+        for port in ports {
             let local = port.host_address.is_loopback();
             let packet = Packet {
                 bridge: "",
@@ -81,14 +93,42 @@ pub fn input_obstacles(host: &mut Host, ports: &[PortMapping]) -> Vec<Obstacle> 
                 subnet: "",
                 port: Some((port.protocol, port.host_port)),
             };
+            let tables = self.tables(port.host_address.is_ipv6());
             for one in tables.iter().flat_map(|table| table.input_obstacles(&packet, port)) {
                 if !found.iter().any(|other| other.place == one.place) {
                     found.push(one);
                 }
             }
         }
+        found
     }
-    found
+}
+
+/// As [`Others::obstacles`], for one network.
+pub fn obstacles(host: &mut Host, network: &Network) -> Vec<Obstacle> {
+    if network.internal || network.driver != Driver::Bridge {
+        return vec![];
+    }
+    Others::read(host, None).map(|mut others| others.obstacles(network)).unwrap_or_default()
+}
+
+/// As [`Others::input_obstacles`], for the ports of one container.
+pub fn input_obstacles(host: &mut Host, ports: &[PortMapping]) -> Vec<Obstacle> {
+    if ports.is_empty() {
+        return vec![];
+    }
+    Others::read(host, None).map(|mut others| others.input_obstacles(ports)).unwrap_or_default()
+}
+
+/// How many rules there are: those of nftables, and of iptables-legacy.
+fn count(host: &mut Host) -> usize {
+    let native = host.netfilter().map_or(0, survey::count_rules);
+    [false, true].into_iter().filter(|v6| survey::legacy_is_used(*v6)).fold(native, |sum, v6| sum + legacy_rules(v6))
+}
+
+fn uplink(host: &mut Host) -> Option<String> {
+    let index = facts::egress_link(host)?;
+    query::get_index(host.route().ok()?, index).ok().flatten().map(|link| link.name)
 }
 
 /// The first packet of a connection.

@@ -23,6 +23,7 @@ pub struct Watch {
     socket: Socket,
     due: Option<Instant>,
     last_look: Option<Instant>,
+    last_change: Option<Instant>,
     legacy: Option<Legacy>,
 }
 
@@ -40,11 +41,7 @@ const LEGACY_PAUSE: Duration = Duration::from_millis(700);
 impl Legacy {
     /// None when iptables-legacy has no tables here.
     fn open() -> Option<Legacy> {
-        let names = |v6: bool, file: &str| {
-            let text = std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap_or_default();
-            text.lines().map(|name| (v6, name.to_owned())).collect::<Vec<_>>()
-        };
-        let tables = [names(false, "ip_tables_names"), names(true, "ip6_tables_names")].concat();
+        let tables = [legacy_tables(false), legacy_tables(true)].concat();
         let entries = counts(&tables);
         (!tables.is_empty()).then(|| Legacy { tables, entries, next: Instant::now() + LEGACY_PAUSE })
     }
@@ -55,6 +52,18 @@ impl Legacy {
         let before = std::mem::replace(&mut self.entries, counts(&self.tables));
         before != self.entries
     }
+}
+
+/// The names of iptables-legacy's tables.
+fn legacy_tables(v6: bool) -> Vec<(bool, String)> {
+    let file = if v6 { "ip6_tables_names" } else { "ip_tables_names" };
+    let text = std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap_or_default();
+    text.lines().map(|name| (v6, name.to_owned())).collect()
+}
+
+/// How many rules iptables-legacy has.
+pub(crate) fn legacy_rules(v6: bool) -> usize {
+    counts(&legacy_tables(v6)).into_iter().flatten().map(|entries| entries as usize).sum()
 }
 
 fn counts(tables: &[(bool, String)]) -> Vec<Option<u32>> {
@@ -84,7 +93,13 @@ impl Watch {
             Ok(socket)
         };
         let socket = open().map_err(|error| Error::system("watch the firewall's changes", error))?;
-        Ok(Watch { socket, due: None, last_look: None, legacy: if legacy { Legacy::open() } else { None } })
+        Ok(Watch {
+            socket,
+            due: None,
+            last_look: None,
+            last_change: None,
+            legacy: if legacy { Legacy::open() } else { None },
+        })
     }
 
     /// Readable when something has changed.
@@ -109,13 +124,22 @@ impl Watch {
                 _ => {}
             }
         }
+        self.last_change = Some(Instant::now());
         let earliest = self.last_look.map_or(now, |last| last + BETWEEN_LOOKS);
         self.due.get_or_insert((now + PAUSE).max(earliest));
+    }
+
+    /// When the last change was noticed: at that time it had happened.
+    pub fn last_change(&self) -> Option<Instant> {
+        self.last_change
     }
 
     /// Whether it's time to look; true once for each burst.
     pub fn is_due(&mut self, now: Instant) -> bool {
         let changed = self.legacy.as_mut().is_some_and(|legacy| legacy.next <= now && legacy.has_changed(now));
+        if changed {
+            self.last_change = Some(now);
+        }
         let due = changed || self.due.is_some_and(|due| due <= now);
         if due {
             (self.due, self.last_look) = (None, Some(now));

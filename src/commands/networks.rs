@@ -19,6 +19,7 @@ use crate::format;
 use crate::format::networks::{Filter, Filtering, Member, NetworkFacts, PoolFacts};
 use crate::monitor::control::call::call;
 use crate::network::definition::{self, Definition};
+use crate::network::obstacles::{Noted, noted};
 use crate::network::options::Driver;
 use crate::network::{catalog, create, joining, remove};
 use crate::recover::{self, Claim};
@@ -69,8 +70,14 @@ pub fn ls(engine: &Engine, args: &NetworkLsArgs) -> Result<u8> {
     facts.retain(|network| filter.fits(network));
     print!("{}", format::networks::print(&facts, args.format.as_deref(), args.quiet, args.no_trunc)?);
     // Monitors have noted what came into the way; what is still there is said.
-    let noted = |network: &NetworkFacts| crate::network::obstacles::any_noted(&engine.roots, &network.name);
-    if !args.quiet && facts.iter().any(noted) {
+    let names = facts.iter().filter(|_| !args.quiet).map(|network| network.name.as_str());
+    let noted: Vec<(&str, Noted)> = names.map(|name| (name, noted(&engine.roots, name))).collect();
+    for (name, one) in &noted {
+        if let Noted::NotJudged(why) = one {
+            eprintln!("WARNING: network {name}: {why}");
+        }
+    }
+    if noted.iter().any(|(_, one)| *one == Noted::Something) {
         warn_of_obstacles(engine, |name| facts.iter().any(|network| network.name == name));
     }
     Ok(0)

@@ -115,6 +115,7 @@ fn serve(order: Order, container: Container, client: UnixStream, keep_stdin: Opt
             restart_now: false,
             shutting_down: None,
             watch: None,
+            looks: Default::default(),
         }),
         to_terminal: vec![],
         running: true,

@@ -163,17 +163,23 @@ impl Relay {
     /// leads here again, and `network repair` tells it.
     fn look_after_rules(&mut self) {
         let Some(served) = &mut self.served else { return };
-        if !served.watch.as_mut().is_some_and(|watch| watch.is_due(Instant::now())) {
+        let now = Instant::now();
+        let Some(watch) = &mut served.watch else { return };
+        if !watch.is_due(now) {
+            served.looks.look(&served.order.engine, &served.state, now);
             return;
         }
+        let change = watch.last_change().unwrap_or(now);
         if crate::walk::is_under_way(&served.order.engine.roots) {
             return; // its end is a change, too, and leads here again
         }
+        served.looks.changed(change);
         let entries = served.journal.contents().map(|contents| contents.entries).unwrap_or_default();
         if let Ok(mut host) = netsetup::Host::open() {
             let _ = crate::network::repair::container(&served.order.engine, &served.state, &entries, &mut host);
-            crate::network::obstacles::look(&served.order.engine, &served.state, &mut host);
         }
+        // After the mending, which others' traffic waits for.
+        served.looks.look(&served.order.engine, &served.state, Instant::now());
     }
 
     fn wait(&self, running: bool, deadline: Option<Instant>) -> Result<Vec<(Role, PollFlags)>> {
@@ -229,6 +235,8 @@ impl Relay {
         let timeouts = until.map(|deadline| deadline.saturating_duration_since(now));
         let timeouts = timeouts.chain(resolver.and_then(|resolver| resolver.timeout(now)));
         let timeouts = timeouts.chain(rules.and_then(|rules| rules.timeout(now)));
+        let looks = self.served.as_ref().filter(|served| running && served.watch.is_some());
+        let timeouts = timeouts.chain(looks.and_then(|served| served.looks.timeout(now)));
         let timeout = proxies.iter().filter_map(|proxy| proxy.timeout(now)).chain(timeouts).min().map(timespec);
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 pub use links::{Link, Neighbour};
 pub use nft::{Chain, Element, Map, Rule, Rules};
-pub(crate) use nft::{family_name, read as rules};
+pub(crate) use nft::{count as count_rules, family_name, read as rules};
 pub use places::Place;
 pub use qdisc::{Class, Qdisc, filter_kinds};
 pub(crate) use routes::read as routes;

@@ -197,6 +197,14 @@ pub(crate) fn read(netfilter: &mut Netlink) -> Result<Rules> {
     Ok(Rules { chains, maps })
 }
 
+/// About how many rules there are, from the chains alone (NFTA_CHAIN_USE, which counts jumps to a chain, too).
+pub(crate) fn count(netfilter: &mut Netlink) -> usize {
+    let mut batch = Batch::default();
+    batch.push(SUBSYSTEM | GETCHAIN, libc::NLM_F_DUMP as u16, |out| out.extend_from_slice(&[0; 4]));
+    let chains = netfilter.exchange(&batch).map(|(answers, _)| answers).unwrap_or_default();
+    chains.iter().map(|chain| number(attribute(body(chain), 6)) as usize).sum()
+}
+
 fn chain(answer: &Answer) -> Chain {
     let family = answer.payload.first().copied().unwrap_or(0);
     let text = |kind| attribute(body(answer), kind).map(text_of).unwrap_or_default();

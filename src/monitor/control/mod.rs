@@ -89,6 +89,8 @@ pub struct Served {
     pub shutting_down: Option<std::time::Instant>,
     /// Over the firewall's rules; none without a network of its own.
     pub watch: Option<netsetup::Watch>,
+    /// When what is in its networks' way is looked at.
+    pub looks: crate::network::obstacles::Looks,
 }
 
 #[allow(dead_code, reason = "handlers of changes come next")]
