@@ -138,7 +138,10 @@ fn udp_answered_and_not() {
     drop(server);
     let report = walk(&host, "127.0.0.1:10054/udp", false);
     hop(&report, &["because db was started with -p 127.0.0.1:10054:54/udp"]);
-    outcome(&report, &["refused", "nothing listens on udp port 54 in db", "minidock logs db"]);
+    outcome(
+        &report,
+        &["refused", "nothing listens on udp port 54 in db", "minidock logs db; ip netns exec db ss -ltnu"],
+    );
     end(host);
 }
 
@@ -273,7 +276,7 @@ fn missing_pieces_are_named_with_the_way_out() {
         ),
         (
             "ip netns exec web ip link set eth0 down",
-            vec!["eth0 of web, the cable to veth", "ip netns exec web ip link set eth0 up"],
+            vec!["eth0 of web, the cable to veth", "ip netns exec web ip link set dev eth0 up"],
             "ip netns exec web sh -c 'ip link set eth0 up; ip route add default via 172.17.0.1'",
         ),
         (

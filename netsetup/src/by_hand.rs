@@ -1,7 +1,7 @@
 //! How a person takes away by hand what an operation has left: commands that do no harm when it is gone already.
 
 use crate::Command;
-use crate::link::quoted;
+use crate::shell::quoted;
 use crate::tc;
 use crate::undo::Residue;
 

@@ -31,6 +31,7 @@ mod query;
 mod repair;
 pub mod router;
 pub mod routes;
+pub mod shell;
 mod subnet;
 pub mod survey;
 mod sys;

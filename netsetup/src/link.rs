@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::host::Host;
 use crate::netlink::{Batch, Failure, Netlink, Posted};
 use crate::netns::NewNetns;
+use crate::shell::quoted;
 use crate::undo::Residue;
 use crate::{Command, Error, Live, Result, query};
 
@@ -516,14 +517,4 @@ fn v6_flag(address: IpAddr) -> &'static str {
 pub(crate) fn mac_text(mac: &[u8; 6]) -> String {
     let [a, b, c, d, e, f] = mac;
     format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
-}
-
-/// A word for the shell: as it is when harmless, in single quotes otherwise.
-pub(crate) fn quoted(word: &str) -> String {
-    let harmless = |c: char| c.is_ascii_alphanumeric() || "_-./:,@=+%".contains(c);
-    if !word.is_empty() && word.chars().all(harmless) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
-    }
 }

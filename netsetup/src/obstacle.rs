@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use crate::firewall::iptables;
+use crate::shell::{is_nft_name, printable, quoted};
 use crate::watch::legacy_rules;
 use crate::{Driver, Host, Network, PortMapping, Protocol, facts, query, survey};
 
@@ -145,6 +146,9 @@ struct Packet<'a> {
     port: Option<(Protocol, u16)>,
 }
 
+/// The way out where nft can't be told of a chain.
+const UNNAMED: &str = "whoever made that chain gave it a name that nft doesn't take; see nft -a list ruleset";
+
 /// How its rules are written.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Language {
@@ -276,12 +280,18 @@ impl Table {
     }
 
     fn place(&self, chain: &str, how: &str) -> String {
-        match self.language {
+        let place = match self.language {
             Language::Iptables(program) if program.ends_with("legacy") => {
                 format!("table {} of {program}, chain {chain}, {how}", self.name)
             }
             _ => format!("table {}, chain {chain}, {how}", self.name),
-        }
+        };
+        printable(&place)
+    }
+
+    /// Whether nft can be told of a chain: see [`is_nft_name`]. The table's name begins with its family.
+    fn can_be_named(&self, chain: &str) -> bool {
+        is_nft_name(chain) && self.name.split_once(' ').is_some_and(|(_, name)| is_nft_name(name))
     }
 
     fn input_obstacles(&self, packet: &Packet<'_>, port: &PortMapping) -> Vec<Obstacle> {
@@ -302,10 +312,11 @@ impl Table {
             Language::Nft if self.name.ends_with(" firewalld") => {
                 format!("firewall-cmd --add-port={number}/{protocol}")
             }
+            Language::Nft if !self.can_be_named(chain) => UNNAMED.to_owned(),
             Language::Nft => format!("nft insert rule {} {chain} {protocol} dport {number} accept", self.name),
             Language::Iptables(program) => {
                 let table = self.name.split(' ').next_back().filter(|name| *name != "filter");
-                let table = table.map(|name| format!("-t {name} ")).unwrap_or_default();
+                let table = table.map(|name| format!("-t {} ", quoted(name))).unwrap_or_default();
                 format!("{program} {table}-I {chain} -p {protocol} --dport {number} -j ACCEPT")
             }
         }
@@ -319,6 +330,7 @@ impl Table {
             Language::Nft if self.name.ends_with(" firewalld") => {
                 format!("firewall-cmd --zone=trusted --add-interface={bridge}")
             }
+            Language::Nft if !self.can_be_named(chain) => UNNAMED.to_owned(),
             Language::Nft => {
                 let insert = |rule: &str| format!("nft insert rule {} {chain} {rule} accept", self.name);
                 [
@@ -330,7 +342,7 @@ impl Table {
             }
             Language::Iptables(program) => {
                 let table = self.name.split(' ').next_back().filter(|name| *name != "filter");
-                let table = table.map(|name| format!("-t {name} ")).unwrap_or_default();
+                let table = table.map(|name| format!("-t {} ", quoted(name))).unwrap_or_default();
                 format!(
                     "{program} {table}-I {chain} -i {bridge} -j ACCEPT && {program} {table}-I {chain} -o {bridge} -m \
                      conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT"

@@ -17,8 +17,9 @@ use serde::{Deserialize, Serialize};
 use crate::firewall::router_nat;
 use crate::host::Host;
 use crate::inside::{named, within, within_named};
-use crate::link::{mac_text, quoted};
+use crate::link::mac_text;
 use crate::netlink::{Batch, Netlink, attribute};
+use crate::shell::quoted;
 use crate::undo::{Residue, Undone};
 use crate::{Backend, Command, Error, Live, Result, netns, ovs, query, sysctl};
 

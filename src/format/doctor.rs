@@ -2,6 +2,7 @@
 
 use super::document::{Document, object};
 use super::template::{FormatError, Template};
+use crate::graph::harmless;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,10 +71,10 @@ pub fn print(findings: &[Finding], format: Option<&str>, colours: bool) -> Resul
 fn text(finding: &Finding, colours: bool) -> String {
     let name = format!("{:<4}", finding.level.name());
     let name = if colours { format!("\x1b[{}m{name}\x1b[0m", finding.level.colour()) } else { name };
-    let line = format!("{name}  {:<16}{}\n", finding.what, finding.found);
+    let line = format!("{name}  {:<16}{}\n", finding.what, harmless(&finding.found));
     match finding.remedy.is_empty() {
         true => line,
-        false => format!("{line}{:22}-> {}\n", "", finding.remedy),
+        false => format!("{line}{:22}-> {}\n", "", harmless(&finding.remedy)),
     }
 }
 

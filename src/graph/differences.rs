@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use netsetup::PublishMode;
+use netsetup::shell::quoted;
 use netsetup::survey::Namespace;
 
 use super::model::{Difference, Owner, Picture};
@@ -76,6 +77,7 @@ fn container(
         None => say(namespace.inode, format!("its link {inside} is gone")),
         Some(link) => {
             if !link.up {
+                let inside = quoted(inside);
                 say(namespace.inode, format!("{inside} is down; ip netns exec {} ip link set {inside} up", state.name));
             }
             for place in [attachment.ipv4, attachment.ipv6].into_iter().flatten() {
@@ -109,7 +111,7 @@ fn container(
         None => say(host.inode, format!("{}, the cable of {}, is gone", attachment.host_link, state.name)),
         Some(link) => {
             if !link.up {
-                let name = &link.name;
+                let name = quoted(&link.name);
                 say(host.inode, format!("{name}, the cable of {}, is down; ip link set {name} up", state.name));
             }
             let master = host.link(link.master).map(|master| master.name.as_str());
@@ -118,10 +120,10 @@ fn container(
                     host.inode,
                     format!(
                         "{}, the cable of {}, is {}, not in {1}'s bridge {3}; ip link set {0} master {3}",
-                        link.name,
+                        quoted(&link.name),
                         state.name,
                         master.map_or("in no bridge".to_owned(), |other| format!("in {other}")),
-                        attachment.bridge
+                        quoted(&attachment.bridge)
                     ),
                 );
             }

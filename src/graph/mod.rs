@@ -17,11 +17,7 @@ use crate::commands::Engine;
 /// Text for a terminal: names of links and namespaces come from outside and may hold escape sequences, or marks that turn
 /// the direction of writing.
 pub fn harmless(text: &str) -> String {
-    let is_bad = |c: char| {
-        c.is_control() && c != '\n'
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars().map(|c| if is_bad(c) { '?' } else { c }).collect()
+    text.split('\n').map(netsetup::shell::printable).collect::<Vec<_>>().join("\n")
 }
 
 /// How the picture is printed.

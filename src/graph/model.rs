@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 
 use anyhow::Result;
 use netsetup::survey::{self, Link, Namespace};
-use netsetup::{PortMapping, PublishMode};
+use netsetup::{PortMapping, PublishMode, shell};
 use serde_json::{Value, json};
 
 use super::differences;
@@ -222,7 +222,7 @@ pub fn route(namespace: &Namespace, route: &survey::Route) -> String {
         text += &format!(" via {gateway}");
     }
     if let Some(link) = namespace.link(route.link) {
-        text += &format!(" dev {}", link.name);
+        text += &format!(" dev {}", shell::quoted(&link.name));
     }
     if route.table != 254 {
         text += &format!(" table {}", route.table);
@@ -250,7 +250,7 @@ pub fn translations(namespace: &Namespace) -> Vec<String> {
             if let Some(name) = line.strip_prefix('*') {
                 table = name;
             } else if table == "nat" && line.starts_with("-A") && !line.contains("-j DOCKER") {
-                lines.push(format!("{program} -t nat {line}"));
+                lines.push(format!("{program} -t nat {}", shell::quoted_line(line)));
             }
         }
     }

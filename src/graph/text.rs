@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use netsetup::shell::printable;
 use netsetup::survey::{Link, Namespace};
 
 use super::model::{self, Owner, Picture};
@@ -18,7 +19,8 @@ pub fn render(picture: &Picture) -> String {
             Owner::Hand => "   not minidock's".to_owned(),
         };
         let forward = if namespace.ip_forward { "   forwards" } else { "" };
-        let _ = writeln!(text, "{}   net:[{}]{forward}{who}", picture.title(namespace), namespace.inode);
+        let title = printable(&picture.title(namespace));
+        let _ = writeln!(text, "{title}   net:[{}]{forward}{who}", namespace.inode);
         for link in namespace.links.iter().filter(|link| link.master == 0 && !is_plain_lo(link)) {
             line(&mut text, picture, namespace, link, "  ");
             let ports: Vec<&Link> = namespace.links.iter().filter(|port| port.master == link.index).collect();
@@ -56,7 +58,7 @@ pub fn render(picture: &Picture) -> String {
             );
         }
         for difference in picture.differences_of(namespace) {
-            let _ = writeln!(text, "  ! {difference}");
+            let _ = writeln!(text, "  ! {}", printable(difference));
         }
         text.push('\n');
     }
@@ -81,7 +83,7 @@ fn section(text: &mut String, title: &str, lines: Vec<String>) {
     }
     let _ = writeln!(text, "  {title}");
     for line in lines {
-        let _ = writeln!(text, "    {line}");
+        let _ = writeln!(text, "    {}", printable(&line));
     }
 }
 
@@ -113,5 +115,5 @@ fn line(text: &mut String, picture: &Picture, namespace: &Namespace, link: &Link
     {
         words.push(format!("on {}", below.name));
     }
-    let _ = writeln!(text, "{indent}{}", words.join("  "));
+    let _ = writeln!(text, "{indent}{}", printable(&words.join("  ")));
 }

@@ -8,10 +8,11 @@ use std::net::IpAddr;
 
 use netsetup::Protocol;
 use netsetup::port::Holder;
+use netsetup::shell::quoted;
 use netsetup::survey::Namespace;
 
 use super::path::{End, Followed, Way};
-use super::{Answer, Outcome};
+use super::{Answer, Outcome, why};
 use crate::containers;
 use crate::graph::Owner;
 use crate::network::catalog;
@@ -35,7 +36,7 @@ fn told(way: &Way<'_>, there: &Followed, back: Option<&Followed>, answer: &Answe
     let asked = way.target.address;
     match &there.end {
         End::Delivered { place } => program::delivered(way, there, *place, back, answer),
-        End::Killed { place, rule } => rule::killed(way, *place, rule),
+        End::Killed { place, rule } => rule::killed(way, *place, rule, there.last),
         End::NoWay { place, came_in } => nowhere::no_way(way, *place, *came_in, there),
         End::Vanished { place, hook } => nowhere::vanished(way, *place, hook),
         End::Lost { place, link, next } => nowhere::unanswered_by_reverse_path(way, *next, there)
@@ -66,7 +67,7 @@ fn told(way: &Way<'_>, there: &Followed, back: Option<&Followed>, answer: &Answe
 fn prefix(way: &Way<'_>, place: &Namespace) -> String {
     match (place.is_host, place.names.first(), place.processes.first()) {
         (true, _, _) => String::new(),
-        (false, Some(name), _) => format!("ip netns exec {name} "),
+        (false, Some(name), _) => format!("ip netns exec {} ", quoted(name)),
         (false, None, Some(pid)) => format!("nsenter -t {pid} -n "),
         (false, None, None) => format!("(in {}) ", way.title(place)),
     }
@@ -128,7 +129,12 @@ fn monitored<'a>(way: &'a Way<'_>, holder: &Holder) -> Option<&'a State> {
 /// A container on the way whose bridge somebody has removed explains whatever became of the packet, but for a rule of
 /// somebody else, which would have dropped it all the same.
 fn cut_off(way: &Way<'_>, there: &Followed, outcome: &mut Outcome) {
-    let foreign = outcome.killed_by.as_ref().is_some_and(|rule| !rule::is_own(rule));
+    let foreign = match &there.end {
+        End::Killed { place, rule } => {
+            !way.picture.namespace(*place).is_some_and(|place| why::is_own(way, place, rule))
+        }
+        _ => false,
+    };
     if foreign || matches!(there.end, End::Delivered { .. }) {
         return;
     }

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use netsetup::shell::printable;
+
 use super::{Hop, Report};
 
 /// Numbered stations, the way back where it matters, the end, and what to do.
@@ -20,9 +22,9 @@ pub fn render(report: &Report) -> String {
         let _ = writeln!(text, "\nconntrack remembers {question}; an answer is {answer}");
     }
     let mark = if report.outcome.reached { "reached" } else { "NOT REACHED" };
-    let _ = writeln!(text, "\n{mark} ({}): {}", report.outcome.answer, report.outcome.text);
+    let _ = writeln!(text, "\n{mark} ({}): {}", report.outcome.answer, printable(&report.outcome.text));
     if let Some(remedy) = &report.outcome.remedy {
-        let _ = writeln!(text, "  -> {remedy}");
+        let _ = writeln!(text, "  -> {}", printable(remedy));
     }
     text
 }
@@ -37,9 +39,16 @@ fn stations(text: &mut String, hops: &[Hop]) {
             Some(rule) => format!("{} => {}", rule.text, rule.verdict),
             None => hop.what.clone(),
         };
-        let _ = writeln!(text, "{:>2}  {:places$}  {:ats$}  {what}", number + 1, hop.place, hop.at);
+        let _ = writeln!(
+            text,
+            "{:>2}  {:places$}  {:ats$}  {}",
+            number + 1,
+            printable(&hop.place),
+            printable(&hop.at),
+            printable(&what)
+        );
         for detail in [&hop.rewrite, &hop.why].into_iter().flatten() {
-            let _ = writeln!(text, "{:indent$}{detail}", "");
+            let _ = writeln!(text, "{:indent$}{}", "", printable(detail));
         }
     }
 }

@@ -19,7 +19,8 @@ pub fn why(way: &Way<'_>, namespace: &Namespace, rule: &Rule, packet: Option<Pac
     if let Some(floating) = floating(way, namespace, rule, packet) {
         return Some(floating);
     }
-    let leads = packet.and_then(|packet| {
+    let ours = may_be_own(way, namespace);
+    let leads = packet.filter(|_| ours).and_then(|packet| {
         let in_map = found.into_iter().flat_map(|found| &found.looks_into).find_map(|map| {
             let map = namespace.rules.map(&rule.family, &rule.table, map)?;
             let element = map.elements.iter().find(|element| key_fits(&element.key, &packet))?;
@@ -33,14 +34,28 @@ pub fn why(way: &Way<'_>, namespace: &Namespace, rule: &Rule, packet: Option<Pac
             None => format!("because of container {}", state.name),
         });
     }
-    let own = rule.table.starts_with("minidock") || rule.chain.starts_with("MINIDOCK") || rule.chain == "DOCKER";
+    let own = is_own(way, namespace, rule) || ours && rule.chain == "DOCKER";
     match (comment, own) {
         (Some(comment), true) => Some(format!("minidock's: {comment}")),
         (Some(comment), false) => Some(format!("its maker notes: {comment}")),
         (None, true) => Some("minidock's own rule".to_owned()),
         (None, false) if rule.handle == 0 => Some(format!("somebody has given the chain {} this policy", rule.chain)),
-        (None, false) => of_iptables(rule),
+        (None, false) if ours => of_iptables(rule),
+        (None, false) => Some("not minidock's".to_owned()),
     }
+}
+
+/// Whether minidock's rules may be here: on the host and in its routers. In other namespaces somebody else can have taken
+/// its names.
+fn may_be_own(way: &Way<'_>, namespace: &Namespace) -> bool {
+    namespace.is_host || matches!(way.picture.owner(namespace), Owner::Router(..))
+}
+
+/// Whether minidock has made it. A container's name server has a table in the container itself.
+pub fn is_own(way: &Way<'_>, namespace: &Namespace, rule: &Rule) -> bool {
+    let named = rule.table.starts_with("minidock") || rule.chain.starts_with("MINIDOCK");
+    let of_names = rule.table == netsetup::dns::TABLE && matches!(way.picture.owner(namespace), Owner::Container(_));
+    of_names || named && may_be_own(way, namespace)
 }
 
 /// What minidock writes with iptables into chains that all share.
@@ -93,9 +108,9 @@ fn container_of<'a>(way: &'a Way<'_>, comment: &str) -> Option<&'a State> {
     way.picture.containers().find(|state| short(&state.id) == id)
 }
 
-/// The container to which `--to-destination 172.17.0.2:80` leads.
+/// The container to which `--to-destination 172.17.0.2:80` leads; in IPv6 it has quotes for its brackets.
 fn by_destination<'a>(way: &'a Way<'_>, text: &str) -> Option<&'a State> {
-    let to: SocketAddr = text.split("--to-destination ").nth(1)?.split(' ').next()?.parse().ok()?;
+    let to: SocketAddr = text.split("--to-destination ").nth(1)?.split(' ').next()?.trim_matches('\'').parse().ok()?;
     way.picture.containers().find(|state| {
         let places = state.attachments.iter().flat_map(|attachment| [attachment.ipv4, attachment.ipv6]).flatten();
         places.into_iter().any(|place| place.address == to.ip())
@@ -117,7 +132,7 @@ pub fn flag(state: &State, packet: &Packet) -> Option<String> {
     Some(format!("-p {address}{}:{}{protocol}", port.host_port, port.container_port))
 }
 
-/// The line of `iptables-save` for a rule of iptables-nft: the n-th of its chain.
+/// The line of `iptables-save` for a rule of iptables-nft, with quotes for the shell: the n-th of its chain.
 pub fn iptables_line(namespace: &Namespace, chain: &Chain, handle: u64) -> Option<String> {
     let saved = if chain.family == "ip6" { &namespace.ip6tables } else { &namespace.iptables };
     let number = chain.rules.iter().position(|rule| rule.handle == handle)?;
@@ -129,7 +144,7 @@ pub fn iptables_line(namespace: &Namespace, chain: &Chain, handle: u64) -> Optio
         }
         table == chain.table && line.starts_with(&start)
     });
-    lines.collect::<Vec<_>>().get(number).map(|line| line.to_string())
+    lines.collect::<Vec<_>>().get(number).map(|line| netsetup::shell::quoted_line(line))
 }
 
 #[cfg(test)]

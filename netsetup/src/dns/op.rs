@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::names::{self, Entry};
 use super::{ADDRESS, Sockets, redirect};
-use crate::link::quoted;
 use crate::netns::NewNetns;
+use crate::shell::quoted;
 use crate::undo::Residue;
 use crate::{Command, Error, Result};
 

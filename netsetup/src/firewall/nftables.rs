@@ -14,8 +14,8 @@ use super::encode::{self, Table};
 pub(crate) use super::ruleset::card_group;
 use super::ruleset::{script, write_table};
 pub use super::table::{Facts, TableFacts, TableState};
-use crate::link::quoted;
 use crate::netlink::{Batch, Failure, Netlink};
+use crate::shell::quoted;
 use crate::undo::Residue;
 use crate::{Command, Error, GatewayMode, Network, PortMapping, Result};
 

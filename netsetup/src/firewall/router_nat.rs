@@ -5,9 +5,9 @@ use std::net::Ipv4Addr;
 
 use super::encode::link_name;
 use super::messages::{DELSETELEM, Expressions, IPV4, KEEP, Messages, NEW, NEWSETELEM, NEWTABLE, meta, payload};
-use crate::link::quoted;
 use crate::netlink::Netlink;
 use crate::router::mask;
+use crate::shell::quoted;
 use crate::{Error, Result};
 
 /// Its name. Not `nat`, which the `iptables` of a student who types beside it would want.

@@ -13,9 +13,9 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::host::Host;
-use crate::link::quoted;
 use crate::netlink::{Batch, Failure, Netlink};
 use crate::netns::NewNetns;
+use crate::shell::quoted;
 use crate::undo::{Residue, Undone};
 use crate::{Command, Error, Result, query};
 use encode::{CREATE, EXCL, Message, ROOT};

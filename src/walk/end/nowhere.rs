@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use netsetup::shell::quoted;
 use netsetup::survey::{self, Namespace};
 
 use super::super::Outcome;
@@ -117,7 +118,12 @@ pub(super) fn unanswered_by_reverse_path(way: &Way<'_>, next: IpAddr, there: &Fo
         let place = format!("{} {} {}", chain.family, chain.table, chain.name);
         (
             format!("the rule `{}` in {place}", rule.text),
-            format!("{prefix}nft delete rule {place} handle {}", rule.handle),
+            super::rule::nft(
+                &prefix,
+                "delete",
+                (chain.family, &chain.table, &chain.name),
+                &[format!("handle {}", rule.handle)],
+            ),
         )
     };
     let v6 = if from.is_ipv6() { "-6 " } else { "" };
@@ -165,7 +171,7 @@ pub(super) fn lost(way: &Way<'_>, place: u64, link: u32, next: IpAddr) -> Outcom
                         far_end.name,
                         way.title(far)
                     ),
-                    format!("{prefix}ip link set {} up", end.name),
+                    format!("{prefix}ip link set dev {} up", quoted(&end.name)),
                 );
             }
         }
@@ -176,7 +182,8 @@ pub(super) fn lost(way: &Way<'_>, place: u64, link: u32, next: IpAddr) -> Outcom
         Some(false) => outcome(
             format!("it left {title} by {name} for {next}, and didn't come in there"),
             format!(
-                "see the bridge's table, bridge fdb show, and minidock net graph; {prefix}ip neigh show dev {name}"
+                "see the bridge's table, bridge fdb show, and minidock net graph; {prefix}ip neigh show dev {}",
+                quoted(&name)
             ),
         ),
     }
@@ -195,7 +202,7 @@ fn nobody(way: &Way<'_>, link: &str, next: IpAddr) -> String {
 
 fn what_to_do(way: &Way<'_>, prefix: &str, link: &str, next: IpAddr) -> String {
     let v6 = if next.is_ipv6() { "-6 " } else { "" };
-    let look = format!("{prefix}ip {v6}neigh show dev {link}");
+    let look = format!("{prefix}ip {v6}neigh show dev {}", quoted(link));
     match (given(way, next), network_around(way, next)) {
         (Some((state, _)), _) => {
             format!("has {0} lost it? minidock net graph marks what differs; minidock restart {0}; {look}", state.name)

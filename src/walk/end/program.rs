@@ -10,7 +10,7 @@ use super::super::path::{End, Followed, Way};
 use super::super::{Answer, Outcome};
 use super::nowhere::no_route;
 use super::rule::killed;
-use super::{ended, monitored, publisher, stopped_publisher};
+use super::{ended, monitored, prefix, publisher, stopped_publisher};
 use crate::graph::Owner;
 
 /// The end of a packet that was handed to whoever listens.
@@ -46,7 +46,7 @@ pub(super) fn delivered(
         (_, None) => refused(way, namespace, at, &listeners),
         (_, Some(one)) => match back.map(|back| &back.end) {
             Some(End::Killed { place, rule }) => {
-                let mut killed = killed(way, *place, rule);
+                let mut killed = killed(way, *place, rule, back.and_then(|back| back.last));
                 killed.text =
                     format!("it reached {}, but the answer was {}", program(Some(one), at, &title), killed.text);
                 killed
@@ -148,9 +148,11 @@ fn refused(way: &Way<'_>, namespace: &Namespace, at: SocketAddr, listeners: &[Li
         ),
         (None, Owner::Container(state)) => (
             format!("nothing listens on {protocol} port {} in {title}", at.port()),
+            // The host's program, in its namespace: an image needn't have one.
             format!(
-                "does its program run, and on which port? minidock logs {0}; minidock exec {0} netstat -ltn",
-                state.name
+                "does its program run, and on which port? minidock logs {}; {}ss -ltnu",
+                state.name,
+                prefix(way, namespace)
             ),
         ),
         (None, _) if namespace.is_host => {

@@ -1,21 +1,24 @@
 //! A rule has killed the probe: whose it is, and what to do.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use netsetup::survey::Namespace;
+use netsetup::shell::{self, quoted};
+use netsetup::survey::{Chain, Namespace};
+use netsetup::trace::Packet;
 
 use super::super::path::Way;
-use super::super::{Outcome, Rule};
+use super::super::{Outcome, Rule, why};
 use super::{container, given, network_around, prefix};
 use crate::graph::Owner;
 use crate::state::State;
 
-pub(super) fn killed(way: &Way<'_>, place: u64, rule: &Rule) -> Outcome {
+/// `packet`: as it was when it died, the probe or its answer.
+pub(super) fn killed(way: &Way<'_>, place: u64, rule: &Rule, packet: Option<Packet>) -> Outcome {
     let namespace = way.picture.namespace(place);
     let title = namespace.map_or("?".to_owned(), |one| way.title(one));
     let prefix = namespace.map(|one| prefix(way, one)).unwrap_or_default();
-    let own = is_own(rule);
-    let iptables = rule.text.starts_with("-A ") || rule.handle == 0 && is_iptables(namespace, rule);
+    let own = namespace.is_some_and(|place| why::is_own(way, place, rule));
+    let chain = namespace.and_then(|one| one.rules.chain(&rule.family, &rule.table, &rule.chain));
     let what = if rule.text.contains("reject") || rule.text.contains("-j REJECT") { "rejected" } else { "dropped" };
     let text = match rule.handle {
         0 => format!("{what} on {title} by the policy of the chain {} {} {}", rule.family, rule.table, rule.chain),
@@ -23,26 +26,98 @@ pub(super) fn killed(way: &Way<'_>, place: u64, rule: &Rule) -> Outcome {
     };
     let nobody = own && nobody_has(way);
     let text = if nobody { format!("nothing here has the address {}; {text}", way.target.address.ip()) } else { text };
-    let program = if rule.family == "ip6" { "ip6tables" } else { "iptables" };
-    let remedy = match (own, iptables, rule.handle) {
-        (true, _, _) => own_remedy(way, rule),
-        (false, true, 0) => format!(
-            "{prefix}{program} -t {} -I {} -j ACCEPT with what is to pass (docker's own place is DOCKER-USER), or {prefix}{program} -t {0} -P {1} ACCEPT",
-            rule.table, rule.chain
-        ),
-        (false, true, _) => {
-            format!("{prefix}{program} -t {} {}", rule.table, rule.text.replacen("-A ", "-D ", 1))
+    let remedy = match chain {
+        _ if own => own_remedy(way, rule),
+        Some(chain) if chain.of_iptables() => by_iptables(way, namespace, chain, rule, packet, &prefix),
+        _ => {
+            let place = (&*rule.family, &*rule.table, &*rule.chain);
+            let accept = nft(&prefix, "insert", place, &accept_by_nft(way, chain, packet));
+            match rule.handle {
+                _ if !can_be_named(place) => accept,
+                0 => accept,
+                handle => {
+                    let delete = nft(&prefix, "delete", place, &[format!("handle {handle}")]);
+                    format!("{delete} (or {accept})")
+                }
+            }
         }
-        (false, false, 0) => format!(
-            "{prefix}nft insert rule {} {} {} … accept with what is to pass",
-            rule.family, rule.table, rule.chain
-        ),
-        (false, false, handle) => format!(
-            "{prefix}nft delete rule {0} {1} {2} handle {handle} (or nft insert rule {0} {1} {2} … accept before it)",
-            rule.family, rule.table, rule.chain
-        ),
     };
     Outcome { reached: false, answer: String::new(), text, killed_by: Some(rule.clone()), remedy: Some(remedy) }
+}
+
+fn can_be_named((_, table, chain): (&str, &str, &str)) -> bool {
+    shell::is_nft_name(table) && shell::is_nft_name(chain)
+}
+
+/// `nft insert rule inet corp fence WORDS`, a command for each. nft reads its words as one text: see
+/// [`shell::is_nft_name`].
+pub(super) fn nft(prefix: &str, verb: &str, place: (&str, &str, &str), rules: &[String]) -> String {
+    if !can_be_named(place) {
+        return format!(
+            "whoever made that chain gave it a name that nft doesn't take; see {prefix}nft -a list ruleset"
+        );
+    }
+    let (family, table, chain) = place;
+    let command = |words: &String| format!("{prefix}nft {verb} rule {family} {table} {chain} {words}");
+    rules.iter().map(command).collect::<Vec<_>>().join(" && ")
+}
+
+/// The packet that was killed: of which IP version, and what of it says which flow it is: its destination, or of an answer
+/// its source.
+fn flow(way: &Way<'_>, packet: Option<Packet>) -> (bool, SocketAddr) {
+    match packet {
+        Some(packet) if packet.destination.port() == way.port => (true, packet.source),
+        Some(packet) => (false, packet.destination),
+        None => (false, way.target.address),
+    }
+}
+
+/// What lets the probed flow pass a chain: the packet that died; where packets pass in both directions, its answers, too.
+fn accept_by_nft(way: &Way<'_>, chain: Option<&Chain>, packet: Option<Packet>) -> Vec<String> {
+    let (is_answer, at) = flow(way, packet);
+    let (ip, protocol) = (if at.is_ipv4() { "ip" } else { "ip6" }, way.target.protocol);
+    let rule = |address: &str, port: &str| format!("{ip} {address} {} {protocol} {port} {} accept", at.ip(), at.port());
+    let (asks, answers) = (rule("daddr", "dport"), rule("saddr", "sport"));
+    match chain.map(|chain| chain.hook) {
+        _ if is_answer => vec![answers],
+        Some("forward") => vec![asks, answers],
+        _ => vec![asks],
+    }
+}
+
+/// The same in iptables' words; a rule is taken away by its words where these are plain and nobody else can have written
+/// them, else by its number.
+fn by_iptables(
+    way: &Way<'_>,
+    namespace: Option<&Namespace>,
+    chain: &Chain,
+    rule: &Rule,
+    packet: Option<Packet>,
+    prefix: &str,
+) -> String {
+    let program = if rule.family == "ip6" { "ip6tables" } else { "iptables" };
+    let program = format!("{prefix}{program} -t {}", quoted(&rule.table));
+    let name = quoted(&rule.chain);
+    if rule.handle == 0 {
+        let (is_answer, at) = flow(way, packet);
+        let accept = |address: &str, port: &str| {
+            let (protocol, ip) = (way.target.protocol, at.ip());
+            format!("{program} -I {name} -p {protocol} {address} {ip} {port} {} -j ACCEPT", at.port())
+        };
+        let (asks, answers) = (accept("-d", "--dport"), accept("-s", "--sport"));
+        return match chain.hook {
+            _ if is_answer => answers,
+            "forward" => format!("{asks} && {answers} (or, for all: {program} -P {name} ACCEPT)"),
+            _ => format!("{asks} (or, for all: {program} -P {name} ACCEPT)"),
+        };
+    }
+    let ours = namespace.is_some_and(|place| place.is_host);
+    let number = chain.rules.iter().position(|one| one.handle == rule.handle);
+    match (rule.text.strip_prefix("-A "), number) {
+        (Some(words), _) if ours && shell::is_plain(words) => format!("{program} -D {words}"),
+        (_, Some(number)) => format!("{program} -D {name} {}", number + 1),
+        (_, None) => format!("see {program} -nvL {name} --line-numbers"),
+    }
 }
 
 /// Whether the address that was asked for is one of a network's, and nobody's: no namespace and no neighbour has it.
@@ -53,17 +128,6 @@ fn nobody_has(way: &Way<'_>) -> bool {
             || place.neighbours.iter().any(|one| one.address == Some(asked) && !one.mac.is_empty())
     };
     network_around(way, asked).is_some() && given(way, asked).is_none() && !way.picture.namespaces.iter().any(known)
-}
-
-/// Whether minidock has made it.
-pub(super) fn is_own(rule: &Rule) -> bool {
-    rule.table.starts_with("minidock") || rule.chain.starts_with("MINIDOCK")
-}
-
-fn is_iptables(namespace: Option<&Namespace>, rule: &Rule) -> bool {
-    namespace
-        .and_then(|one| one.rules.chain(&rule.family, &rule.table, &rule.chain))
-        .is_some_and(|chain| chain.of_iptables())
 }
 
 /// minidock's own rules drop what nobody has asked to let in.
@@ -122,7 +186,7 @@ fn apart(from: &State, to: &State, network: &str, port: u16) -> String {
             from.name,
             place.network,
             to.name,
-            std::net::SocketAddr::new(address, port)
+            SocketAddr::new(address, port)
         ),
         None => {
             format!("{} and {} have no network in common: minidock network connect {network} {0}", from.name, to.name)
