@@ -188,8 +188,8 @@ fn take_early(pipe: OwnedFd) -> Option<runtime::Facts> {
     serde_json::from_slice(&bytes).ok()
 }
 
-/// Reading them oneself takes less than a tenth of it.
-const EARLY_PATIENCE_NS: i64 = 5_000_000;
+/// About what reading them oneself takes twice.
+const EARLY_PATIENCE_NS: i64 = 1_000_000;
 
 /// The network that a router serves, as it is on this host, and what is there of it.
 pub fn router_network(engine: &Engine, name: &str, host: &mut Host) -> Result<(Network, netsetup::Facts)> {

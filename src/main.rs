@@ -79,7 +79,9 @@ fn main() -> ExitCode {
         Ok(invocation) => invocation,
         Err(stop) => return stop.report().into(),
     };
-    sys::default_interrupts();
+    if !matches!(invocation.command, cli::Command::Session(_) | cli::Command::Boot(_)) {
+        sys::default_interrupts();
+    }
     fit_tables();
     let is_run = matches!(invocation.command, cli::Command::Run(_));
     match commands::dispatch(invocation.global, invocation.command) {

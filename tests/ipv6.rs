@@ -204,6 +204,22 @@ fn an_isolated_network_is_without_the_host() {
     }
 }
 
+/// The bridge asks for neighbours from its link-local address: when the first container runs, that is in use and not on
+/// trial (for a second and a half).
+#[test]
+fn a_new_bridge_asks_for_neighbours_at_once() {
+    let host = with_ipv6(Firewall::Nftables);
+    create(&host, &["--ipv6", "six"]);
+    web(&host, "web", &["--network", "six", "-p", "10080:80"]);
+    let own = || host.sh("ip -6 -o addr show scope link | grep ' br-' || true").ok().out();
+    host::wait_until("it has its address", || !own().is_empty());
+    assert!(!own().contains("tentative"), "{}", own());
+    page(&host.outside, &format!("[{HOST6}]:10080"));
+    host.remove(&["web"]);
+    host.minidock(&["network", "rm", "six"]).ok();
+    without_ipv6(host);
+}
+
 fn sctp(place: &Namespaces, family: AddressFamily) -> Option<OwnedFd> {
     place.run(|| socket(family, SocketType::STREAM, Some(ipproto::SCTP))).ok()
 }

@@ -166,8 +166,13 @@ fn the_machine_going_down_stops_all_and_the_next_boot_starts_them() {
 fn the_machine_going_down_waits_for_no_monitor_that_is_stuck() {
     let host = TestHost::new();
     let names = ["stuck-1", "stuck-2", "stuck-3", "stuck-4"];
+    // Its program has its time to end all the same.
+    let polite = "trap 'touch /asked; exit' TERM; touch /ready; while :; do sleep 0.02; done";
     for name in names {
-        host.detached(&["--name", name, "--restart", "always", "busybox", "sleep", "1000"]);
+        let id = host.detached(&["--name", name, "--restart", "always", "busybox", "sh", "-c", polite]);
+        host::wait_until("it waits for its signal", || {
+            host.root.join("containers").join(&id).join("upper/ready").exists()
+        });
     }
     host.detached(&["--name", "lost", "--restart", "always", "busybox", "sleep", "1000"]);
     std::fs::remove_file(host.root.join("containers").join(host.inspect("lost", "{{.Id}}")).join("control")).unwrap();
@@ -177,12 +182,48 @@ fn the_machine_going_down_waits_for_no_monitor_that_is_stuck() {
     }
     let begin = std::time::Instant::now();
     let stopped = host.minidock(&["boot", "--stop"]).ok().out();
-    // Each of them has ten seconds; one after the other that would be fifty.
-    assert!(begin.elapsed().as_secs() < 35, "{:?}", begin.elapsed());
+    // Each of them has ten seconds for its monitor to answer, and as many to take away what is left of it.
+    assert!(begin.elapsed().as_secs() < 80, "one after the other: {:?}", begin.elapsed());
+    for name in names {
+        host.minidock(&["cp", &format!("{name}:/asked"), "-"]).ok();
+    }
     assert_eq!(stopped.lines().next(), Some("good"), "it has to wait for nobody: {stopped}");
     assert_eq!(stopped.lines().count(), 6, "{stopped}");
     assert_eq!(host.minidock(&["ps", "-q"]).ok().out(), "");
     host.remove(&[&names[..], &["lost", "good"]].concat());
+    host.finish();
+}
+
+/// What systemd does with the scope of a login when the machine goes down: SIGTERM and SIGHUP to all in it.
+#[test]
+fn a_monitor_that_is_told_to_end_stops_its_container_in_order() {
+    let host = TestHost::new();
+    let polite = "trap 'echo bye; exit 3' TERM; echo ready; grep Sig /proc/self/status; while :; do sleep 0.02; done";
+    host.detached(&["--name", "polite", "--restart", "always", "busybox", "sh", "-c", polite]);
+    host.detached(&["--name", "deaf", "--stop-timeout", "0", "busybox", "sleep", "1000"]);
+    let log = |name: &str| host.minidock(&["logs", name]).ok().out();
+    host::wait_until("it is ready", || log("polite").contains("SigIgn"));
+    let masks = log("polite");
+    for mask in ["SigBlk:\t0000000000000000", "SigIgn:\t0000000000000000"] {
+        assert!(masks.contains(mask), "the container has the monitor's signals: {masks}");
+    }
+    let cleaner = |name: &str| host.sh(&format!("pgrep -P {}", host.monitor(name))).ok().out().replace('\n', " ");
+    let program = |name: &str| host.pid(name).to_string();
+    for name in ["polite", "deaf"] {
+        let (monitor, others) = (host.monitor(name).to_string(), cleaner(name));
+        let all = others.split(' ').filter(|pid| **pid != *program(name)).chain([monitor.as_str()]);
+        let all: Vec<&str> = all.filter(|pid| !pid.is_empty()).collect();
+        assert_eq!(all.len(), 2, "the monitor and its cleaner: {all:?}");
+        host.sh(&format!("kill -HUP {0}; kill -TERM {0}", all.join(" "))).ok();
+    }
+    for (name, code) in [("polite", "3"), ("deaf", "137")] {
+        host.wait_exited(name);
+        assert_eq!(host.inspect(name, "{{.State.Status}} {{.State.ExitCode}}"), format!("exited {code}"), "{name}");
+    }
+    assert!(log("polite").contains("bye"));
+    host.kill_everything();
+    assert_eq!(host.minidock(&["boot"]).ok().out(), "polite", "it was not stopped by hand");
+    host.remove(&["polite", "deaf"]);
     host.finish();
 }
 

@@ -95,6 +95,12 @@ fn plan_settings(network: &Network, facts: &Facts) -> Vec<Op> {
     if facts.ipv6.available && accepts != Some("0") && (!found || accepts.is_some()) {
         ops.push(write(accept_ra_key(bridge), accepts, "0", "no container may pose as the host's router"));
     }
+    if network.ipv6.is_some() && !found {
+        // Neighbours are asked from the link-local address: until the kernel has tried it for a second and a half, what
+        // comes from outside reaches no container.
+        let why = "the bridge's own address is used at once, without a trial";
+        ops.push(write(format!("net/ipv6/conf/{bridge}/accept_dad"), None, "0", why));
+    }
     ops
 }
 

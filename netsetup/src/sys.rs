@@ -103,20 +103,23 @@ extern "C" fn make_netns(result: *mut c_void) -> c_int {
     0
 }
 
+/// A sender that was killed has sent nothing, as far as we know.
+const UNSENT: i32 = -1;
+
 /// Sends beside us what a socket carries out within the call.
 pub(crate) struct Sender(Aside<Sending>);
 
 struct Sending {
     socket: RawFd,
     bytes: Vec<u8>,
-    /// 0 or the error.
+    /// 0, the error, or [`UNSENT`].
     errno: AtomicI32,
 }
 
 impl Sender {
     /// Begins to send. The socket must stay open until [`Sender::finish`], or until this is dropped.
     pub(crate) fn start(socket: BorrowedFd<'_>, bytes: Vec<u8>) -> io::Result<Sender> {
-        let task = Box::new(Sending { socket: socket.as_raw_fd(), bytes, errno: AtomicI32::new(0) });
+        let task = Box::new(Sending { socket: socket.as_raw_fd(), bytes, errno: AtomicI32::new(UNSENT) });
         Aside::start(task, send).map(Sender).map_err(|_| io::Error::from_raw_os_error(libc::EAGAIN))
     }
 
@@ -125,6 +128,7 @@ impl Sender {
         self.0.wait();
         match self.0.task.errno.load(Ordering::Acquire) {
             0 => Ok(()),
+            UNSENT => Err(io::Error::other("the process that was to send to the kernel was killed")),
             errno => Err(io::Error::from_raw_os_error(errno)),
         }
     }
@@ -136,9 +140,8 @@ extern "C" fn send(task: *mut c_void) -> c_int {
     let task = unsafe { &*task.cast::<Sending>() };
     // SAFETY: `Sender::start`'s caller keeps the socket open in the table of descriptors that we share.
     let socket = unsafe { BorrowedFd::borrow_raw(task.socket) };
-    if let Err(errno) = rustix::net::send(socket, &task.bytes, rustix::net::SendFlags::empty()) {
-        task.errno.store(errno.raw_os_error(), Ordering::Release);
-    }
+    let sent = rustix::net::send(socket, &task.bytes, rustix::net::SendFlags::empty());
+    task.errno.store(sent.map_or_else(|errno| errno.raw_os_error(), |_| 0), Ordering::Release);
     0
 }
 

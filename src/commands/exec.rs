@@ -16,6 +16,7 @@ use crate::client::{self, Ended};
 use crate::containers;
 use crate::error::Failure;
 use crate::events::{self, Event};
+use crate::monitor::ending::Ending;
 use crate::monitor::fork::{Connection, Mode, fork};
 use crate::monitor::peers::Peers;
 use crate::monitor::relay::{self, Relay};
@@ -186,6 +187,7 @@ fn relay(roots: &Roots, program: &Program, connection: Connection, size: (u16, u
         served: None,
         to_terminal: vec![],
         running: true,
+        ending: Ending::new(),
         stdin: None,
         on_detach: Some((roots.clone(), event("exec_detach"))),
     };

@@ -15,6 +15,7 @@ use crate::containers;
 use crate::error;
 use crate::monitor::control::call;
 use crate::monitor::relay::timespec;
+use crate::process;
 use crate::recover;
 use crate::roots::Roots;
 use crate::state::State;
@@ -33,7 +34,6 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// Stops all containers, each with its own signal and time, and prints their names. Nobody has stopped them by hand: the
 /// next boot starts those whose policy wants it.
 pub fn stop_all(roots: &Roots) -> Result<u8> {
-    let begin = Instant::now();
     // Whoever has least time comes first.
     let mut waiting: Vec<State> = containers::all(roots).into_iter().filter(State::is_alive).collect();
     waiting.sort_by_key(grace);
@@ -48,7 +48,7 @@ pub fn stop_all(roots: &Roots) -> Result<u8> {
         }
         let mut going = Vec::with_capacity(active.len());
         for mut one in active {
-            match one.turn(roots, begin) {
+            match one.turn(roots) {
                 Ok(false) => going.push(one),
                 Ok(true) => println!("{}", one.state.name),
                 Err(problem) => {
@@ -129,7 +129,7 @@ impl Ending {
     }
 
     /// Goes on as far as it can without waiting. True when nothing of the run is left.
-    fn turn(&mut self, roots: &Roots, begin: Instant) -> Result<bool> {
+    fn turn(&mut self, roots: &Roots) -> Result<bool> {
         let late = self.since.elapsed() >= PATIENCE;
         match &self.step {
             Step::Asked(socket) if is_ready(socket.as_fd()) => {
@@ -137,10 +137,16 @@ impl Ending {
                 let _ = call::hear(socket, &self.state.id);
                 self.signal(roots);
             }
-            Step::Calling | Step::Asked(_) if late => self.force(),
+            // Its program has its signal and its time even so. A monitor that only can't be called hears this.
+            Step::Calling | Step::Asked(_) if late => {
+                if let Some(monitor) = self.state.monitor.and_then(|monitor| monitor.open()) {
+                    process::signal(&monitor, libc::SIGTERM);
+                }
+                self.signal(roots);
+            }
             Step::Calling => self.tell(roots),
             Step::Signalled(pidfd) if is_ready(pidfd.as_fd()) => self.next(Step::Ended { forced: false }),
-            Step::Signalled(pidfd) if begin.elapsed() >= grace(&self.state) => {
+            Step::Signalled(pidfd) if self.since.elapsed() >= grace(&self.state) => {
                 stop::send(roots, &self.state, pidfd, libc::SIGKILL);
                 if let Ok(pidfd) = pidfd.try_clone() {
                     self.next(Step::Killed(pidfd));

@@ -53,8 +53,10 @@ pub fn fork(mode: Mode, serve: impl FnOnce(Connection) -> i32) -> Result<Client>
     blocked.thread_block().context("cannot block signals")?;
     match sys::fork().context("cannot fork the container's monitor")? {
         Fork::Child => {
-            // Defaults again: whoever stops the monitor stops it.
-            let _ = blocked.thread_unblock();
+            // What would end the monitor ends the container (see `ending`); the others have their default action.
+            let mut others = blocked;
+            super::ending::blocked().iter().for_each(|signal| others.remove(signal));
+            let _ = others.thread_unblock();
             std::mem::forget((ours, facts_pipe)); // the client's; closed with all the others by `settle_in`
             let connection = Connection { client: theirs, stdin, keep_stdin: stdin_pipe, facts };
             settle_in(&connection);

@@ -6,6 +6,7 @@
 mod backoff;
 pub mod cleaner;
 pub mod control;
+pub mod ending;
 pub mod fork;
 pub mod peers;
 pub mod relay;
@@ -36,6 +37,7 @@ use crate::streams;
 use crate::wire;
 use backoff::Backoff;
 use control::Served;
+use ending::Ending;
 use fork::Connection;
 use peers::Peers;
 use relay::{Ended, Relay, Stdin};
@@ -119,6 +121,7 @@ fn serve(order: Order, container: Container, client: UnixStream, keep_stdin: Opt
         }),
         to_terminal: vec![],
         running: true,
+        ending: Ending::new(),
         stdin: keep_stdin.map(|pipe| Stdin { pipe, once: stdin_once }),
         on_detach: None,
     };

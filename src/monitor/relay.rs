@@ -12,10 +12,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use super::control::{self, Answer, Program, Served};
+use super::ending::Ending;
 use super::peers::{HIGH_WATER, Peers, Wish};
 use crate::events::{self, Event};
 use crate::health::probe::Checker;
 use crate::request::restart::Restart;
+use crate::request::signal::Signal;
 use crate::roots::Roots;
 use crate::state::Status;
 use crate::{log, process, terminal, wire};
@@ -44,6 +46,8 @@ pub struct Relay {
     pub to_terminal: Vec<u8>,
     /// The writing end of its standard input (`-i` without `-t`).
     pub stdin: Option<Stdin>,
+    /// Whether the monitor itself is to end.
+    pub ending: Ending,
     /// What is told when a client of `exec` leaves; of a container it is known from `served`.
     pub on_detach: Option<(Roots, Event)>,
 }
@@ -89,6 +93,7 @@ impl Relay {
                 let end = reap(&self.pidfd)?;
                 ended = Some(end);
                 self.running = false;
+                self.ending.clear();
                 if let Some(on_end) = on_end.take() {
                     on_end(end, self.served.as_ref());
                 }
@@ -117,6 +122,7 @@ impl Relay {
                 Role::Listener => self.peers.accept(),
                 Role::Health => {}
                 Role::Session => self.end_session(),
+                Role::Ending => self.end_in_order(),
                 Role::Peer(index) => self.serve_peer(index, events),
                 Role::Resolver => {
                     if let Some(resolver) = self.resolver() {
@@ -140,6 +146,7 @@ impl Relay {
             self.look_after_rules();
         }
         let now = Instant::now();
+        self.ending.turn(&self.pidfd, now);
         for proxy in self.served.iter_mut().flat_map(|served| &mut served.proxies) {
             if proxy.timeout(now) == Some(Duration::ZERO) {
                 proxy.ready(now);
@@ -226,12 +233,16 @@ impl Relay {
         if let Some(session) = self.served.as_ref().and_then(|served| served.session.as_ref()) {
             watch(session.as_fd(), PollFlags::IN, Role::Session);
         }
+        if let Some(ending) = self.ending.fd() {
+            watch(ending, PollFlags::IN, Role::Ending);
+        }
         let health = self.served.as_ref().filter(|_| running).and_then(|served| served.health.as_ref());
         if let Some(pipe) = health.and_then(Checker::fd) {
             watch(pipe, PollFlags::IN, Role::Health);
         }
         let now = Instant::now();
-        let until = [deadline, self.peers.deadline(), health.map(Checker::deadline)].into_iter().flatten();
+        let until = [deadline, self.peers.deadline(), health.map(Checker::deadline), self.ending.deadline()];
+        let until = until.into_iter().flatten();
         let timeouts = until.map(|deadline| deadline.saturating_duration_since(now));
         let timeouts = timeouts.chain(resolver.and_then(|resolver| resolver.timeout(now)));
         let timeouts = timeouts.chain(rules.and_then(|rules| rules.timeout(now)));
@@ -255,6 +266,28 @@ impl Relay {
         if served.state.status == Status::Paused {
             // v1's freezer holds even SIGKILL back.
             let _ = control::thaw(served);
+        }
+    }
+
+    /// As `stop`, but as for a machine that goes down: the next boot starts what its policy wants.
+    fn end_in_order(&mut self) {
+        if !self.ending.is_asked() {
+            return;
+        }
+        let (mut signal, mut seconds) = (libc::SIGTERM, 10);
+        if let Some(served) = &mut self.served {
+            (served.shutting_down, served.restart_now) = (Some(Instant::now()), false);
+            (signal, seconds) = (served.state.config.stop_signal, served.state.config.stop_timeout_seconds);
+        }
+        if !self.running {
+            return;
+        }
+        self.ending.begin(&self.pidfd, signal, u64::try_from(seconds).ok().map(Duration::from_secs));
+        if let Some(served) = &mut self.served {
+            events::note(&served.order.engine.roots, Event::killed(&served.state, Signal(signal)));
+            if served.state.status == Status::Paused {
+                let _ = control::thaw(served); // a frozen program gets the signal when it goes on
+            }
         }
     }
 
@@ -406,6 +439,7 @@ enum Role {
     /// Looked at in each turn.
     Health,
     Session,
+    Ending,
 }
 
 fn check_health(served: &mut Served, now: Instant) {
