@@ -147,3 +147,21 @@ fn what_lets_a_flow_pass_can_be_typed() {
         host.finish();
     }
 }
+
+#[test]
+fn a_paused_container_is_told() {
+    let host = served(Firewall::Nftables);
+    host.minidock(&["pause", "web"]).ok();
+    let text = |target: &str| {
+        let report: Value = serde_json::from_str(&host.minidock(&["walk", "--format", "json", target]).out()).unwrap();
+        report["outcome"].to_string()
+    };
+    for target in ["web:80", &format!("{HOST}:10080")] {
+        let text = text(target);
+        assert!(text.contains("web is paused") && text.contains("minidock unpause web"), "{text}");
+    }
+    host.minidock(&["unpause", "web"]).ok();
+    assert!(!text("web:80").contains("paused"));
+    host.remove(&["web"]);
+    host.finish();
+}

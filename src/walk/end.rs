@@ -19,7 +19,7 @@ use crate::network::catalog;
 use crate::network::definition::Definition;
 use crate::network::repair;
 use crate::process;
-use crate::state::{Attachment, State};
+use crate::state::{Attachment, State, Status};
 
 /// The end of the story.
 pub fn outcome(way: &Way<'_>, there: &Followed, back: Option<&Followed>, answer: &Answer) -> Outcome {
@@ -27,6 +27,7 @@ pub fn outcome(way: &Way<'_>, there: &Followed, back: Option<&Followed>, answer:
     if !matches!(answer, Answer::Connected | Answer::Datagram) {
         cut_off(way, there, &mut outcome);
     }
+    paused(way, there, &mut outcome);
     outcome.answer = answer.text();
     outcome.reached = matches!(answer, Answer::Connected | Answer::Datagram);
     outcome
@@ -162,6 +163,21 @@ fn cut_off(way: &Way<'_>, there: &Followed, outcome: &mut Outcome) {
         "minidock restart {} (a start makes bridge and card anew); minidock network repair tells of all that are cut off",
         names.join(" ")
     ));
+}
+
+/// A paused container's kernel still takes connections, and its programs don't answer.
+fn paused(way: &Way<'_>, there: &Followed, outcome: &mut Outcome) {
+    let asked = way.target.address;
+    let delivered = match there.end {
+        End::Delivered { place } => way.picture.namespace(place).and_then(|place| container(way, place)),
+        _ => return,
+    };
+    let published = || publisher(way.picture.containers(), way.target.protocol, asked.ip(), asked.port());
+    let state = delivered.or_else(|| published().map(|(state, ..)| state));
+    let Some(state) = state.filter(|state| state.status == Status::Paused) else { return };
+    let name = &state.name;
+    outcome.text += &format!("; {name} is paused: its programs stand still, and nothing is answered");
+    outcome.remedy = Some(format!("minidock unpause {name}"));
 }
 
 /// The stopped container that would have a port of this host.

@@ -83,6 +83,12 @@ impl Target {
                 From::Host | From::Outside => asked_here(roots, host)?,
             },
         };
+        if *from == From::Outside && address.is_loopback() {
+            bail!(
+                "{host} is the client's own there: nobody outside can ask this host by it; ask for one of this host's \
+                 addresses (see ip -br addr), or walk from the host: minidock walk {place}"
+            );
+        }
         Ok(Target { protocol, address: SocketAddr::new(address, port), note })
     }
 }
@@ -222,6 +228,10 @@ mod tests {
         assert_eq!(read("localhost:80").unwrap().address.to_string(), "127.0.0.1:80");
         for wrong in ["", "10.0.0.1", "10.0.0.1:0", "10.0.0.1:x", "10.0.0.1:80/xyz", "10.0.0.1:80/sctp", "nobody:80"] {
             assert!(read(wrong).is_err(), "{wrong}");
+        }
+        for own in ["localhost:80", "127.0.0.1:80", "[::1]:80"] {
+            let error = Target::parse(&roots, &From::Outside, own).unwrap_err().to_string();
+            assert!(error.contains("the client's own") && error.contains(&format!("minidock walk {own}")), "{error}");
         }
         assert_eq!("outside".parse(), Ok(From::Outside));
         assert_eq!("web".parse(), Ok(From::Container("web".to_owned())));
