@@ -520,3 +520,45 @@ fn open_vswitch_carries_the_outside_leg() {
     host.sh("cd $OVS_RUNDIR; ovs-vsctl del-br br-ex; for f in v.pid o.pid; do p=$(cat $f); kill $p; while [ -d /proc/$p ]; do sleep 0.01; done; done").ok();
     host.finish();
 }
+
+/// A container's monitor wakes only what serves its own networks, waits for nobody, and tells failures as events.
+#[test]
+fn a_sleeping_router_is_no_burden_for_containers() {
+    let host = TestHost::new();
+    outside_network(&host);
+    host.detached(&["--name", "first", "busybox", "sleep", "1000"]);
+    host.minidock(CREATE).ok();
+    host.remove(&["first"]);
+    reboot(&host);
+    host.minidock(&["ps"]).ok();
+    host.minidock(&["network", "create", "other"]).ok();
+    let is_awake = || host.sh("ip netns list").ok().out().contains("routerns");
+    host.minidock(&["run", "--rm", "--network", "other", "busybox", "true"]).ok();
+    assert!(!is_awake(), "it serves another network");
+    // Another process has the routers' lock.
+    let lock = std::fs::File::create(host.root.join("routers/.lock")).unwrap();
+    lock.lock().unwrap();
+    let id =
+        host.detached(&["--name", "web", "busybox", "sh", "-c", "echo begin; sleep 1; echo tick; exec sleep 1000"]);
+    // Not by a command, which would look for routers that are half made.
+    let log = host.root.join("containers").join(&id).join("container.log");
+    wait_until("its monitor goes on", || std::fs::read_to_string(&log).is_ok_and(|text| text.contains("tick")));
+    assert!(!is_awake());
+    drop(lock);
+    wait_until("it is woken once the lock is free", is_awake);
+    host.remove(&["web"]);
+    host.minidock(&["network", "rm", "other"]).ok();
+    reboot(&host);
+    host.minidock(&["ps"]).ok();
+    remove_outside_network(&host);
+    let told =
+        || host.minidock(&["events", "--since", "1h", "--until", "0s"]).ok().out().matches("router problem").count();
+    for _ in 0..2 {
+        let run = host.minidock(&["run", "--rm", "busybox", "sleep", "1"]).ok();
+        assert_eq!(run.err(), "", "the router is none of its matters");
+        wait_until("the event is told", || told() > 0);
+    }
+    assert_eq!(told(), 1);
+    host.minidock(&["router", "rm", "routerns"]).ok();
+    host.finish();
+}

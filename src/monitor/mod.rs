@@ -30,7 +30,6 @@ use crate::network;
 use crate::recover::{self, Scope};
 use crate::request::namespaces::Pid;
 use crate::residue::{self, Residue};
-use crate::router;
 use crate::start::{self, Container, Order, Origin, Run, kept};
 use crate::state::Status;
 use crate::streams;
@@ -118,6 +117,7 @@ fn serve(order: Order, container: Container, client: UnixStream, keep_stdin: Opt
             shutting_down: None,
             watch: None,
             looks: Default::default(),
+            routers_due: None,
         }),
         to_terminal: vec![],
         running: true,
@@ -192,9 +192,7 @@ fn open_watch(relay: &mut Relay) {
     if let Some(served) = relay.served.as_mut().filter(|served| !served.state.attachments.is_empty()) {
         let legacy = served.order.engine.config.firewall == Some(netsetup::Backend::Iptables);
         served.watch = netsetup::Watch::open(legacy).ok();
-        if let Err(problem) = router::container_starts(&served.order.engine, &served.state) {
-            relay.peers.note(&format!("minidock: {}\n", crate::error::text(&problem)));
-        }
+        served.routers_due = Some(Instant::now());
     }
 }
 

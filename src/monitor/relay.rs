@@ -22,6 +22,8 @@ use crate::roots::Roots;
 use crate::state::Status;
 use crate::{log, process, terminal, wire};
 
+/// From one try to the next when another process has the routers' lock.
+const WHILE_ROUTERS_ARE_BUSY: Duration = Duration::from_millis(200);
 const CHUNK: usize = wire::MAX_FRAME;
 /// More than a terminal holds (TTYB_DEFAULT_MEM_LIMIT of 64 KiB in drivers/tty/tty_buffer.c, and its line of 4 KiB).
 const MOST_IN_TERMINAL: u64 = 1 << 20;
@@ -143,6 +145,7 @@ impl Relay {
             }
         }
         if running {
+            self.look_after_routers();
             self.look_after_rules();
         }
         let now = Instant::now();
@@ -164,6 +167,21 @@ impl Relay {
 
     fn resolver(&mut self) -> Option<&mut netsetup::dns::Resolver> {
         self.served.as_mut().and_then(|served| served.resolver.as_mut())
+    }
+
+    /// Wakes them, when the container has just been started.
+    fn look_after_routers(&mut self) {
+        let now = Instant::now();
+        let Some(served) = self.served.as_mut().filter(|served| served.routers_due.is_some_and(|due| due <= now))
+        else {
+            return;
+        };
+        served.routers_due = None;
+        match crate::router::container_starts(&served.order.engine, &served.state) {
+            Ok(true) => {}
+            Ok(false) => served.routers_due = Some(now + WHILE_ROUTERS_ARE_BUSY),
+            Err(problem) => self.peers.note(&format!("minidock: {}\n", crate::error::text(&problem))),
+        }
     }
 
     /// Somebody may have flushed the firewall: brings back what is missing. An error is no matter here, the next change
@@ -246,6 +264,8 @@ impl Relay {
         let timeouts = until.map(|deadline| deadline.saturating_duration_since(now));
         let timeouts = timeouts.chain(resolver.and_then(|resolver| resolver.timeout(now)));
         let timeouts = timeouts.chain(rules.and_then(|rules| rules.timeout(now)));
+        let routers = self.served.as_ref().filter(|_| running).and_then(|served| served.routers_due);
+        let timeouts = timeouts.chain(routers.map(|due| due.saturating_duration_since(now)));
         let looks = self.served.as_ref().filter(|served| running && served.watch.is_some());
         let timeouts = timeouts.chain(looks.and_then(|served| served.looks.timeout(now)));
         let timeout = proxies.iter().filter_map(|proxy| proxy.timeout(now)).chain(timeouts).min().map(timespec);

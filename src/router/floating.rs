@@ -10,7 +10,7 @@ use netsetup::{Host, Live};
 
 use super::definition::{self, Definition, Floating};
 use super::plan::first_address;
-use super::{Say, all, find, folder, folder_of_all, lock, new_journal, undo, wishes};
+use super::{Held, Say, all, find, folder, folder_of_all, lock, new_journal, undo, wishes};
 use crate::containers;
 use crate::error;
 use crate::files;
@@ -22,7 +22,18 @@ use crate::state::State;
 
 /// Gives an outside address to a container. Gives back a warning, where its published ports will suffer.
 pub fn add(roots: &Roots, router: &str, outside: Ipv4Addr, container: &str, say: Say<'_>) -> Result<Option<String>> {
-    let _lock = lock(roots)?;
+    add_while_held(roots, router, outside, container, say, &lock(roots)?)
+}
+
+/// As [`add`], by somebody who has the routers' lock.
+pub(super) fn add_while_held(
+    roots: &Roots,
+    router: &str,
+    outside: Ipv4Addr,
+    container: &str,
+    say: Say<'_>,
+    _held: &Held,
+) -> Result<Option<String>> {
     let router = find(roots, router)?;
     let state = containers::find_running(roots, container)?;
     let inside = address_in(&state, &router)?;

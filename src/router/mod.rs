@@ -29,6 +29,7 @@ use crate::journal::{self, FORMAT, Header, Journal};
 use crate::op::{self, Op};
 use crate::residue::Residue;
 use crate::roots::Roots;
+use crate::state::State;
 use crate::{error, facts, files, host_netns, network};
 
 /// `--inside NET[,ip]`
@@ -66,6 +67,9 @@ pub struct Request {
 
 /// Tells the user of each operation as it happens.
 pub type Say<'a> = &'a mut dyn FnMut(&[Command]);
+
+/// The file in a router's folder with why a monitor couldn't wake it, as it was told last.
+const PROBLEM: &str = "problem";
 
 /// The folder of all routers.
 fn folder_of_all(roots: &Roots) -> PathBuf {
@@ -115,27 +119,42 @@ pub fn wake(engine: &Engine) -> Vec<anyhow::Error> {
     if !folder_of_all(roots).exists() {
         return vec![];
     }
+    let asleep = definition::asleep(roots);
+    if asleep.is_empty() {
+        return vec![];
+    }
+    match lock(roots) {
+        Ok(held) => wake_these(engine, &asleep, &held).into_iter().map(|(_, error)| error).collect(),
+        Err(error) => vec![error],
+    }
+}
+
+/// Gives back what went wrong, with the router's name.
+fn wake_these(engine: &Engine, asleep: &[Definition], held: &Held) -> Vec<(String, anyhow::Error)> {
+    let roots = &engine.roots;
     let mut problems = Vec::new();
-    let mut awake = false;
-    for router in definition::asleep(roots) {
-        match wake_one(engine, &router) {
-            Ok(()) => awake = true,
+    let mut awake = Vec::new();
+    for router in asleep {
+        match wake_one(engine, router, held) {
+            Ok(()) => awake.push(router),
             Err(error) => {
-                problems.push(error.context(format!("router {} could not be made again", router.name)));
+                let error = error.context(format!("router {} could not be made again", router.name));
+                problems.push((router.name.clone(), error));
             }
         }
     }
-    if awake {
-        for state in crate::containers::all(roots).into_iter().filter(crate::state::State::is_alive) {
-            problems.extend(wishes::give(roots, &state).err());
-        }
+    // Not `containers::all`, which waits for those that end.
+    let states =
+        || crate::containers::ids(roots).into_iter().filter_map(|id| State::read(&roots.container(&id)).ok()?);
+    for router in awake {
+        let given = states().filter(State::is_alive).map(|state| wishes::give_of(roots, router, &state, held));
+        problems.extend(given.filter_map(Result::err).map(|error| (router.name.clone(), error)));
     }
     problems
 }
 
-fn wake_one(engine: &Engine, router: &Definition) -> Result<()> {
+fn wake_one(engine: &Engine, router: &Definition, _held: &Held) -> Result<()> {
     let roots = &engine.roots;
-    let _lock = lock(roots)?;
     let folder = folder(roots, &router.name);
     // Another command may have been first.
     if !folder.join(definition::ASLEEP).exists() || folder.join(definition::STANDING).exists() {
@@ -152,7 +171,10 @@ fn wake_one(engine: &Engine, router: &Definition) -> Result<()> {
     let made = make(roots, router, &journal, &mut host, &mut |_| {});
     drop(journal);
     match made {
-        Ok(()) => Ok(std::fs::remove_file(folder.join(definition::ASLEEP))?),
+        Ok(()) => {
+            let _ = std::fs::remove_file(folder.join(PROBLEM));
+            Ok(std::fs::remove_file(folder.join(definition::ASLEEP))?)
+        }
         Err(error) => Err(match undo::put_to_sleep(roots, &router.name) {
             Ok(()) => error,
             Err(problem) => error.context(format!("and something is left over: {}", error::text(&problem))),
@@ -295,9 +317,23 @@ fn new_journal(folder: &Path, owner: &str, first: &[Residue]) -> Result<Journal>
     Journal::create(&folder.join("journal"), &header, first)
 }
 
+/// The routers' lock; dropped with it.
+struct Held {
+    _file: std::fs::File,
+}
+
 /// One lock for all routers: they are few, and made by hand.
-fn lock(roots: &Roots) -> Result<std::fs::File> {
+fn lock(roots: &Roots) -> Result<Held> {
     let folder = folder_of_all(roots);
     files::ensure_folder(&folder)?;
-    network::lock_file(&folder.join(".lock")).context("cannot lock the routers")
+    let file = network::lock_file(&folder.join(".lock")).context("cannot lock the routers")?;
+    Ok(Held { _file: file })
+}
+
+/// The lock, unless somebody else has it: a monitor waits for nobody.
+fn try_lock(roots: &Roots) -> Option<Held> {
+    let path = folder_of_all(roots).join(".lock");
+    let file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(path).ok()?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).ok()?;
+    Some(Held { _file: file })
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use netsetup::{Host, Links, Residue as Net, Undone};
 
 use super::definition::{self, ASLEEP, STANDING};
-use super::{find, folder, folder_of_all, lock, wishes};
+use super::{PROBLEM, find, folder, folder_of_all, lock, wishes};
 use crate::containers;
 use crate::host_netns;
 use crate::journal::{self, Journal};
@@ -92,6 +92,7 @@ pub(super) fn undo_router(roots: &Roots, name: &str) -> Result<()> {
     // From here on it counts as half-made, whatever happens.
     ignore_missing(std::fs::remove_file(folder.join(ASLEEP)))?;
     ignore_missing(std::fs::remove_file(folder.join(STANDING)))?;
+    ignore_missing(std::fs::remove_file(folder.join(PROBLEM)))?;
     undo_floating(roots, &folder)?;
     ignore_missing(std::fs::remove_dir_all(folder.join(wishes::FOLDER)))?;
     undo_folder(roots, &folder)

@@ -8,9 +8,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use super::definition::Floating;
-use super::{add_floating, all, folder, folder_of_all, wake};
+use super::definition::{Definition, Floating, asleep};
+use super::floating::add_while_held;
+use super::{Held, PROBLEM, all, folder, folder_of_all, try_lock, wake_these};
 use crate::commands::Engine;
+use crate::error;
+use crate::events::{self, Event};
 use crate::files;
 use crate::roots::Roots;
 use crate::state::State;
@@ -50,31 +53,51 @@ pub(super) fn read(roots: &Roots, router: &str) -> Vec<Floating> {
     entries.filter_map(|entry| serde_json::from_slice(&std::fs::read(entry.path()).ok()?).ok()).collect()
 }
 
-/// Wakes routers, and gives a container that has just been started its addresses again. Costs one look for a folder where
-/// nobody has a router.
+/// Wakes the routers of a container's networks, and gives a container that has just been started its addresses again.
+/// Costs one look for a folder where nobody has a router. False when another process has the routers' lock: to be called
+/// again. A router that can't be woken is an event.
 ///
 /// # Errors
 /// An address is another's by now, or the container isn't in the router's network any more.
-pub fn container_starts(engine: &Engine, state: &State) -> Result<()> {
-    let problems = wake(engine);
-    give(&engine.roots, state)?;
-    crate::recover::first_error(problems)
+pub fn container_starts(engine: &Engine, state: &State) -> Result<bool> {
+    let roots = &engine.roots;
+    if !folder_of_all(roots).exists() {
+        return Ok(true);
+    }
+    let serves = |router: &Definition| state.attachments.iter().any(|one| one.network == router.inside.network);
+    let asleep: Vec<Definition> = asleep(roots).into_iter().filter(serves).collect();
+    let wished = |router: &Definition| read(roots, &router.name).iter().any(|wish| wish.container == state.id);
+    let awake: Vec<Definition> = all(roots).into_iter().filter(wished).collect();
+    if asleep.is_empty() && awake.is_empty() {
+        return Ok(true);
+    }
+    let Some(held) = try_lock(roots) else { return Ok(false) };
+    for (router, problem) in wake_these(engine, &asleep, &held) {
+        tell_once(roots, &router, &error::text(&problem));
+    }
+    awake.iter().try_for_each(|router| give_of(roots, router, state, &held))?;
+    Ok(true)
 }
 
-/// Gives a running container those of its addresses that it lacks.
-pub(super) fn give(roots: &Roots, state: &State) -> Result<()> {
-    if !folder_of_all(roots).exists() {
-        return Ok(());
+/// An event, unless it was the last one of this router.
+fn tell_once(roots: &Roots, router: &str, problem: &str) {
+    let path = folder(roots, router).join(PROBLEM);
+    if std::fs::read(&path).is_ok_and(|told| told == problem.as_bytes()) {
+        return;
     }
-    for router in all(roots) {
-        for wish in read(roots, &router.name).into_iter().filter(|wish| wish.container == state.id) {
-            if router.floating(roots).iter().any(|there| there.outside == wish.outside && there.container == state.id) {
-                continue;
-            }
-            add_floating(roots, &router.name, wish.outside, &state.id, &mut |_| {}).with_context(|| {
-                format!("container {} is without its address {} of router {}", state.name, wish.outside, router.name)
-            })?;
+    let _ = std::fs::write(&path, problem);
+    events::note(roots, Event::new("router", "problem", router).with("name", router).with("what", problem));
+}
+
+/// Gives a running container those of its addresses of a router that it lacks.
+pub(super) fn give_of(roots: &Roots, router: &Definition, state: &State, held: &Held) -> Result<()> {
+    for wish in read(roots, &router.name).into_iter().filter(|wish| wish.container == state.id) {
+        if router.floating(roots).iter().any(|there| there.outside == wish.outside && there.container == state.id) {
+            continue;
         }
+        add_while_held(roots, &router.name, wish.outside, &state.id, &mut |_| {}, held).with_context(|| {
+            format!("container {} is without its address {} of router {}", state.name, wish.outside, router.name)
+        })?;
     }
     Ok(())
 }

@@ -51,7 +51,7 @@ impl Residue {
                 let above = path.parent().and_then(|parent| parent.parent()).map(shell::word).unwrap_or_default();
                 vec![(
                     format!(
-                        "if [ -d {group} ]; then for pid in $(cat {group}/cgroup.procs); do echo $pid > {above}/cgroup.procs; done; rmdir {group}; rmdir {parent} 2>/dev/null || :; fi"
+                        "for try in $(seq 100); do [ -d {group} ] || break; for pid in $(cat {group}/cgroup.procs); do echo $pid > {above}/cgroup.procs; done; rmdir {group} 2>/dev/null || sleep 0.05; done; rmdir {parent} 2>/dev/null || :"
                     ),
                     "the container's group; the shell that the commands were typed in leaves it first".to_owned(),
                 )]

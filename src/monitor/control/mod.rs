@@ -91,6 +91,8 @@ pub struct Served {
     pub watch: Option<netsetup::Watch>,
     /// When what is in its networks' way is looked at.
     pub looks: crate::network::obstacles::Looks,
+    /// When the routers of its networks are to be asked for.
+    pub routers_due: Option<std::time::Instant>,
 }
 
 #[allow(dead_code, reason = "handlers of changes come next")]
