@@ -153,7 +153,10 @@ impl Config {
             // toml names the key between the first backticks, and then all that there are.
             let unknown = error.message().strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
             let near = unknown.map(|key| crate::near::hint(key, KEYS)).unwrap_or_default();
-            format!("{name}{place}: {}{near}", error.message())
+            let row = error.span().and_then(|span| text.lines().nth(line(span.start) - 1));
+            let quotes =
+                row.and_then(unquoted).map(|meant| format!("; texts stand in quotes: {meant}")).unwrap_or_default();
+            format!("{name}{place}: {}{near}{quotes}", error.message())
         })?;
         let wrong = |key: &str, start: usize, why: &str| format!("{name} line {}: {key}: {why}", line(start));
         let checked = |key: &str, value: &toml::Spanned<String>, why: &str| wrong(key, value.span().start, why);
@@ -232,6 +235,15 @@ impl Config {
         }
         Ok(config)
     }
+}
+
+/// `firewall = "nftables"` for `firewall = nftables`.
+fn unquoted(row: &str) -> Option<String> {
+    let (key, value) = row.split_once('=')?;
+    let (key, value) = (key.trim(), value.split('#').next()?.trim());
+    let texts = ["firewall", "publish_mode", "publish_address", "bridge", "bip", "log_max_size"];
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".:/_-".contains(&byte);
+    (texts.contains(&key) && !value.is_empty() && value.bytes().all(plain)).then(|| format!("{key} = \"{value}\""))
 }
 
 fn read_file(path: &Path) -> Result<Config, String> {
@@ -316,6 +328,9 @@ mod tests {
             ("\n\ndns = [\"1.1.1.1\",\n \"x\"]", "line 4", "dns"),
             ("mtu = 1500\nmtu = 1500", "line 2", ""),
             ("= =", "line 1", ""),
+            ("\nfirewall = nftables", "line 2", "in quotes: firewall = \"nftables\""),
+            ("bip = 172.17.0.1/16 # mine\n", "line 1", "in quotes: bip = \"172.17.0.1/16\""),
+            ("log_max_size = 10m", "line 1", "in quotes: log_max_size = \"10m\""),
             ("\nfirewal = \"nftables\"", "line 2", "did you mean firewall?"),
             ("\npublish_address = \"x\"", "line 2", "publish_address"),
             ("log_max_size = \"x\"", "line 1", "log_max_size"),

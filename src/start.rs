@@ -42,6 +42,7 @@ use crate::recover::{self, Scope};
 use crate::request::mounts::Mount;
 use crate::request::network::NetworkMode;
 use crate::request::ports::{HostPort, Publish};
+use crate::request::ready::{Ready, Wait};
 use crate::request::{Entrypoint, ImageSource, RunRequest};
 use crate::reservation::{self, Reservation, Sockets};
 use crate::roots::Roots;
@@ -189,9 +190,45 @@ fn image_facts(store: &Store, request: &RunRequest) -> Result<ImageFacts> {
             Ok(ImageFacts::folder(path))
         }
         // An archive has been loaded by the client, which put the image's id in its place.
-        ImageSource::Name(name) => Ok(ImageFacts::of(name, &store.find(name)?)),
+        ImageSource::Name(name) => {
+            let found = store.find(name);
+            if let Err(error @ images::Error::NoSuchImage { .. }) = found {
+                return Err(anyhow!(
+                    "{error}; minidock pulls from no registry: 'minidock images' lists what is here, 'minidock load -i FILE' \
+                     and 'minidock import' bring more, and 'demo' is built in"
+                ));
+            }
+            Ok(ImageFacts::of(name, &found?))
+        }
         ImageSource::Archive(path) => Err(anyhow!("{} has not been loaded", path.display())),
     }
+}
+
+/// Refuses a `--wait` that could never be met, before anything is made.
+///
+/// # Errors
+/// The image is missing; no port or no health check is there to be waited for.
+pub fn check_wait(order: &Order, wait: &Wait) -> Result<()> {
+    let request = &order.request;
+    let image = image_facts(&Store::open(&order.engine.roots.root)?, request)?;
+    let is_tcp = |publish: &Publish| publish.protocol == netsetup::Protocol::Tcp;
+    for condition in &wait.conditions {
+        match condition {
+            Ready::Port(None) | Ready::Http(None, _)
+                if !request.network.publish.iter().any(is_tcp)
+                    && !exposed(request, &image).iter().any(|port| port.ends_with("/tcp")) =>
+            {
+                return Err(anyhow!(
+                    "--wait: neither -p, --expose nor the image names a TCP port; write --wait port:N or http:N/path"
+                ));
+            }
+            Ready::Healthy if health(request, &image).is_none_or(|check| check.command(&[]).is_none()) => {
+                return Err(anyhow!("--wait healthy: the container has no health check; give one with --health-cmd"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 struct Making<'a> {

@@ -204,6 +204,14 @@ pub(super) fn explain(error: clap::Error, entry: &Entry) -> Stop {
             let value = text(ContextKind::InvalidValue).unwrap_or_default();
             Stop::flag(invalid(&value, &both_names(entry, &flag_name(&flag)), &why), Some(name))
         }
+        ErrorKind::MissingRequiredArgument if flag.starts_with("--") => {
+            let missing = match error.get(ContextKind::InvalidArg) {
+                Some(ContextValue::Strings(list)) => list.iter().filter(|one| one.starts_with("--")).cloned().collect(),
+                _ => vec![flag],
+            };
+            let missing = missing.join(" and ").replace(['<', '>'], "");
+            Stop::arguments(format!("'minidock {name}' needs {missing}, such as '{}'", entry.example), Some(name))
+        }
         ErrorKind::InvalidUtf8 => Stop::flag(
             "a flag's value is not UTF-8 text; only paths, environment and the command may be bytes",
             Some(name),

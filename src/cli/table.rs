@@ -309,11 +309,14 @@ fn read_create(matches: &mut ArgMatches) -> Result<Command, clap::Error> {
 const MISSING: &[(&str, &str)] = &[
     ("build", "build with another tool, and load the result with 'minidock load'"),
     ("commit", "build with another tool, and load the result with 'minidock load'"),
+    ("compose", "start each container with 'minidock run'; those in one 'minidock network create' find each other by name"),
+    ("context", "minidock has no daemon to choose: it works on this machine, in the folder of --root"),
     ("login", "load images from archives with 'minidock load'"),
     ("logout", "load images from archives with 'minidock load'"),
     ("pull", "load images from archives with 'minidock load'"),
     ("push", "minidock only loads images so far"),
     ("search", "load images from archives with 'minidock load'"),
+    ("swarm", "minidock works on this machine alone"),
 ];
 
 /// Words that group commands (`container ls`).
@@ -370,7 +373,7 @@ fn unknown(form: &str) -> Stop {
         .flat_map(|entry| entry.names)
         .filter(|name| name.contains(' ') == form.contains(' '))
         .map(|name| (crate::near::distance(form, name), name))
-        .filter(|(distance, _)| *distance <= 1 + short.len() / 4)
+        .filter(|(distance, _)| *distance <= (short.len() / 3).clamp(1, 2))
         .min();
     let hint = near.map(|(_, name)| format!("; did you mean '{name}'?")).unwrap_or_default();
     Stop::arguments(format!("'{form}' is not a minidock command{hint}"), None)

@@ -172,7 +172,13 @@ struct Loop {
     saved: Option<Saved>,
     guard: Option<Guard>,
     ended: Option<Ended>,
+    /// SIGTERM and SIGINT so far: who sends three wants to get away, whatever the program does with them.
+    terminations: u32,
 }
+
+/// docker's number, and its words.
+const ENOUGH: u32 = 3;
+const FORCED: &[u8] = b"\ngot 3 SIGTERM/SIGINTs, forcefully exiting\n";
 
 impl Loop {
     fn new(mut client: Client, saved: Option<Saved>) -> Result<Loop> {
@@ -196,6 +202,7 @@ impl Loop {
             saved,
             guard: None,
             ended: None,
+            terminations: 0,
         })
     }
 
@@ -205,6 +212,11 @@ impl Loop {
             self.take_frames()?;
         }
         loop {
+            if self.terminations >= ENOUGH {
+                self.stderr.waiting.extend_from_slice(FORCED);
+                self.stderr.write_some(); // what a reader doesn't take at once is lost
+                return Ok(Ended::Exit(1));
+            }
             let all_written = self.stdout.waiting.is_empty() && self.stderr.waiting.is_empty();
             if let Some(ended) = self.ended.take_if(|_| all_written) {
                 return Ok(ended);
@@ -365,6 +377,7 @@ impl Loop {
     fn take_signals(&mut self, stdin: &io::Stdin) -> Result<()> {
         while let Some(info) = self.signals.read_signal().context("cannot read a signal")? {
             let number = info.ssi_signo as i32;
+            self.terminations += u32::from([libc::SIGTERM, libc::SIGINT].contains(&number));
             if number == Signal::SIGWINCH as i32 {
                 if self.client.terminal && rustix::termios::isatty(stdin) {
                     push_size(&mut self.to_monitor, 0);

@@ -11,6 +11,7 @@ use runtime::Seccomp;
 use runtime::exec::{Target, spawn};
 use runtime::init::{Running, Stdio};
 
+use super::run;
 use crate::cli::ExecArgs;
 use crate::client::{self, Ended};
 use crate::containers;
@@ -58,7 +59,9 @@ pub fn exec(roots: &Roots, args: &ExecArgs) -> Result<u8> {
         Ended::Signal(number) => Ok(128 + number as u8),
         Ended::Exit(code) => Ok(code as u8),
         Ended::Failed { code, message } => {
-            eprintln!("OCI runtime exec failed: exec failed: unable to start container process: {message}");
+            let hint =
+                run::flag_hint(&message, program.request.command.first().map(|word| word.as_os_str()), "container");
+            eprintln!("OCI runtime exec failed: exec failed: unable to start container process: {message}{hint}");
             Ok(code as u8)
         }
         Ended::BrokenPipe => Ok(128 + libc::SIGPIPE as u8),

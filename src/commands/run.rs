@@ -1,6 +1,7 @@
 //! `run` and `create`: checks the request, forks the container's monitor, and is its client until the program ends.
 
 use std::cell::Cell;
+use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -31,6 +32,9 @@ pub fn run(engine: Engine, args: RunArgs) -> Result<u8> {
     let wait = Wait::from_args(&args);
     let order = order(engine, args, |request| request.check_terminal(rustix::termios::isatty(io::stdin())))?;
     let wait = wait?;
+    if let Some(wait) = &wait {
+        start::check_wait(&order, wait)?;
+    }
     if order.request.dry_run {
         print!("{}", start::script::dry_run(&order)?);
         return Ok(0);
@@ -41,6 +45,7 @@ pub fn run(engine: Engine, args: RunArgs) -> Result<u8> {
     let (interactive, terminal) = (request.interactive, request.terminal);
     let mode = Mode { detach, interactive, attach_stdin: interactive && !detach, terminal, reads_facts: true };
     let options = request.streams.options();
+    let first_word = order.request.command.first().cloned();
     let mut client = fork(mode, |connection| monitor::main(order, connection))?;
     facts::read_early(client.facts_pipe.take());
     client.options = options;
@@ -59,13 +64,22 @@ pub fn run(engine: Engine, args: RunArgs) -> Result<u8> {
         }
         Ended::Exit(code) => Ok(code as u8),
         Ended::Failed { code, message } => {
-            eprintln!("minidock: {message}");
+            eprintln!("minidock: {message}{}", flag_hint(&message, first_word.as_deref(), "image"));
             Ok(code as u8)
         }
         Ended::Signal(number) => Ok(128 + number as u8),
         // As a program that writes into a closed pipe ends.
         Ended::BrokenPipe => Ok(128 + libc::SIGPIPE as u8),
     }
+}
+
+/// For who has written a flag behind the image or container, so that it was taken for the program.
+pub fn flag_hint(message: &str, word: Option<&OsStr>, place: &str) -> String {
+    let word = word.map(|word| word.to_string_lossy()).filter(|word| word.starts_with('-')).unwrap_or_default();
+    if word.is_empty() || !message.contains(&format!("exec: \"{word}\": executable file not found")) {
+        return String::new();
+    }
+    format!("; flags go before the {place}: what follows it is the program")
 }
 
 /// Makes a container that `start` starts; prints its id.

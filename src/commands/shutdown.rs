@@ -1,5 +1,5 @@
-//! `boot --stop`: ends all containers before the machine goes down, side by side, so that none waits for another's time nor
-//! for another's monitor that is stuck. One loop, no threads.
+//! Ends many containers side by side, so that none waits for another's time nor for another's monitor that is stuck: `stop`,
+//! and `boot --stop` before the machine goes down. One loop, no threads.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,6 +13,7 @@ use serde_json::json;
 use super::stop;
 use crate::containers;
 use crate::error;
+use crate::events::{self, Event};
 use crate::monitor::control::call;
 use crate::monitor::relay::timespec;
 use crate::process;
@@ -38,29 +39,95 @@ pub fn stop_all(roots: &Roots) -> Result<u8> {
     let mut waiting: Vec<State> = containers::all(roots).into_iter().filter(State::is_alive).collect();
     waiting.sort_by_key(grace);
     let mut waiting: VecDeque<State> = waiting.into();
-    let mut active: Vec<Ending> = Vec::new();
     let mut failed = false;
+    let ending = |state: State| {
+        let (signal, grace) = (state.config.stop_signal, Some(grace(&state)));
+        Ending { state, step: Step::Calling, since: Instant::now(), signal, grace, for_shutdown: true }
+    };
+    side_by_side(roots, waiting.drain(..).map(ending).collect(), |_, one, result| match result {
+        Ok(()) => println!("{}", one.state.name),
+        Err(problem) => {
+            eprintln!("minidock: cannot stop container {}: {}", one.state.name, error::text(&problem));
+            failed = true;
+        }
+    });
+    Ok(u8::from(failed))
+}
+
+/// Stops these containers by hand; gives what came of each, in their order. Each name stands for one: a mistake is handed
+/// through.
+///
+/// `signal`, `seconds`: instead of their own.
+pub fn stop_these(
+    roots: &Roots,
+    found: Vec<Result<State>>,
+    signal: Option<i32>,
+    seconds: Option<i64>,
+    mut tell: impl FnMut(usize, Result<()>),
+) {
+    let mut results: Vec<Option<Result<()>>> = Vec::with_capacity(found.len());
+    let (mut endings, mut places) = (VecDeque::new(), Vec::new());
+    for (place, state) in found.into_iter().enumerate() {
+        match state {
+            Ok(state) if state.is_alive() => {
+                let (signal, grace) = (signal.unwrap_or(state.config.stop_signal), stop::grace(&state, seconds));
+                places.push(place);
+                endings.push_back(Ending {
+                    state,
+                    step: Step::Calling,
+                    since: Instant::now(),
+                    signal,
+                    grace,
+                    for_shutdown: false,
+                });
+                results.push(None);
+            }
+            other => results.push(Some(other.map(drop))),
+        }
+    }
+    // Told in their order, each as soon as those before it are known: as docker does it.
+    let mut told = 0;
+    let mut tell_known = |results: &mut Vec<Option<Result<()>>>| {
+        while let Some(result) = results.get_mut(told).and_then(Option::take) {
+            tell(told, result);
+            told += 1;
+        }
+    };
+    tell_known(&mut results);
+    side_by_side(roots, endings, |index, one, result| {
+        if result.is_ok() {
+            events::note(roots, Event::container("stop", &one.state));
+        }
+        results[places[index]] = Some(result);
+        tell_known(&mut results);
+    });
+}
+
+/// Ends all; `done` is called with each one's index as it comes to its end.
+fn side_by_side(roots: &Roots, mut waiting: VecDeque<Ending>, mut done: impl FnMut(usize, &Ending, Result<()>)) {
+    let mut active: Vec<(usize, Ending)> = Vec::new();
+    let mut next = 0;
     while !active.is_empty() || !waiting.is_empty() {
         while active.len() < AT_ONCE
-            && let Some(state) = waiting.pop_front()
+            && let Some(mut one) = waiting.pop_front()
         {
-            active.push(Ending { state, step: Step::Calling, since: Instant::now() });
+            one.since = Instant::now();
+            active.push((next, one));
+            next += 1;
         }
-        let mut going = Vec::with_capacity(active.len());
-        for mut one in active {
-            match one.turn(roots) {
-                Ok(false) => going.push(one),
-                Ok(true) => println!("{}", one.state.name),
-                Err(problem) => {
-                    eprintln!("minidock: cannot stop container {}: {}", one.state.name, error::text(&problem));
-                    failed = true;
-                }
+        active.retain_mut(|(index, one)| match one.turn(roots) {
+            Ok(false) => true,
+            Ok(true) => {
+                done(*index, one, Ok(()));
+                false
             }
-        }
-        active = going;
+            Err(problem) => {
+                done(*index, one, Err(problem));
+                false
+            }
+        });
         wait(&active);
     }
-    Ok(u8::from(failed))
 }
 
 fn grace(state: &State) -> Duration {
@@ -68,12 +135,14 @@ fn grace(state: &State) -> Duration {
 }
 
 /// Until one of them may have something to do.
-fn wait(active: &[Ending]) {
-    let mut fds: Vec<PollFd<'_>> =
-        active.iter().filter_map(Ending::fd).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+fn wait(active: &[(usize, Ending)]) {
+    let fds = active.iter().filter_map(|(_, one)| one.fd());
+    let mut fds: Vec<PollFd<'_>> = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
     if !active.is_empty() {
         // An interrupted wait is as good as a short one.
-        let _ = poll(&mut fds, Some(&timespec(PAUSE)));
+        let pause =
+            if active.iter().any(|(_, one)| matches!(one.step, Step::Ended { .. })) { PAUSE / 5 } else { PAUSE };
+        let _ = poll(&mut fds, Some(&timespec(pause)));
     }
 }
 
@@ -82,6 +151,11 @@ struct Ending {
     state: State,
     step: Step,
     since: Instant,
+    signal: i32,
+    /// How long its program has for its end; none: for ever.
+    grace: Option<Duration>,
+    /// Else by hand: then a monitor that hangs isn't killed, and a policy doesn't start the program again at boot either.
+    for_shutdown: bool,
 }
 
 enum Step {
@@ -102,18 +176,26 @@ enum Step {
 
 impl Ending {
     /// Tells its monitor, so that no restart policy starts it again.
-    fn tell(&mut self, roots: &Roots) {
-        let asked = call::try_connect(roots, &self.state.id).and_then(|socket| {
-            socket
-                .map(|socket| call::ask(&socket, "stopping", &json!({ "shutdown": true })).map(|()| socket))
-                .transpose()
-        });
+    fn tell(&mut self, roots: &Roots) -> Result<()> {
+        let why = if self.for_shutdown { json!({ "shutdown": true }) } else { serde_json::Value::Null };
+        let asked = call::try_connect(roots, &self.state.id)
+            .and_then(|socket| socket.map(|socket| call::ask(&socket, "stopping", &why).map(|()| socket)).transpose());
         match asked {
             Ok(Some(socket)) => self.next(Step::Asked(socket)),
             Ok(None) => {}
             // Nobody is there who would start it again.
-            Err(_) => self.signal(roots),
+            Err(error) => self.told(roots, Err(error))?,
         }
+        Ok(())
+    }
+
+    /// Its monitor has been told, or can't be.
+    fn told(&mut self, roots: &Roots, told: Result<()>) -> Result<()> {
+        if !self.for_shutdown {
+            stop::may_end(roots, &self.state, told.err())?;
+        }
+        self.signal(roots);
+        Ok(())
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
@@ -134,31 +216,37 @@ impl Ending {
         match &self.step {
             Step::Asked(socket) if is_ready(socket.as_fd()) => {
                 // Its answer, or that it has just ended: either way it starts nothing again.
-                let _ = call::hear(socket, &self.state.id);
-                self.signal(roots);
+                let answer = call::hear(socket, &self.state.id).map(drop);
+                self.told(roots, answer)?;
             }
             // Its program has its signal and its time even so. A monitor that only can't be called hears this.
-            Step::Calling | Step::Asked(_) if late => {
+            Step::Calling | Step::Asked(_) if late && self.for_shutdown => {
                 if let Some(monitor) = self.state.monitor.and_then(|monitor| monitor.open()) {
                     process::signal(&monitor, libc::SIGTERM);
                 }
                 self.signal(roots);
             }
-            Step::Calling => self.tell(roots),
+            Step::Calling | Step::Asked(_) if late => {
+                let hangs = call::unanswered(&self.state.id, std::io::ErrorKind::TimedOut.into());
+                self.told(roots, Err(hangs))?;
+            }
+            Step::Calling => self.tell(roots)?,
             Step::Signalled(pidfd) if is_ready(pidfd.as_fd()) => self.next(Step::Ended { forced: false }),
-            Step::Signalled(pidfd) if self.since.elapsed() >= grace(&self.state) => {
+            Step::Signalled(pidfd) if self.grace.is_some_and(|grace| self.since.elapsed() >= grace) => {
                 stop::send(roots, &self.state, pidfd, libc::SIGKILL);
                 if let Ok(pidfd) = pidfd.try_clone() {
                     self.next(Step::Killed(pidfd));
                 }
             }
             Step::Killed(pidfd) if is_ready(pidfd.as_fd()) => self.next(Step::Ended { forced: false }),
-            Step::Killed(_) if late => self.force(),
+            Step::Killed(_) if late && self.for_shutdown => self.force(),
+            Step::Killed(_) if late => self.next(Step::Ended { forced: false }),
             Step::Ended { forced } => {
                 if stop::is_undone(roots, &self.state)? {
                     return Ok(true);
                 }
                 match forced {
+                    _ if late && !self.for_shutdown => return Err(stop::still_held(&self.state)),
                     true if late => bail!("container {} is still held by its monitor", recover::short(&self.state.id)),
                     false if late => self.force(),
                     _ => {}
@@ -176,7 +264,7 @@ impl Ending {
         }
         match self.state.process.and_then(|process| process.open()) {
             Some(pidfd) => {
-                stop::send(roots, &self.state, &pidfd, self.state.config.stop_signal);
+                stop::send(roots, &self.state, &pidfd, self.signal);
                 self.next(Step::Signalled(pidfd));
             }
             None => self.next(Step::Ended { forced: false }),

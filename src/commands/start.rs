@@ -118,25 +118,19 @@ fn wait_restarted(roots: &Roots, before: &State) -> Result<bool> {
     }
 }
 
-/// Stops containers and starts them again.
+/// Stops containers, all at once, and starts them again, one after the other.
 pub fn restart(engine: &Engine, args: &RestartArgs) -> Result<u8> {
     let wanted = args.signal.as_deref().map(stop::signal_number).transpose()?;
+    let begun: Vec<_> = args.containers.iter().map(|name| begin_restart(engine, name, wanted)).collect();
+    let mut begun = begun.into_iter();
     each(&args.containers, |name| {
-        let state = containers::find(&engine.roots, name)?;
-        let signal = wanted.unwrap_or(state.config.stop_signal);
-        // Its monitor starts it again, so that one with --rm stays, as docker's does.
-        let run = json!({ "pid": state.process.map(|process| process.pid) });
+        let Some(begun) = begun.next() else { return Ok(()) };
+        let (state, ending) = begun?;
         let mut restarted = false;
-        if state.is_alive() {
-            match call::call(&engine.roots, &state.id, "restart", &run) {
-                Ok(_) => {
-                    stop::end_program(&engine.roots, &state, signal, stop::grace(&state, args.timeout));
-                    restarted = wait_restarted(&engine.roots, &state)?;
-                }
-                // Unless it has just ended by itself.
-                Err(error) if containers::find(&engine.roots, name)?.is_alive() => return Err(error),
-                Err(_) => {}
-            }
+        if let Some(since) = ending {
+            let grace = stop::grace(&state, args.timeout).map(|grace| grace.saturating_sub(since.elapsed()));
+            stop::kill_after(&engine.roots, &state, grace);
+            restarted = wait_restarted(&engine.roots, &state)?;
         }
         if !restarted {
             begin(engine, &containers::find(&engine.roots, name)?)?;
@@ -145,4 +139,23 @@ pub fn restart(engine: &Engine, args: &RestartArgs) -> Result<u8> {
         println!("{name}");
         Ok(())
     })
+}
+
+/// Tells its monitor to start it once more, and sends it its signal; gives the time of that. None: it doesn't run.
+fn begin_restart(engine: &Engine, name: &str, signal: Option<i32>) -> Result<(State, Option<Instant>)> {
+    let state = containers::find(&engine.roots, name)?;
+    if !state.is_alive() {
+        return Ok((state, None));
+    }
+    // Its monitor starts it again, so that one with --rm stays, as docker's does.
+    let run = json!({ "pid": state.process.map(|process| process.pid) });
+    match call::call(&engine.roots, &state.id, "restart", &run) {
+        Ok(_) => {
+            stop::signal_program(&engine.roots, &state, signal.unwrap_or(state.config.stop_signal));
+            Ok((state, Some(Instant::now())))
+        }
+        // Unless it has just ended by itself.
+        Err(error) if containers::find(&engine.roots, name)?.is_alive() => Err(error),
+        Err(_) => Ok((state, None)),
+    }
 }

@@ -8,9 +8,10 @@ use anyhow::{Context, Result, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, poll};
 use serde_json::Value;
 
-use super::each;
+use super::{each, shutdown};
 use crate::cli::{ContainersArgs, KillArgs, RmArgs, StopArgs};
 use crate::containers;
+use crate::error;
 use crate::events::{self, Event};
 use crate::journal::Journal;
 use crate::monitor::control::call;
@@ -26,19 +27,19 @@ use crate::view;
 /// After SIGKILL, how long the monitor may take to notice and to undo.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The stop signal, then SIGKILL; returns when nothing of the run is left.
+/// The stop signal, then SIGKILL, to all at once; returns when nothing of the runs is left.
 pub fn stop(roots: &Roots, args: &StopArgs) -> Result<u8> {
     let signal = args.signal.as_deref().map(signal_number).transpose()?;
-    each(&args.containers, |name| {
-        let state = containers::find(roots, name)?;
-        if state.is_alive() {
-            let grace = grace(&state, args.timeout);
-            end(roots, &state, signal.unwrap_or(state.config.stop_signal), grace, Why::Hand)?;
-            events::note(roots, Event::container("stop", &state));
+    let found = args.containers.iter().map(|name| containers::find(roots, name)).collect();
+    let mut code = 0;
+    shutdown::stop_these(roots, found, signal, args.timeout, |at, result| match result {
+        Ok(()) => println!("{}", args.containers[at]),
+        Err(problem) => {
+            eprintln!("minidock: {}", error::text(&problem));
+            code = 1;
         }
-        println!("{name}");
-        Ok(())
-    })
+    });
+    Ok(code)
 }
 
 /// How long the program has for its end; none: for ever.
@@ -90,16 +91,21 @@ pub fn insist(roots: &Roots, state: &State, grace: Option<Duration>) -> Result<(
     let deadline = Instant::now() + PATIENCE;
     while !is_undone(roots, state)? {
         if Instant::now() >= deadline {
-            bail!(
-                "container {} is still held by its monitor, which may be stopped (see 'ps -C minidock'); \
-                 'minidock rm -f {}' ends it at any price",
-                recover::short(&state.id),
-                state.name
-            );
+            return Err(still_held(state));
         }
         std::thread::sleep(Duration::from_millis(1));
     }
     Ok(())
+}
+
+/// The monitor doesn't take away what the run needed.
+pub fn still_held(state: &State) -> anyhow::Error {
+    anyhow!(
+        "container {} is still held by its monitor, which may be stopped (see 'ps -C minidock'); \
+         'minidock rm -f {}' ends it at any price",
+        recover::short(&state.id),
+        state.name
+    )
 }
 
 /// Whether nothing of this run of it is left; undoes what a monitor that was killed has left.
@@ -116,14 +122,15 @@ pub fn is_undone(roots: &Roots, state: &State) -> Result<bool> {
     Ok(again || !folder.join("journal").exists())
 }
 
-/// The signal, then SIGKILL.
-pub fn end_program(roots: &Roots, state: &State, signal: i32, grace: Option<Duration>) {
-    let Some(pidfd) = state.process.and_then(|process| process.open()) else { return };
-    send(roots, state, &pidfd, signal);
-    kill_after(roots, state, grace);
+/// The signal, to what runs now.
+pub fn signal_program(roots: &Roots, state: &State, signal: i32) {
+    if let Some(pidfd) = state.process.and_then(|process| process.open()) {
+        send(roots, state, &pidfd, signal);
+    }
 }
 
-fn kill_after(roots: &Roots, state: &State, grace: Option<Duration>) {
+/// SIGKILL, if the program hasn't ended by then (none: it has for ever).
+pub fn kill_after(roots: &Roots, state: &State, grace: Option<Duration>) {
     let Some(pidfd) = state.process.and_then(|process| process.open()) else { return };
     if !process::wait_end(&pidfd, grace) {
         send(roots, state, &pidfd, libc::SIGKILL);
@@ -164,8 +171,18 @@ fn stopping(roots: &Roots, state: &State, why: Why) -> Result<(State, bool)> {
     if why == Why::Force && kill_monitor(&now).is_some_and(|pidfd| process::wait_end(&pidfd, Some(PATIENCE))) {
         return Ok((now, true));
     }
+    may_end(roots, &now, Some(error)).map(|()| (now, false))
+}
+
+/// Whether a program whose monitor couldn't be told, and so why, can be ended: not when it would be started again.
+///
+/// # Errors
+/// It would.
+pub fn may_end(roots: &Roots, state: &State, told: Option<anyhow::Error>) -> Result<()> {
+    let Some(error) = told else { return Ok(()) };
+    let Some(now) = State::read(&roots.container(&state.id))?.filter(State::is_alive) else { return Ok(()) };
     match view::request(&now)?.restart {
-        Restart::No => Ok((now, false)),
+        Restart::No => Ok(()),
         _ => Err(error.context(format!(
             "cannot stop the container: its restart policy would start it again; 'minidock rm -f {}' ends it at any price",
             now.name
