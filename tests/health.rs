@@ -181,12 +181,11 @@ fn wait_fails_when_it_will_not_be_ready() {
     });
     assert!(told, "the reason is the server's answer");
     run(&["--wait", "healthy"], "sleep 1000").says(&["has no health check"]);
-    host.remove(&["box"]);
     run(&[&["--wait", "healthy", "--health-cmd", "echo broken; false"][..], &QUICK].concat(), "sleep 1000")
         .says(&["is unhealthy: broken"]);
     host.remove(&["box"]);
-    run(&["--wait", "port"], "sleep 1000").says(&["publishes and exposes no TCP port"]);
-    host.remove(&["box"]);
+    run(&["--wait", "port"], "sleep 1000").says(&["neither -p, --expose nor the image names a TCP port"]);
+    assert_eq!(host.minidock(&["ps", "-aq"]).ok().out(), "", "what is known beforehand makes no container");
     host.finish();
 }
 
